@@ -1,0 +1,318 @@
+package protocol
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+)
+
+var update = flag.Bool("update", false, "write protocol/testdata/frames anew")
+
+const framesDir = "testdata/frames"
+
+// A goldenFrame is one entry of a file in testdata/frames, whose README.md
+// describes it.
+type goldenFrame struct {
+	Name   string          `json:"name"`
+	Proto  string          `json:"proto"`
+	JSON   string          `json:"json"`
+	Fields json.RawMessage `json:"fields"`
+}
+
+// A sample is a frame from which a goldenFrame is made.
+type sample struct {
+	name  string
+	frame any    // nil if a reader skips it
+	json  string // of client frames, which only clients write
+	proto []byte // given where our encoder does not write it
+}
+
+var (
+	goldenTerm = Term(4294967295) // 1z141z3
+	goldenTime = time.Date(2026, 1, 2, 15, 4, 5, 6000, time.UTC)
+)
+
+func clientSamples() map[string][]sample {
+	topic255 := strings.Repeat("t", MaxTopicBytes)
+	later := protowire.AppendBytes(protowire.AppendTag(nil, 100, protowire.BytesType), []byte("later"))
+	return map[string][]sample{
+		"connect": {
+			{name: "empty", frame: &tidewirev1.Connect{}, json: `{"type":"connect"}`},
+			{
+				name: "restores subscriptions",
+				frame: &tidewirev1.Connect{Ref: 1, Client: "my-client/1.0", Capabilities: []string{"later"}, Subscriptions: []*tidewirev1.Subscribe{
+					{Sub: 1, Filter: "room.*.chat", From: "new"},
+					{Sub: 4294967295, Filter: ">", From: "p3w5e11264sgsf-4294967295_9007199254740991", Stream: "main"},
+				}},
+				json: `{"type":"connect","ref":1,"client":"my-client/1.0","capabilities":["later"],"subscriptions":[{"sub":1,"filter":"room.*.chat","from":"new"},{"sub":4294967295,"filter":">","from":"p3w5e11264sgsf-4294967295_9007199254740991","stream":"main"}]}`,
+			},
+		},
+		"publish": {
+			{name: "one message", frame: &Publish{Ref: 10, Messages: []Message{{Topic: "room.42.chat", ID: "a1", Payload: []byte("hello")}}}, json: `{"type":"publish","ref":10,"messages":[{"topic":"room.42.chat","id":"a1","payload":"hello"}]}`},
+			{
+				name: "every field",
+				frame: &Publish{Ref: 4294967295, Resume: true, RepeatAge: 90 * time.Second, Messages: []Message{{
+					Topic: "a.b", ID: "1", Payload: []byte("{\"a\": 1}\n"), ContentType: "application/json", Headers: []Header{{"a", "1"}, {"b", "é"}, {"c", ""}},
+					Key: "k", ExpiresAt: goldenTime, Ephemeral: true,
+				}}},
+				json: `{"type":"publish","ref":4294967295,"resume":true,"repeat_age_ms":90000,"messages":[{"topic":"a.b","id":"1","payload":"{\"a\": 1}\n","content_type":"application/json","headers":{"a":"1","b":"é","c":""},"key":"k","expires_at":"2026-01-02T15:04:05.000006Z","ephemeral":true}]}`,
+			},
+			{
+				name:  "odd payloads",
+				frame: &Publish{Messages: []Message{{Topic: "a"}, {Topic: "a", Payload: []byte{0xff, 0xfe, 0}}, {Topic: "a", Payload: []byte("\x00\u2028\"\\<\U0001f600")}}},
+				json:  `{"type":"publish","messages":[{"topic":"a"},{"topic":"a","payload_base64":"//4A"},{"topic":"a","payload":"\u0000\u2028\"\\<😀"}]}`,
+			},
+			{name: "longest topic", frame: &Publish{Ref: 1, Messages: []Message{{Topic: topic255, Payload: []byte("x")}}}, json: `{"type":"publish","ref":1,"messages":[{"topic":"` + topic255 + `","payload":"x"}]}`},
+			{name: "payload of 300 bytes", frame: &Publish{Ref: 1, Messages: []Message{{Topic: "a", Payload: bytes.Repeat([]byte("p"), 300)}}}, json: `{"type":"publish","ref":1,"messages":[{"topic":"a","payload":"` + strings.Repeat("p", 300) + `"}]}`},
+		},
+		"subscribe": {
+			{name: "from now", frame: &tidewirev1.Subscribe{Sub: 1, Filter: "a"}, json: `{"type":"subscribe","sub":1,"filter":"a"}`},
+			{name: "from a position", frame: &tidewirev1.Subscribe{Sub: 2, Filter: "orders.>", From: "p1z141z3-42", Stream: "main"}, json: `{"type":"subscribe","sub":2,"filter":"orders.>","from":"p1z141z3-42","stream":"main"}`},
+		},
+		"unsubscribe": {{name: "one", frame: &tidewirev1.Unsubscribe{Sub: 2}, json: `{"type":"unsubscribe","sub":2}`}},
+		"pong":        {{name: "zero", frame: &tidewirev1.Pong{}, json: `{"type":"pong"}`}, {name: "largest", frame: &tidewirev1.Pong{Seq: 4294967295}, json: `{"type":"pong","seq":4294967295}`}},
+		"refresh":     {{name: "token", frame: &tidewirev1.Refresh{Ref: 11, Token: "a.b.c"}, json: `{"type":"refresh","ref":11,"token":"a.b.c"}`}},
+		"unknown_to_servers": {
+			{name: "field inside a frame", frame: &tidewirev1.Pong{Seq: 7}, proto: []byte(clientBytes(5, append([]byte{8, 7}, later...))), json: `{"type":"pong","seq":7,"later":{"a":[1]}}`},
+			{name: "field beside a frame", frame: &tidewirev1.Pong{Seq: 7}, proto: append(bytes.Clone(later), clientBytes(5, []byte{8, 7})...), json: `{"type":"pong","seq":7,"later":null}`},
+			{name: "frame", proto: []byte(clientBytes(15, []byte{8, 7})), json: `{"type":"later","ref":7}`},
+			{name: "nothing but a field beside", proto: later, json: `{"type":"later","ref":"x"}`},
+		},
+	}
+}
+
+func record(m Message) []byte { return AppendFramed(nil, AppendRecord(nil, &m)) }
+
+func deliverSamples() []sample {
+	at := func(partition uint32, offset uint64) Position {
+		return Position{Term: goldenTerm, Partition: partition, Offset: offset}
+	}
+	join := func(records ...[]byte) []byte { return bytes.Join(records, nil) }
+	return []sample{
+		{name: "one message", frame: &Deliver{Sub: 1, Chunk: Chunk{Term: goldenTerm, After: 42, Through: 45, Count: 1, Records: record(
+			Message{Topic: "room.42.chat", ID: "a1", Payload: []byte("hello"), Position: at(0, 44), Time: goldenTime},
+		)}}},
+		{name: "nothing matches", frame: &Deliver{Sub: 1, Chunk: Chunk{Term: goldenTerm, Through: 7}}},
+		{name: "largest numbers", frame: &Deliver{Sub: 4294967295, Chunk: Chunk{Term: 1<<64 - 1, Partition: 4294967295, After: MaxOffset - 1, Through: MaxOffset, Count: 1, Records: record(
+			Message{Topic: strings.Repeat("t", MaxTopicBytes), Position: at(4294967295, MaxOffset), Time: Time(maxMicros)},
+		)}}},
+		{name: "every field, another partition, odd payloads", frame: &Deliver{Sub: 2, Chunk: Chunk{Term: goldenTerm, Partition: 3, After: 10, Through: 20, Count: 4, Records: join(
+			record(Message{
+				Topic: "a.b", ID: "1", Payload: []byte("{}"), ContentType: "application/json", Headers: []Header{{"a", "1"}, {"b", "é"}}, Key: "k",
+				ExpiresAt: goldenTime.Add(time.Hour), Publisher: "user-1", Position: at(3, 11), Time: goldenTime,
+			}),
+			record(Message{Topic: "a", ID: "2", Payload: []byte{0xff, 0xfe, 0}, Position: at(3, 12), Time: goldenTime}),
+			record(Message{Topic: "a", Payload: []byte("\x00\u2028\"\\<\U0001f600"), Position: at(3, 13), Time: goldenTime}),
+			record(Message{Topic: "a", ID: "live", Ephemeral: true, Payload: bytes.Repeat([]byte("p"), 300)}),
+		)}}},
+	}
+}
+
+func serverSamples() map[string][]sample {
+	later := protowire.AppendBytes(protowire.AppendTag(nil, 100, protowire.BytesType), []byte("later"))
+	server := func(num protowire.Number, body []byte) []byte { return []byte(clientBytes(num, body)) }
+	refused := &Error{Code: CodeStorageFull, Message: "the disk is full", RetryAfter: 1500 * time.Millisecond}
+	return map[string][]sample{
+		"welcome": {
+			{name: "anonymous", frame: &tidewirev1.Welcome{
+				Ref: 1, Session: "s7", Server: "tidewire/0.1.0", PingIntervalMs: 25000, PingTimeoutMs: 10000, Time: Micros(goldenTime),
+				Limits: &tidewirev1.Limits{PayloadBytes: 262144, FrameBytes: 1048576, PublishMessages: 1000, InFlight: 1024, Subscriptions: 1000},
+			}},
+			{name: "subject", frame: &tidewirev1.Welcome{Subject: "user-é", Time: maxMicros}},
+		},
+		"published": {
+			{name: "one", frame: &Published{Results: []PublishResult{{Ref: 10, Position: Position{Term: goldenTerm, Offset: 44}}}}},
+			{name: "refused, ephemeral, duplicate of an older term, another partition", frame: &Published{Results: []PublishResult{
+				{Ref: 1, Err: Errorf(CodeInvalidTopic, "the topic is empty")},
+				{Ref: 2},
+				{Ref: 3, Position: Position{Term: goldenTerm, Offset: MaxOffset}},
+				{Ref: 4, Position: Position{Term: 35, Offset: 7}, Duplicate: true},
+				{Ref: 4294967295, Position: Position{Term: goldenTerm, Partition: 3, Offset: 1}},
+				{Ref: 0, Err: refused},
+			}}},
+		},
+		"subscribed": {
+			{name: "resumed", frame: &tidewirev1.Subscribed{Sub: 1, Position: "p1z141z3-42", Cursors: []*tidewirev1.Cursor{{Offset: 42}}, Resumed: true, Behind: 3}},
+			{name: "empty log", frame: &tidewirev1.Subscribed{Sub: 1, Position: "p1z141z3-0", Cursors: []*tidewirev1.Cursor{{}}}},
+			{name: "several partitions", frame: &tidewirev1.Subscribed{Sub: 2, Position: "p1z141z3-3_42", Cursors: []*tidewirev1.Cursor{{Offset: MaxOffset}, {Partition: 1, Offset: 7}, {Partition: 3, Offset: 42}}, Behind: MaxOffset}},
+		},
+		"deliver":   deliverSamples(),
+		"caught_up": {{name: "one", frame: &tidewirev1.CaughtUp{Sub: 1}}},
+		"gap": {
+			{name: "retention", frame: &tidewirev1.Gap{Sub: 1, Reason: "retention", Term: "1z141z3", After: 10, Through: 41, Position: "p1z141z3-41", Offset: 41}},
+			{name: "other log", frame: &tidewirev1.Gap{Sub: 1, Reason: "other_log", Position: "p1z141z3-0"}},
+			{name: "rolled back, another partition", frame: &tidewirev1.Gap{Sub: 2, Partition: 3, Reason: "rolled_back", Term: "z", After: 10, Through: MaxOffset, Position: "p1z141z3-3_10", Offset: 10}},
+		},
+		"progress": {
+			{name: "two subscriptions", frame: &tidewirev1.Progress{Subs: []uint32{1, 4294967295}, Term: "1z141z3", Through: 60}},
+			{name: "another partition", frame: &tidewirev1.Progress{Subs: []uint32{1}, Partition: 3, Term: "1z141z3", Through: MaxOffset}},
+		},
+		"go_away":      {{name: "empty", frame: &tidewirev1.GoAway{}}, {name: "elsewhere", frame: &tidewirev1.GoAway{ReconnectAfterMs: 800, Elsewhere: []string{"wss://a.example", "wss://b.example"}, Reason: "the broker is shutting down"}}},
+		"ping":         {{name: "zero", frame: &tidewirev1.Ping{}}, {name: "largest", frame: &tidewirev1.Ping{Seq: 4294967295}}},
+		"error":        {{name: "of a request", frame: ErrorFrame(10, 0, refused)}, {name: "of a subscription", frame: ErrorFrame(0, 2, Errorf(CodeInvalidFilter, "the filter is empty"))}, {name: "before a close", frame: ErrorFrame(0, 0, Errorf(CodeConnectTwice, "send connect once"))}},
+		"unsubscribed": {{name: "one", frame: &tidewirev1.Unsubscribed{Sub: 2}}},
+		"refreshed":    {{name: "expires", frame: &tidewirev1.Refreshed{Ref: 11, ExpiresAt: Micros(goldenTime)}}, {name: "never expires", frame: &tidewirev1.Refreshed{Ref: 11}}},
+		"unknown_to_clients": {
+			{name: "field inside a frame", frame: &tidewirev1.Ping{Seq: 7}, proto: server(9, append([]byte{8, 7}, later...)), json: `{"type":"ping","seq":7,"later":{"a":[1]}}`},
+			{name: "field beside a frame", frame: &tidewirev1.Ping{Seq: 7}, proto: append(bytes.Clone(later), server(9, []byte{8, 7})...), json: `{"type":"ping","seq":7,"later":null}`},
+			{name: "frame", proto: server(19, []byte{8, 7}), json: `{"type":"later","ref":7}`},
+		},
+	}
+}
+
+// encode makes the golden form of a sample.
+func (s sample) encode(t testing.TB, server bool) goldenFrame {
+	t.Helper()
+	g := goldenFrame{Name: s.name, JSON: s.json, Fields: json.RawMessage("null")}
+	b := s.proto
+	var whole proto.Message = &tidewirev1.ClientFrame{}
+	switch d, isDeliver := s.frame.(*Deliver); {
+	case isDeliver:
+		b = appendDeliver(Proto{}, nil, d.Sub, &d.Chunk)
+		g.JSON = string(appendDeliver(JSON{}, nil, d.Sub, &d.Chunk))
+	case b == nil && server:
+		b = Proto{}.AppendServer(nil, s.frame)
+		g.JSON = string(JSON{}.AppendServer(nil, s.frame))
+	case b == nil:
+		b = Proto{}.AppendClient(nil, s.frame)
+	}
+	g.Proto = hex.EncodeToString(b)
+	if server {
+		whole = &tidewirev1.ServerFrame{}
+	}
+	if s.frame == nil {
+		return g
+	}
+	if err := proto.Unmarshal(b, whole); err != nil { // protobuf's own reading of our bytes
+		t.Fatal(err)
+	}
+	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var value any
+	if err := json.Unmarshal(text, &value); err != nil {
+		t.Fatal(err)
+	}
+	if g.Fields, err = marshalJSON(value); err != nil { // protojson's spaces are random, this is not
+		t.Fatal(err)
+	}
+	return g
+}
+
+func goldenFile(t testing.TB, side, kind string, frames []goldenFrame) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	err := encoder.Encode(struct {
+		From   string        `json:"from"`
+		Kind   string        `json:"kind"`
+		Frames []goldenFrame `json:"frames"`
+	}{side, kind, frames})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestGoldenFrames compares what the codecs write with the files in
+// testdata/frames, and what they read from there with the frame.
+func TestGoldenFrames(t *testing.T) {
+	written := map[string]bool{}
+	for side, kinds := range map[string]map[string][]sample{"client": clientSamples(), "server": serverSamples()} {
+		for kind, samples := range kinds {
+			var frames []goldenFrame
+			for _, s := range samples {
+				g := s.encode(t, side == "server")
+				frames = append(frames, g)
+				checkDecoded(t, side, kind, s, g)
+			}
+			name := filepath.Join(framesDir, kind+".json")
+			written[name] = true
+			compareGolden(t, name, goldenFile(t, side, kind, frames))
+		}
+	}
+	names, err := filepath.Glob(filepath.Join(framesDir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if !written[name] {
+			t.Errorf("%s belongs to no frame", name)
+		}
+	}
+	checkEveryFrame(t)
+}
+
+func compareGolden(t *testing.T, name string, want []byte) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(framesDir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s differs from what the codecs write. If the change is meant and old clients can read it, run go test ./protocol -run Golden -update.\n got %s\nwant %s", name, got, want)
+	}
+}
+
+func checkDecoded(t *testing.T, side, kind string, s sample, g goldenFrame) {
+	t.Helper()
+	b, err := hex.DecodeString(g.Proto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got any
+	if side == "server" {
+		got, err = Proto{}.DecodeServer(b)
+	} else {
+		got, err = Proto{}.DecodeClient(b, testLimits)
+		text, textErr := JSON{}.DecodeClient([]byte(g.JSON), testLimits)
+		if textErr != nil || (s.frame == nil) != (text == nil) || s.frame != nil && !sameFrame(text, s.frame) {
+			t.Errorf("%s, %s: the JSON gives %+v, %v", kind, s.name, text, textErr)
+		}
+	}
+	if err != nil || (s.frame == nil) != (got == nil) || s.frame != nil && !sameFrame(got, s.frame) {
+		t.Errorf("%s, %s: the binary frame gives %+v, %v", kind, s.name, got, err)
+	}
+	var typed struct{ Type string }
+	if err := json.Unmarshal([]byte(g.JSON), &typed); err != nil || (typed.Type != kind && !strings.HasPrefix(kind, "unknown")) {
+		t.Errorf("%s, %s: the JSON form is %s", kind, s.name, g.JSON)
+	}
+}
+
+// checkEveryFrame looks for frames of the contract that have no golden file.
+func checkEveryFrame(t *testing.T) {
+	t.Helper()
+	for _, m := range []proto.Message{&tidewirev1.ClientFrame{}, &tidewirev1.ServerFrame{}} {
+		fields := m.ProtoReflect().Descriptor().Fields()
+		for i := range fields.Len() {
+			name := string(fields.Get(i).Name())
+			if _, err := os.Stat(filepath.Join(framesDir, name+".json")); err != nil {
+				t.Errorf("the frame %s has no golden file: %v", name, err)
+			}
+		}
+	}
+}

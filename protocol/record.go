@@ -1,0 +1,301 @@
+package protocol
+
+import (
+	"encoding/binary"
+	"errors"
+	"iter"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Field numbers of tidewire.v1.Message.
+const (
+	fieldTopic       = 1
+	fieldID          = 2
+	fieldPayload     = 3
+	fieldContentType = 4
+	fieldHeaders     = 5
+	fieldKey         = 6
+	fieldExpiresAt   = 7
+	fieldEphemeral   = 8
+	fieldPublisher   = 9
+	fieldOffset      = 10
+	fieldTime        = 11
+)
+
+// placeBytes is what the place of a record takes at its end: a tag and eight
+// bytes each for offset and time.
+const placeBytes = 18
+
+var errBadRecord = errors.New("record is not a tidewire.v1.Message")
+
+// AppendRecord appends m as a record: the protobuf encoding of
+// tidewire.v1.Message with the topic first and offset and time last, both blank
+// until [PlaceRecord] fills them in. The publisher's goroutine does this work,
+// so that the committer has little left to do.
+func AppendRecord(b []byte, m *Message) []byte {
+	b = appendContent(b, m)
+	b = appendText(b, fieldPublisher, m.Publisher)
+	b = protowire.AppendTag(b, fieldOffset, protowire.Fixed64Type)
+	b = protowire.AppendFixed64(b, m.Position.Offset)
+	b = protowire.AppendTag(b, fieldTime, protowire.Fixed64Type)
+	return protowire.AppendFixed64(b, micros(m.Time))
+}
+
+// appendContent appends the fields that a publisher may set.
+func appendContent(b []byte, m *Message) []byte {
+	b = appendText(b, fieldTopic, m.Topic)
+	b = appendText(b, fieldID, m.ID)
+	if len(m.Payload) > 0 {
+		b = protowire.AppendTag(b, fieldPayload, protowire.BytesType)
+		b = protowire.AppendBytes(b, m.Payload)
+	}
+	b = appendText(b, fieldContentType, m.ContentType)
+	for _, h := range m.Headers {
+		b = protowire.AppendTag(b, fieldHeaders, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(textSize(h.Name)+textSize(h.Value)))
+		b = appendText(b, 1, h.Name)
+		b = appendText(b, 2, h.Value)
+	}
+	b = appendText(b, fieldKey, m.Key)
+	if at := micros(m.ExpiresAt); at != 0 {
+		b = protowire.AppendTag(b, fieldExpiresAt, protowire.Fixed64Type)
+		b = protowire.AppendFixed64(b, at)
+	}
+	if m.Ephemeral {
+		b = protowire.AppendTag(b, fieldEphemeral, protowire.VarintType)
+		b = protowire.AppendVarint(b, 1)
+	}
+	return b
+}
+
+// PlaceRecord writes offset and time (microseconds since 1970) into a record
+// made by [AppendRecord].
+func PlaceRecord(record []byte, offset, time uint64) {
+	at := len(record) - placeBytes
+	binary.LittleEndian.PutUint64(record[at+1:], offset)
+	binary.LittleEndian.PutUint64(record[at+10:], time)
+}
+
+// RecordPlace returns the offset and the time of a record.
+func RecordPlace(record []byte) (offset, time uint64) {
+	at := len(record) - placeBytes
+	if at < 0 {
+		return 0, 0
+	}
+	return binary.LittleEndian.Uint64(record[at+1:]), binary.LittleEndian.Uint64(record[at+10:])
+}
+
+// RecordTopic returns the topic of a record, as a part of it.
+func RecordTopic(record []byte) []byte {
+	if len(record) < 3 || record[0] != fieldTopic<<3|2 {
+		return nil
+	}
+	topic, n := protowire.ConsumeBytes(record[1:])
+	if n < 0 {
+		return nil
+	}
+	return topic
+}
+
+// ParseRecord reads a record, or any encoding of tidewire.v1.Message. The
+// payload is a part of b; nothing else of b is kept: each text is a copy of its
+// own, so that whoever keeps a topic or an id does not keep a payload with it.
+// The term is not in the record, so Position has only the offset. Unknown
+// fields are skipped.
+func ParseRecord(b []byte) (Message, error) {
+	var m Message
+	for len(b) > 0 {
+		f, rest, ok := nextField(b)
+		if !ok {
+			return Message{}, errBadRecord
+		}
+		if err := m.setField(f); err != nil {
+			return Message{}, err
+		}
+		b = rest
+	}
+	return m, nil
+}
+
+func (m *Message) setField(f field) error {
+	switch f.typ {
+	case protowire.BytesType:
+		return m.setBytes(f.num, f.bytes())
+	case protowire.Fixed64Type:
+		m.setFixed(f.num, f.fixed64())
+	case protowire.VarintType:
+		if f.num == fieldEphemeral {
+			m.Ephemeral = f.varint() != 0
+		}
+	}
+	return nil
+}
+
+func (m *Message) setBytes(num protowire.Number, v []byte) error {
+	switch num {
+	case fieldTopic:
+		m.Topic = string(v)
+	case fieldID:
+		m.ID = string(v)
+	case fieldPayload:
+		m.Payload = v
+	case fieldContentType:
+		m.ContentType = string(v)
+	case fieldKey:
+		m.Key = string(v)
+	case fieldPublisher:
+		m.Publisher = string(v)
+	case fieldHeaders:
+		if len(m.Headers) > MaxHeaders {
+			return nil // one too many is kept, so that Check refuses the message
+		}
+		h, err := parseHeader(v)
+		if err != nil {
+			return err
+		}
+		m.Headers = append(m.Headers, h)
+	}
+	return nil
+}
+
+func (m *Message) setFixed(num protowire.Number, v uint64) {
+	switch num {
+	case fieldExpiresAt:
+		m.ExpiresAt = fromMicros(v)
+	case fieldOffset:
+		m.Position.Offset = v
+	case fieldTime:
+		m.Time = fromMicros(v)
+	}
+}
+
+func parseHeader(b []byte) (Header, error) {
+	var h Header
+	for len(b) > 0 {
+		f, rest, ok := nextField(b)
+		if !ok {
+			return Header{}, errBadRecord
+		}
+		switch {
+		case f.num == 1 && f.typ == protowire.BytesType:
+			h.Name = string(f.bytes())
+		case f.num == 2 && f.typ == protowire.BytesType:
+			h.Value = string(f.bytes())
+		}
+		b = rest
+	}
+	return h, nil
+}
+
+// fieldRecords is the field number of tidewire.v1.Deliver.records; blocks on
+// disk and chunks keep each record behind this tag and its length, so that they
+// go into a Deliver frame as they are.
+const fieldRecords = 6
+
+// AppendFramed appends a record with the tag and the length that it has in a
+// Deliver frame.
+func AppendFramed(b, record []byte) []byte {
+	b = protowire.AppendTag(b, fieldRecords, protowire.BytesType)
+	return protowire.AppendBytes(b, record)
+}
+
+// FramedSize returns the size that [AppendFramed] gives to a record of n bytes.
+func FramedSize(n int) int { return 1 + protowire.SizeBytes(n) }
+
+// NextFramed splits the first record off b, which holds records as
+// [AppendFramed] writes them. ok is false if b is empty or damaged.
+func NextFramed(b []byte) (record, rest []byte, ok bool) {
+	if len(b) < 2 || b[0] != fieldRecords<<3|2 {
+		return nil, nil, false
+	}
+	record, n := protowire.ConsumeBytes(b[1:])
+	if n < 0 {
+		return nil, nil, false
+	}
+	return slices.Clip(record), b[1+n:], true
+}
+
+// A Chunk is a part of the log as one subscription sees it: it covers the
+// offsets above After up to and including Through, and has every record in that
+// range that matches. Chunks are shared and never changed.
+type Chunk struct {
+	Partition uint32
+	Term      Term // in which all its records were written
+	After     uint64
+	Through   uint64
+	Count     int    // records
+	Records   []byte // see [AppendFramed]
+}
+
+// Messages yields the messages of the chunk in the order of their offsets. A
+// message that was published without an id has its position as id.
+func (c *Chunk) Messages() iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for rest := c.Records; len(rest) > 0; {
+			record, next, ok := NextFramed(rest)
+			if !ok {
+				yield(Message{}, errBadRecord)
+				return
+			}
+			m, err := c.message(record)
+			if !yield(m, err) || err != nil {
+				return
+			}
+			rest = next
+		}
+	}
+}
+
+func (c *Chunk) message(record []byte) (Message, error) {
+	m, err := ParseRecord(record)
+	if err != nil {
+		return Message{}, err
+	}
+	if m.Position.Offset == 0 { // ephemeral: it is nowhere in the log
+		return m, nil
+	}
+	m.Position.Term, m.Position.Partition = c.Term, c.Partition
+	if m.ID == "" {
+		m.ID = m.Position.String()
+	}
+	return m, nil
+}
+
+// End returns the position of Through.
+func (c *Chunk) End() Position {
+	return Position{Term: c.Term, Partition: c.Partition, Offset: c.Through}
+}
+
+// maxMicros is the last microsecond of the year 9999, beyond which RFC 3339 has
+// no form.
+const maxMicros = 253402300799_999999
+
+// micros and fromMicros convert between times and the wire; the zero time is 0.
+func micros(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	switch s := t.Unix(); { // UnixMicro overflows far away
+	case s < 0:
+		return 0
+	case s > maxMicros/1_000_000:
+		return maxMicros
+	}
+	return uint64(t.UnixMicro())
+}
+
+// hasMicros reports whether the wire can carry the time. The first microsecond
+// of 1970 is taken: it means that there is no time.
+func hasMicros(t time.Time) bool {
+	return micros(t) > 0 && t.Unix() <= maxMicros/1_000_000
+}
+
+func fromMicros(v uint64) time.Time {
+	if v == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(int64(min(v, maxMicros))).UTC()
+}
