@@ -1,0 +1,296 @@
+package storage
+
+import (
+	"context"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tidewire/tidewire/protocol"
+)
+
+var (
+	publishersFlag = flag.Int("publishers", 256, "publishers of BenchmarkAppend")
+	storedFlag     = flag.Int("stored", 200_000, "messages that BenchmarkTail and BenchmarkReplay store first")
+)
+
+func benchLog(b *testing.B, dir string, opts LogOptions) (*Log, func()) {
+	b.Helper()
+	opts.Logger = slog.New(slog.DiscardHandler)
+	s, err := Open(dir, Options{ReserveBytes: -1, Logger: opts.Logger})
+	if err != nil {
+		b.Fatal(err)
+	}
+	l, err := s.OpenLog("main", opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- l.Run(ctx, func(c *Commit) {
+			for _, a := range c.Answers {
+				a.Entry.Done(a.Result)
+			}
+		})
+	}()
+	return l, func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+		if err := l.Close(); err != nil {
+			b.Error(err)
+		}
+		_ = s.Close()
+	}
+}
+
+func benchEntry(topic string, n int, payload []byte) *Entry {
+	m := protocol.Message{Topic: topic, ID: fmt.Sprintf("%016x", n), Payload: payload}
+	return &Entry{
+		Topic: topic, Key: KeyOf(topic, m.ID), Payload: PayloadHash(payload),
+		Record: protocol.AppendRecord(make([]byte, 0, 256), &m),
+	}
+}
+
+// BenchmarkAppend measures durable publishes, and beside them the limit: the
+// blocks of the same commits appended to a plain file, each synced.
+func BenchmarkAppend(b *testing.B) {
+	for _, topics := range []int{1, 10_000} {
+		b.Run(fmt.Sprintf("topics=%d", topics), func(b *testing.B) {
+			for b.Loop() {
+				dir := b.TempDir()
+				sizes, rate := benchAppend(b, filepath.Join(dir, "log"), topics, *publishersFlag)
+				limit := benchPlain(b, filepath.Join(dir, "plain"), sizes)
+				b.ReportMetric(rate, "msgs/s")
+				b.ReportMetric(rate/limit, "of-limit")
+				b.ReportMetric(float64(len(sizes)), "commits")
+			}
+		})
+	}
+}
+
+type benchBatch struct{ entries, bytes int }
+
+func benchAppend(b *testing.B, dir string, topics, publishers int) (sizes []benchBatch, rate float64) {
+	var busy time.Duration // in transactions
+	l, stop := benchLog(b, dir, LogOptions{})
+	write := l.committer.write
+	l.committer.write = func(s *segment, t *batch) error {
+		sizes = append(sizes, benchBatch{len(t.entries), len(t.block)})
+		begin := time.Now()
+		defer func() { busy += time.Since(begin) }()
+		return write(s, t)
+	}
+	const seconds = 3
+	payload := make([]byte, 128)
+	var total int
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	start := time.Now()
+	for p := range publishers {
+		all.Go(func() {
+			answer := make(chan Result, 1)
+			n := 0
+			for ; time.Since(start) < seconds*time.Second; n++ {
+				e := benchEntry(fmt.Sprintf("topic.%d", (p*7919+n)%topics), p<<32|n, payload)
+				e.Done = func(r Result) { answer <- r }
+				if err := l.Append(context.Background(), e); err != nil {
+					b.Error(err)
+				}
+				if r := <-answer; r.Err != nil {
+					b.Error(r.Err)
+				}
+			}
+			mu.Lock()
+			total += n
+			mu.Unlock()
+		})
+	}
+	all.Wait()
+	took := time.Since(start)
+	rate = float64(total) / took.Seconds()
+	stop()
+	b.ReportMetric(busy.Seconds()/took.Seconds(), "in-tx")
+	return sizes, rate
+}
+
+// benchPlain appends batches of the same sizes to a file and syncs each.
+func benchPlain(b *testing.B, path string, sizes []benchBatch) (rate float64) {
+	f, err := os.Create(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	buf := make([]byte, maxBatchBytes*2)
+	total := 0
+	start := time.Now()
+	for _, s := range sizes {
+		if _, err := f.Write(buf[:s.bytes]); err != nil {
+			b.Fatal(err)
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			b.Fatal(err)
+		}
+		total += s.entries
+	}
+	return float64(total) / time.Since(start).Seconds()
+}
+
+// fill stores n messages of 128 bytes on many topics, one of them rare.
+func fill(b *testing.B, l *Log, n, topics int, rare string) {
+	payload := make([]byte, 128)
+	var wait sync.WaitGroup
+	for i := range n {
+		topic := fmt.Sprintf("topic.%d", i%topics)
+		if rare != "" && i%(n/10) == n/20 {
+			topic = rare
+		}
+		e := benchEntry(topic, i, payload)
+		wait.Add(1)
+		e.Done = func(Result) { wait.Done() }
+		if err := l.Append(context.Background(), e); err != nil {
+			b.Fatal(err)
+		}
+	}
+	wait.Wait()
+	for len(l.state.unsealed()) > 0 {
+		time.Sleep(time.Millisecond) //nolint:forbidigo // a benchmark that waits for sealing
+	}
+}
+
+// BenchmarkTail reads the 10 messages of one topic among many of others.
+func BenchmarkTail(b *testing.B) {
+	l, stop := benchLog(b, b.TempDir(), LogOptions{RetentionBytes: -1})
+	defer stop()
+	fill(b, l, *storedFlag, 10_000, "rare.topic")
+	f := protocolFilter(b, "rare.topic")
+	_, head := l.Bounds()
+	for b.Loop() {
+		n := 0
+		for after := uint64(0); after < head; {
+			c, err := l.Read(Query{Filter: f, After: after})
+			if err != nil {
+				b.Fatal(err)
+			}
+			n, after = n+c.Count, c.Through
+		}
+		if n != 10 {
+			b.Fatalf("%d messages", n)
+		}
+	}
+}
+
+// BenchmarkReplay reads everything, beside the limit: the same bytes read from
+// plain files, each record checked.
+func BenchmarkReplay(b *testing.B) {
+	for _, filter := range []string{">", "topic.0"} {
+		b.Run(filter, func(b *testing.B) {
+			l, stop := benchLog(b, b.TempDir(), LogOptions{RetentionBytes: -1, WindowBytes: 1})
+			defer stop()
+			fill(b, l, *storedFlag, 1, "")
+			f := protocolFilter(b, filter)
+			var records []byte
+			read := func() (n int) {
+				_, head := l.Bounds()
+				for after := uint64(0); after < head; {
+					c, err := l.Read(Query{Filter: f, After: after, MaxBytes: 256 << 10})
+					if err != nil {
+						b.Fatal(err)
+					}
+					n, after = n+c.Count, c.Through
+					if len(records) < 256<<20 {
+						records = append(records, c.Records...)
+					}
+				}
+				return n
+			}
+			n := read()
+			path := filepath.Join(b.TempDir(), "plain")
+			limit := benchBare(b, path, records)
+			var took []time.Duration
+			for b.Loop() {
+				start := time.Now()
+				if read() != n {
+					b.Fatal("not all")
+				}
+				took = append(took, time.Since(start))
+			}
+			slices.Sort(took)
+			rate := float64(n) / took[len(took)/2].Seconds()
+			b.ReportMetric(rate/1e6, "Mmsgs/s")
+			b.ReportMetric(limit/rate, "times-bare")
+		})
+	}
+}
+
+// benchBare writes the records with their checksums to a file, reads it back and
+// checks each.
+func benchBare(b *testing.B, path string, records []byte) (rate float64) {
+	var file []byte
+	n := 0
+	for rest := records; len(rest) > 0; n++ {
+		record, next, ok := protocol.NextFramed(rest)
+		if !ok {
+			b.Fatal("bad record")
+		}
+		file = binary.LittleEndian.AppendUint32(file, uint32(len(record)))
+		file = binary.LittleEndian.AppendUint32(file, crc32.Checksum(record, castagnoli))
+		file = append(file, record...)
+		rest = next
+	}
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	var took []time.Duration
+	for range 5 {
+		start := time.Now()
+		f, err := os.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		buf, have := make([]byte, 1<<20), 0
+		for {
+			m, err := f.Read(buf[have:])
+			have += m
+			at := 0
+			for have-at >= 8 {
+				size := int(binary.LittleEndian.Uint32(buf[at:]))
+				if have-at < 8+size {
+					break
+				}
+				if crc32.Checksum(buf[at+8:at+8+size], castagnoli) != binary.LittleEndian.Uint32(buf[at+4:]) {
+					b.Fatal("checksum")
+				}
+				at += 8 + size
+			}
+			have = copy(buf, buf[at:have])
+			if err != nil {
+				break
+			}
+		}
+		_ = f.Close()
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	return float64(n) / took[2].Seconds()
+}
+
+func protocolFilter(b *testing.B, s string) protocol.Filter {
+	f, err := protocol.ParseFilter(s)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return f
+}

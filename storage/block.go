@@ -1,0 +1,241 @@
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// A block is what one commit stored, as one value in a segment:
+//
+//	header   48 bytes: magic, version, flags, term, first offset, time, sizes
+//	table    8 bytes for each offset: where its record begins in the block,
+//	         0 for a repeat, which has none; CRC-32C of the framed record
+//	digests  36 bytes for each message id: key, payload hash, offset of the
+//	         first, slot of this one
+//	crc      CRC-32C of all of the above
+//	records  framed as in a Deliver frame, see [protocol.AppendFramed]
+//
+// So each byte is covered by a checksum, one record can be checked without its
+// neighbours, a whole block goes into a chunk as it is, and whoever needs only
+// the digests touches only the front.
+//
+// The naive way, one key for each message, writes 45 times what it stores.
+type block struct {
+	raw     []byte
+	term    protocol.Term
+	first   uint64 // offset of slot 0
+	time    uint64 // of the commit, in microseconds since 1970; never decreases
+	count   int    // slots, one for each offset
+	records int    // slots that have a record
+	rows    int    // digest rows
+	head    int    // bytes before the records
+	dollar  bool   // some topic begins with '$'
+}
+
+const (
+	blockMagic   = 0x31425754 // "TWB1"
+	blockVersion = 1
+	headerBytes  = 48
+	slotBytes    = 8
+	rowBytes     = 36
+	crcBytes     = 4
+
+	flagDollar = 1 << 0
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errDamaged is wrapped by everything that a checksum or a bound complains of.
+var errDamaged = errors.New("damaged")
+
+// blockHeader is what a block says of itself before its contents.
+type blockHeader struct {
+	term  protocol.Term
+	first uint64
+	time  uint64
+}
+
+// digestRow is one message id of a block.
+type digestRow struct {
+	key     DedupeKey
+	payload uint64 // hash of the payload of the first
+	first   uint64 // offset of the first message with this id
+	slot    uint32 // of this one in its block
+}
+
+// encodeBlock makes a block of records, which are nil where an offset has none,
+// and writes the place into each record.
+func encodeBlock(h blockHeader, records [][]byte, rows []digestRow) []byte {
+	head := headerBytes + len(records)*slotBytes + len(rows)*rowBytes + crcBytes
+	size := head
+	for _, r := range records {
+		if r != nil {
+			size += protocol.FramedSize(len(r))
+		}
+	}
+	b := make([]byte, head, size)
+	var stored uint32
+	var flags byte
+	for i, r := range records {
+		if r == nil {
+			continue
+		}
+		protocol.PlaceRecord(r, h.first+uint64(i), h.time)
+		at := len(b)
+		b = protocol.AppendFramed(b, r)
+		slot := b[headerBytes+i*slotBytes:]
+		binary.LittleEndian.PutUint32(slot, uint32(at))
+		binary.LittleEndian.PutUint32(slot[4:], crc32.Checksum(b[at:], castagnoli))
+		if topic := protocol.RecordTopic(r); len(topic) > 0 && topic[0] == '$' {
+			flags |= flagDollar
+		}
+		stored++
+	}
+	le := binary.LittleEndian
+	le.PutUint32(b, blockMagic)
+	b[4], b[5] = blockVersion, flags
+	le.PutUint64(b[8:], uint64(h.term))
+	le.PutUint64(b[16:], h.first)
+	le.PutUint64(b[24:], h.time)
+	le.PutUint32(b[32:], uint32(len(records)))
+	le.PutUint32(b[36:], stored)
+	le.PutUint32(b[40:], uint32(len(rows)))
+	le.PutUint32(b[44:], uint32(len(b)))
+	putRows(b[headerBytes+len(records)*slotBytes:], rows)
+	le.PutUint32(b[head-crcBytes:], crc32.Checksum(b[:head-crcBytes], castagnoli))
+	return b
+}
+
+func putRows(b []byte, rows []digestRow) {
+	le := binary.LittleEndian
+	for i, r := range rows {
+		row := b[i*rowBytes:]
+		copy(row, r.key[:])
+		le.PutUint64(row[16:], r.payload)
+		le.PutUint64(row[24:], r.first)
+		le.PutUint32(row[32:], r.slot)
+	}
+}
+
+// openBlock reads the front of a block; everything but the records is verified.
+// The block refers to raw.
+func openBlock(raw []byte) (block, error) {
+	le := binary.LittleEndian
+	if len(raw) < headerBytes+crcBytes || le.Uint32(raw) != blockMagic {
+		return block{}, fmt.Errorf("%w: a block does not begin as it should", errDamaged)
+	}
+	if raw[4] != blockVersion {
+		return block{}, fmt.Errorf("%w: a block has version %d, this program knows %d", errDamaged, raw[4], blockVersion)
+	}
+	b := block{
+		raw:     raw,
+		term:    protocol.Term(le.Uint64(raw[8:])),
+		first:   le.Uint64(raw[16:]),
+		time:    le.Uint64(raw[24:]),
+		count:   int(le.Uint32(raw[32:])),
+		records: int(le.Uint32(raw[36:])),
+		rows:    int(le.Uint32(raw[40:])),
+		dollar:  raw[5]&flagDollar != 0,
+	}
+	b.head = headerBytes + b.count*slotBytes + b.rows*rowBytes + crcBytes
+	switch {
+	case int(le.Uint32(raw[44:])) != len(raw), b.head > len(raw),
+		b.count == 0, b.records > b.count, b.rows > b.count,
+		b.first > math.MaxInt64:
+		return block{}, fmt.Errorf("%w: the sizes in a block contradict each other", errDamaged)
+	case le.Uint32(raw[b.head-crcBytes:]) != crc32.Checksum(raw[:b.head-crcBytes], castagnoli):
+		return block{}, fmt.Errorf("%w: the checksum of the block at offset %d does not match", errDamaged, b.first)
+	}
+	return b, nil
+}
+
+// last returns the offset of the last slot.
+func (b *block) last() uint64 { return b.first + uint64(b.count) - 1 }
+
+// body returns all records of the block, framed, unverified.
+func (b *block) body() []byte { return b.raw[b.head:] }
+
+// at returns where the record of a slot begins, or 0 if it has none.
+func (b *block) at(slot int) int {
+	return int(binary.LittleEndian.Uint32(b.raw[headerBytes+slot*slotBytes:]))
+}
+
+// frame returns the record of a slot and the same with its frame, both
+// unverified; nil if the slot is a repeat's.
+func (b *block) frame(slot int) (record, framed []byte, err error) {
+	at := b.at(slot)
+	if at == 0 {
+		return nil, nil, nil
+	}
+	if at < b.head || at > len(b.raw) {
+		return nil, nil, fmt.Errorf("%w: the record at offset %d is not where the block says", errDamaged, b.first+uint64(slot))
+	}
+	record, rest, ok := protocol.NextFramed(b.raw[at:])
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: the record at offset %d cannot be read", errDamaged, b.first+uint64(slot))
+	}
+	return record, b.raw[at : len(b.raw)-len(rest)], nil
+}
+
+// verify checks the record of a slot, as frame returned it, against its
+// checksum.
+func (b *block) verify(slot int, framed []byte) error {
+	want := binary.LittleEndian.Uint32(b.raw[headerBytes+slot*slotBytes+4:])
+	if crc32.Checksum(framed, castagnoli) != want {
+		return fmt.Errorf("%w: the checksum of the record at offset %d does not match", errDamaged, b.first+uint64(slot))
+	}
+	return nil
+}
+
+// verifyAll checks every record, and that nothing lies between them, and calls
+// each with their offsets.
+func (b *block) verifyAll(each func(offset uint64, record []byte) error) error {
+	at, stored := b.head, 0
+	for slot := range b.count {
+		record, framed, err := b.frame(slot)
+		if err != nil {
+			return err
+		}
+		if framed == nil {
+			continue
+		}
+		if err := b.verify(slot, framed); err != nil {
+			return err
+		}
+		offset, _ := protocol.RecordPlace(record)
+		if b.at(slot) != at || offset != b.first+uint64(slot) {
+			return fmt.Errorf("%w: the record at offset %d is in another's place", errDamaged, b.first+uint64(slot))
+		}
+		if err := each(offset, record); err != nil {
+			return err
+		}
+		at += len(framed)
+		stored++
+	}
+	if at != len(b.raw) || stored != b.records {
+		return fmt.Errorf("%w: the block at offset %d has bytes that belong to no record", errDamaged, b.first)
+	}
+	return nil
+}
+
+// digests returns the digest rows as they are stored.
+func (b *block) digests() []byte {
+	at := headerBytes + b.count*slotBytes
+	return b.raw[at : at+b.rows*rowBytes]
+}
+
+// parseRow reads one stored digest row.
+func parseRow(b []byte) digestRow {
+	le := binary.LittleEndian
+	return digestRow{
+		key:     DedupeKey(b[:16]),
+		payload: le.Uint64(b[16:]),
+		first:   le.Uint64(b[24:]),
+		slot:    le.Uint32(b[32:]),
+	}
+}

@@ -1,0 +1,196 @@
+package storage
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"math/rand/v2"
+)
+
+// dedupe remembers the newest N message ids: an entry is a repeat iff its key is
+// among the previous N entries that had one, repeats and conflicts counted too.
+// That rule depends on the log alone, so every node that reads N records back
+// reaches the same verdicts.
+//
+// Rows stand in a ring, in log order; an open-addressing table finds the newest
+// row of a key. Both hold no pointers, so the garbage collector does not look
+// inside, and grow with use. A map of a million keys costs three times the
+// memory and a hundred times the marking.
+//
+// Invariants: the row with sequence s is in ring slot s % N; exactly those rows
+// are in the table that are the newest of their key; undo has one step for each
+// row since the last keep.
+//
+// The committer alone uses it.
+type dedupe struct {
+	limit   uint64        // N
+	next    uint64        // sequence of the next row
+	ring    [][]dedupeRow // in parts of ringPart rows
+	table   []uint32      // ring slot + 1; 0 is free
+	used    int           // taken places in the table
+	seed    [2]uint64     // keeps strangers from choosing colliding ids
+	evicted uint64        // time of the newest row that has left, 0 if none has
+	undo    []dedupeUndo
+}
+
+type dedupeRow struct {
+	key     DedupeKey
+	payload uint64 // hash of the payload of the first
+	first   uint64 // offset of the first
+	time    uint64 // of the commit, in microseconds
+}
+
+// dedupeUndo is what it takes to forget one row.
+type dedupeUndo struct {
+	old     dedupeRow // the row that left for it, if full
+	full    bool
+	older   uint32 // table value of the same key before, 0 if none
+	evicted uint64
+}
+
+const ringPart = 4096
+
+func newDedupe(limit int) *dedupe {
+	return &dedupe{
+		limit: uint64(limit),
+		table: make([]uint32, 1024),
+		seed:  [2]uint64{rand.Uint64(), rand.Uint64()},
+	}
+}
+
+// len returns the number of rows.
+func (d *dedupe) len() int { return int(min(d.next, d.limit)) }
+
+// oldest returns the time of the oldest row, 0 if there is none.
+func (d *dedupe) oldest() uint64 {
+	if d.next == 0 {
+		return 0
+	}
+	return d.row(uint32((d.next - uint64(d.len())) % d.limit)).time
+}
+
+func (d *dedupe) row(slot uint32) *dedupeRow {
+	return &d.ring[slot/ringPart][slot%ringPart]
+}
+
+// find returns the newest row of the key. The row is valid until the next add.
+func (d *dedupe) find(key *DedupeKey) *dedupeRow {
+	if i, found := d.lookup(key); found {
+		return d.row(d.table[i] - 1)
+	}
+	return nil
+}
+
+// add remembers a row as the newest, in place of the one N rows before.
+func (d *dedupe) add(r dedupeRow) {
+	slot := uint32(d.next % d.limit)
+	u := dedupeUndo{evicted: d.evicted}
+	if d.next >= d.limit {
+		u.old, u.full = *d.row(slot), true
+		d.drop(slot)
+		d.evicted = max(d.evicted, u.old.time)
+	} else if slot/ringPart == uint32(len(d.ring)) {
+		d.ring = append(d.ring, make([]dedupeRow, ringPart))
+	}
+	*d.row(slot) = r
+	u.older = d.point(slot)
+	d.next++
+	d.undo = append(d.undo, u)
+}
+
+// keep makes the rows since the last keep final.
+func (d *dedupe) keep() { d.undo = d.undo[:0] }
+
+// revert forgets the rows since the last keep, newest first.
+func (d *dedupe) revert() {
+	for i := len(d.undo) - 1; i >= 0; i-- {
+		u := &d.undo[i]
+		d.next--
+		slot := uint32(d.next % d.limit)
+		place, _ := d.lookup(&d.row(slot).key)
+		if u.older != 0 {
+			d.table[place] = u.older
+		} else {
+			d.free(place)
+		}
+		d.evicted = u.evicted
+		if u.full {
+			*d.row(slot) = u.old
+			if _, newer := d.lookup(&u.old.key); !newer {
+				d.point(slot)
+			}
+		}
+	}
+	d.keep()
+}
+
+// point makes the table lead to the row in the slot and returns where it led
+// for the same key before.
+func (d *dedupe) point(slot uint32) (older uint32) {
+	if d.used*2 >= len(d.table) {
+		d.grow()
+	}
+	place, found := d.lookup(&d.row(slot).key)
+	if found {
+		older = d.table[place]
+	} else {
+		d.used++
+	}
+	d.table[place] = slot + 1
+	return older
+}
+
+// drop takes the row in the slot out of the table, unless a newer one has its
+// key.
+func (d *dedupe) drop(slot uint32) {
+	place, found := d.lookup(&d.row(slot).key)
+	if found && d.table[place] == slot+1 {
+		d.free(place)
+	}
+}
+
+// lookup returns the place of the key in the table, or else where it belongs.
+func (d *dedupe) lookup(key *DedupeKey) (place int, found bool) {
+	mask := len(d.table) - 1
+	for place = d.home(key); ; place = (place + 1) & mask {
+		v := d.table[place]
+		if v == 0 {
+			return place, false
+		}
+		if d.row(v-1).key == *key {
+			return place, true
+		}
+	}
+}
+
+func (d *dedupe) home(key *DedupeKey) int {
+	a := binary.LittleEndian.Uint64(key[:8]) ^ d.seed[0]
+	b := binary.LittleEndian.Uint64(key[8:]) ^ d.seed[1]
+	hi, lo := bits.Mul64(a, b)
+	return int((hi ^ lo) & uint64(len(d.table)-1))
+}
+
+// free empties a place and moves up those behind it that would no longer be
+// found, so that no tombstones are needed.
+func (d *dedupe) free(place int) {
+	mask := len(d.table) - 1
+	d.used--
+	for next := (place + 1) & mask; d.table[next] != 0; next = (next + 1) & mask {
+		home := d.home(&d.row(d.table[next] - 1).key)
+		if (next-home)&mask >= (next-place)&mask {
+			d.table[place] = d.table[next]
+			place = next
+		}
+	}
+	d.table[place] = 0
+}
+
+func (d *dedupe) grow() {
+	old := d.table
+	d.table = make([]uint32, 2*len(old))
+	for _, v := range old {
+		if v != 0 {
+			place, _ := d.lookup(&d.row(v - 1).key)
+			d.table[place] = v
+		}
+	}
+}

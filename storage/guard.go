@@ -1,0 +1,61 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+)
+
+// guard runs fn, which reads the file, and turns panics and memory faults into
+// errors: bbolt panics on pages that make no sense, and a mapped file that was
+// cut short faults.
+func guard(path string, fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = damagedFile(path, fmt.Errorf("%w: %v", errDamaged, p))
+		}
+	}()
+	if err = fn(); errors.Is(err, errDamaged) {
+		return damagedFile(path, err)
+	}
+	return err
+}
+
+// view runs fn in a read transaction under guard.
+func view(db *bbolt.DB, path string, fn func(*bbolt.Tx) error) error {
+	return guard(path, func() error { return db.View(fn) })
+}
+
+// fileError names the file that is damaged and says what to do.
+type fileError struct {
+	path string
+	err  error
+}
+
+func (e *fileError) Error() string {
+	return fmt.Sprintf("%s is damaged (%v): stop the broker, run `tidewire check --data %s` and put the file back from a backup",
+		e.path, e.err, filepath.Dir(filepath.Dir(filepath.Dir(e.path))))
+}
+
+func (e *fileError) Unwrap() error { return e.err }
+
+func damagedFile(path string, err error) error {
+	if _, ok := errors.AsType[*fileError](err); ok {
+		return err
+	}
+	return &fileError{path, err}
+}
+
+// isFull reports whether err says that the disk is full and that nothing has
+// been synced yet. A write says so with a path; a sync without one, and then
+// the pages are lost.
+func isFull(err error) bool {
+	p, ok := errors.AsType[*fs.PathError](err)
+	return ok && (errors.Is(p.Err, syscall.ENOSPC) || errors.Is(p.Err, syscall.EDQUOT))
+}

@@ -1,0 +1,114 @@
+package storage
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// topicIndex leads from topics to the offsets of their records in one segment.
+// It lives in memory while the segment is active and is written into it when it
+// is sealed. The log's mu guards it.
+type topicIndex struct {
+	topics  map[string]*postings
+	records int
+}
+
+// postings are the offsets of one topic, increasing: the first and then the
+// differences as varints, one to two bytes for each record as a rule.
+type postings struct {
+	topic  string
+	count  int
+	first  uint64
+	last   uint64
+	deltas []byte
+}
+
+// sparse is how many records there must be for each match of a filter before
+// picking them one by one beats reading everything: a pick costs about as much
+// as reading this many neighbours.
+const sparse = 32
+
+func newTopicIndex() *topicIndex {
+	return &topicIndex{topics: make(map[string]*postings)}
+}
+
+// add notes the offset of a record and returns the topic as a string that the
+// index keeps anyway, so that the caller need not keep its own.
+func (x *topicIndex) add(topic string, offset uint64) string {
+	x.records++
+	p := x.topics[topic]
+	if p == nil {
+		p = &postings{topic: strings.Clone(topic)}
+		x.topics[p.topic] = p
+	}
+	p.add(offset)
+	return p.topic
+}
+
+func (p *postings) add(offset uint64) {
+	if p.count == 0 {
+		p.first = offset
+	} else {
+		p.deltas = binary.AppendUvarint(p.deltas, offset-p.last)
+	}
+	p.last = offset
+	p.count++
+}
+
+// after appends the offsets above the given one to dst, at most n.
+func (p *postings) after(dst []uint64, after uint64, n int) []uint64 {
+	if p.count == 0 || p.last <= after {
+		return dst
+	}
+	offset, rest := p.first, p.deltas
+	for range p.count {
+		if offset > after {
+			if n == 0 {
+				return dst
+			}
+			n--
+			dst = append(dst, offset)
+		}
+		delta, size := binary.Uvarint(rest)
+		if size <= 0 {
+			return dst
+		}
+		rest = rest[size:]
+		offset += delta
+	}
+	return dst
+}
+
+// A stored posting list is the count, the first offset, the distance to the
+// last, all as varints, and the deltas. The deltas of a topic that makes up
+// much of its segment are left out: such a segment is read as a whole.
+
+// encode returns the postings as they are stored in a segment of so many
+// records.
+func (p *postings) encode(records int) []byte {
+	b := make([]byte, 0, 3*binary.MaxVarintLen64+len(p.deltas))
+	b = binary.AppendUvarint(b, uint64(p.count))
+	b = binary.AppendUvarint(b, p.first)
+	b = binary.AppendUvarint(b, p.last-p.first)
+	if !p.dense(records) {
+		b = append(b, p.deltas...)
+	}
+	return b
+}
+
+// dense reports whether reading everything is the better way to these records.
+func (p *postings) dense(records int) bool { return p.count*sparse >= records }
+
+// decodePostings reads what encode wrote. The deltas refer to b.
+func decodePostings(b []byte) (postings, error) {
+	var v [3]uint64
+	for i := range v {
+		n, size := binary.Uvarint(b)
+		if size <= 0 {
+			return postings{}, fmt.Errorf("%w: an entry of the topic index cannot be read", errDamaged)
+		}
+		v[i], b = n, b[size:]
+	}
+	return postings{count: int(v[0]), first: v[1], last: v[1] + v[2], deltas: b}, nil
+}

@@ -1,0 +1,109 @@
+package storage
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of one log. They are counted whether anybody collects them or not.
+type metrics struct {
+	commits  prometheus.Counter
+	seconds  prometheus.Histogram
+	batch    prometheus.Histogram
+	messages prometheus.Counter
+	bytes    prometheus.Counter
+	repeats  prometheus.Counter
+	full     prometheus.Counter
+	trimmed  prometheus.Counter
+	sealed   prometheus.Counter
+
+	segments   prometheus.Gauge
+	diskBytes  prometheus.Gauge
+	window     prometheus.Gauge
+	dedupeRows prometheus.Gauge
+	dedupeAge  prometheus.Gauge
+
+	registerer prometheus.Registerer // nil if nobody collects
+}
+
+func newMetrics(r prometheus.Registerer, stream string) *metrics {
+	labels := prometheus.Labels{"stream": stream}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "tidewire_storage_" + name, Help: help, ConstLabels: labels})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidewire_storage_" + name, Help: help, ConstLabels: labels})
+	}
+	histogram := func(name, help string, start, factor float64, n int) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tidewire_storage_" + name, Help: help, ConstLabels: labels, Buckets: prometheus.ExponentialBuckets(start, factor, n)})
+	}
+	m := &metrics{
+		commits:    counter("commits_total", "Transactions that were synced."),
+		seconds:    histogram("commit_seconds", "Time to write and sync one commit.", 0.00025, 2, 14),
+		batch:      histogram("batch_entries", "Publishes in one commit.", 1, 4, 8),
+		messages:   counter("stored_messages_total", "Messages that were stored."),
+		bytes:      counter("stored_bytes_total", "Bytes of blocks that were stored."),
+		repeats:    counter("repeats_total", "Publishes whose id was known: duplicates and conflicts."),
+		full:       counter("storage_full_total", "Publishes that were refused because the disk was full."),
+		trimmed:    counter("trimmed_messages_total", "Messages that retention removed."),
+		sealed:     counter("sealed_segments_total", "Segments that were sealed."),
+		segments:   gauge("segments", "Segments on disk."),
+		diskBytes:  gauge("segment_bytes", "Bytes of the segments on disk."),
+		window:     gauge("window_bytes", "Bytes of recent blocks in memory."),
+		dedupeRows: gauge("dedupe_rows", "Message ids in the dedupe window."),
+		dedupeAge:  gauge("dedupe_window_seconds", "Age of the oldest message id in the dedupe window."),
+		registerer: r,
+	}
+	if r != nil {
+		r.MustRegister(m.collectors()...)
+	}
+	return m
+}
+
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.commits, m.seconds, m.batch, m.messages, m.bytes, m.repeats, m.full, m.trimmed, m.sealed,
+		m.segments, m.diskBytes, m.window, m.dedupeRows, m.dedupeAge,
+	}
+}
+
+func (m *metrics) unregister() {
+	if m.registerer == nil {
+		return
+	}
+	for _, c := range m.collectors() {
+		m.registerer.Unregister(c)
+	}
+}
+
+// committed counts one commit.
+func (m *metrics) committed(b *batch, took time.Duration) {
+	m.commits.Inc()
+	m.seconds.Observe(took.Seconds())
+	m.batch.Observe(float64(len(b.answers)))
+	m.messages.Add(float64(len(b.entries)))
+	m.bytes.Add(float64(len(b.block)))
+	m.repeats.Add(float64(len(b.records) - len(b.entries)))
+}
+
+// dedupe shows how many ids are remembered, and since when.
+func (m *metrics) dedupe(rows int, oldest, now uint64) {
+	m.dedupeRows.Set(float64(rows))
+	if oldest > 0 && now > oldest {
+		m.dedupeAge.Set(float64(now-oldest) / 1e6)
+	}
+}
+
+// observe shows the state of the segments.
+func (m *metrics) observe(l *Log) {
+	l.state.mu.RLock()
+	defer l.state.mu.RUnlock()
+	var size uint64
+	for _, s := range l.state.segs {
+		size += s.info.size
+	}
+	m.segments.Set(float64(len(l.state.segs)))
+	m.diskBytes.Set(float64(size))
+	m.window.Set(float64(l.state.window.bytes))
+}

@@ -1,0 +1,264 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// opening is a log on its way to being open. Until everything has been found
+// sound nothing is changed on disk; then a new term begins.
+type opening struct {
+	log     *Log
+	meta    metaState
+	files   map[uint64]int64 // size of each segment's file, by ordinal
+	fresh   bool             // the log did not exist
+	empty   []*segment       // files without a block
+	indexed []*segment       // files with blocks that wait to be sealed
+}
+
+// OpenLog opens the log of a stream, and creates it if it does not exist.
+func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
+	if stream == "" || strings.ContainsAny(stream, `/\`) || strings.HasPrefix(stream, ".") {
+		return nil, fmt.Errorf("open log: %q is not a name for a stream", stream)
+	}
+	opts = opts.withDefaults()
+	l := &Log{
+		name:    stream,
+		dir:     filepath.Join(s.dir, streamsDir, stream),
+		opts:    opts,
+		log:     opts.Logger,
+		reserve: s.reserve,
+		queue:   newQueue(),
+	}
+	l.state.window.limit = opts.WindowBytes
+	l.committer, l.keeper = newCommitter(l), newKeeper(l)
+	o := &opening{log: l}
+	if err := o.run(); err != nil {
+		o.abandon()
+		return nil, fmt.Errorf("open log %s: %w", stream, err)
+	}
+	l.metrics = newMetrics(opts.Registerer, stream)
+	l.metrics.observe(l)
+	d := l.committer.dedupe
+	l.metrics.dedupe(d.len(), d.oldest(), uint64(opts.Now().UnixMicro()))
+	return l, nil
+}
+
+func (o *opening) run() error {
+	steps := []func() error{o.list, o.openMeta, o.openSealed, o.openUnsealed, o.checkOrder, o.loadDedupe, o.begin}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abandon closes what has been opened.
+func (o *opening) abandon() {
+	for _, s := range slices.Concat(o.log.state.segs, o.empty, o.indexed) {
+		_ = s.close()
+	}
+	if o.log.meta != nil {
+		_ = o.log.meta.db.Close()
+	}
+}
+
+// list finds the files.
+func (o *opening) list() error {
+	o.files = make(map[uint64]int64)
+	entries, err := os.ReadDir(o.log.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		o.fresh = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	o.fresh = true
+	for _, e := range entries {
+		if e.Name() == metaFile {
+			o.fresh = false
+		}
+		ordinal, ok := parseOrdinal(e.Name())
+		if !ok {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		o.files[ordinal] = info.Size()
+	}
+	if o.fresh && len(o.files) > 0 {
+		return fmt.Errorf("%s has segments but no %s: put %s back from a backup", o.log.dir, metaFile, metaFile)
+	}
+	return nil
+}
+
+// openMeta opens meta.db; a log that is new gets one first.
+func (o *opening) openMeta() error {
+	dir := o.log.dir
+	if o.fresh {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return err
+		}
+		err := o.log.reserve.withReserve(func() error { return createMeta(dir) })
+		if err := errors.Join(err, syncDir(filepath.Dir(dir)), syncDir(filepath.Dir(filepath.Dir(dir)))); err != nil {
+			return err
+		}
+	}
+	var err error
+	if o.log.meta, err = openMeta(dir); err != nil {
+		return err
+	}
+	if o.meta, err = o.log.meta.load(); err != nil {
+		return err
+	}
+	o.log.terms = o.meta.terms
+	return nil
+}
+
+// openSealed lists the sealed segments; their files are opened when they are
+// read.
+func (o *opening) openSealed() error {
+	for ordinal := o.meta.trimmed + 1; ; ordinal++ {
+		info, sealed := o.meta.sealed[ordinal]
+		if !sealed {
+			break
+		}
+		s := o.log.newSegment(ordinal)
+		size, there := o.files[ordinal]
+		switch {
+		case !there:
+			return fmt.Errorf("the segment %s is missing: put it back from a backup", s.path)
+		case uint64(size) < info.size:
+			return damagedFile(s.path, fmt.Errorf("%w: it has been cut short from %d to %d bytes", errDamaged, info.size, size))
+		}
+		s.info, s.first = info, info.first
+		o.log.state.segs = append(o.log.state.segs, s)
+	}
+	if len(o.log.state.segs) != len(o.meta.sealed) {
+		return damagedFile(o.log.meta.path, fmt.Errorf("%w: its list of segments has a hole", errDamaged))
+	}
+	return nil
+}
+
+// openUnsealed opens the segments that are not sealed and rebuilds their
+// indexes.
+func (o *opening) openUnsealed() error {
+	first := o.meta.trimmed + uint64(len(o.meta.sealed)) + 1
+	count := 0
+	for ordinal := range o.files {
+		if ordinal >= first {
+			count++
+		}
+	}
+	for ordinal := first; count > 0; ordinal, count = ordinal+1, count-1 {
+		s := o.log.newSegment(ordinal)
+		if _, there := o.files[ordinal]; !there {
+			return fmt.Errorf("the segment %s is missing: put it back from a backup", s.path)
+		}
+		prefetch(s.path, o.files[ordinal])
+		if err := s.openWritable(2 * o.log.opts.SegmentBytes); err != nil {
+			return err
+		}
+		if err := s.rebuild(o.log.terms); err != nil {
+			_ = s.close()
+			return err
+		}
+		if s.info.last == 0 {
+			o.empty = append(o.empty, s)
+			continue
+		}
+		o.indexed = append(o.indexed, s)
+		if len(o.empty) > 0 {
+			return damagedFile(o.empty[0].path, fmt.Errorf("%w: it is empty, but a later segment is not", errDamaged))
+		}
+	}
+	return nil
+}
+
+// checkOrder lists all segments in order, without holes between their offsets,
+// and finds the head.
+func (o *opening) checkOrder() error {
+	st := &o.log.state
+	st.segs = append(st.segs, o.indexed...)
+	o.indexed = nil
+	st.head = o.meta.earliest - 1
+	for _, s := range st.segs {
+		if s.info.first != st.head+1 {
+			return fmt.Errorf("%s begins at offset %d where %d should follow: its files are not from one moment, put the directory %s back from a backup as a whole", s.path, s.info.first, st.head+1, o.log.dir)
+		}
+		s.first, st.head = s.info.first, s.info.last
+		o.log.committer.time = s.info.lastTime
+	}
+	if len(o.empty) > 2 {
+		return fmt.Errorf("%s has %d empty segments: its files are not from one moment, put the directory back from a backup as a whole", o.log.dir, len(o.empty))
+	}
+	return nil
+}
+
+// begin makes the first changes: a new term and a segment to write to.
+func (o *opening) begin() error {
+	l := o.log
+	if !o.fresh {
+		l.terms = l.terms.next(protocol.NewTerm(), l.state.head)
+		if err := l.reserve.withReserve(func() error { return l.meta.setChain(l.terms) }); err != nil {
+			return err
+		}
+	}
+	if err := o.tidy(); err != nil {
+		return err
+	}
+	active := len(l.state.segs) > 0 && l.state.active().index != nil
+	if !active && len(o.empty) == 0 {
+		ordinal := o.meta.trimmed + uint64(len(o.meta.sealed)) + 1
+		s := l.newSegment(ordinal)
+		size := l.opts.SegmentBytes
+		err := l.reserve.withReserve(func() error { return s.create(2*size, allocationStep(size)) })
+		if err != nil {
+			return err
+		}
+		o.empty = append(o.empty, s)
+	}
+	if !active || len(o.empty) == 2 {
+		s := o.empty[0]
+		s.first, s.index = l.state.head+1, newTopicIndex()
+		l.state.segs = append(l.state.segs, s)
+		o.empty = o.empty[1:]
+	}
+	l.committer.active = l.state.active()
+	if len(o.empty) > 0 {
+		l.state.spare = o.empty[0]
+	}
+	return nil
+}
+
+// tidy removes what a crash left behind.
+func (o *opening) tidy() error {
+	for ordinal := range o.files {
+		if ordinal <= o.meta.trimmed {
+			o.log.keeper.leftover = append(o.log.keeper.leftover, o.log.newSegment(ordinal))
+		}
+	}
+	for ordinal, info := range o.meta.sealed {
+		if uint64(o.files[ordinal]) > info.size {
+			if err := truncate(o.log.newSegment(ordinal).path, int64(info.size)); err != nil {
+				return err
+			}
+		}
+	}
+	unfinished, err := filepath.Glob(filepath.Join(o.log.dir, "*.tmp"))
+	for _, path := range unfinished {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}

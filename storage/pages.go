@@ -1,0 +1,209 @@
+package storage
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+)
+
+// What follows reads bbolt's file format, version 2, far enough to tell whether
+// all pages that can be reached make sense. bbolt itself finds out by panicking,
+// and when it opens a file for writing it does so in a goroutine where nobody
+// can recover; so files are checked here before.
+
+const (
+	pageBytes      = 4096
+	pageHeadBytes  = 16
+	elementBytes   = 16
+	bucketBytes    = 16
+	pageBranch     = 0x01
+	pageLeaf       = 0x02
+	elementBucket  = 0x01
+	boltMagic      = 0xED0CDAED
+	boltVersion    = 2
+	metaFieldBytes = 64
+	maxPageDepth   = 64
+)
+
+// pageFile is a bbolt file under examination.
+type pageFile struct {
+	r    io.ReaderAt
+	root uint64
+	end  uint64 // number of pages in use
+	seen []bool
+}
+
+// checkPages returns an error that wraps errDamaged if the bbolt file does not
+// hold together. Values of keys are not looked at.
+func checkPages(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	p := &pageFile{r: f}
+	if err := p.readMeta(); err != nil {
+		return damagedFile(path, err)
+	}
+	if p.end > uint64(info.Size())/pageBytes {
+		return damagedFile(path, fmt.Errorf("%w: it has been cut short to %d bytes", errDamaged, info.Size()))
+	}
+	p.seen = make([]bool, p.end)
+	if err := p.page(p.root, 0); err != nil {
+		return damagedFile(path, err)
+	}
+	return nil
+}
+
+// readMeta finds the newer one of the two meta pages that is whole.
+func (p *pageFile) readMeta() error {
+	le := binary.LittleEndian
+	var newest uint64
+	found := false
+	for id := range int64(2) {
+		var b [pageHeadBytes + metaFieldBytes]byte
+		if _, err := p.r.ReadAt(b[:], id*pageBytes); err != nil {
+			continue
+		}
+		m := b[pageHeadBytes:]
+		sum := fnv.New64a()
+		_, _ = sum.Write(m[:56])
+		if le.Uint32(m) != boltMagic || le.Uint32(m[4:]) != boltVersion || le.Uint64(m[56:]) != sum.Sum64() {
+			continue
+		}
+		if le.Uint32(m[8:]) != pageBytes {
+			return fmt.Errorf("%w: its pages have %d bytes and not %d", errDamaged, le.Uint32(m[8:]), pageBytes)
+		}
+		if txid := le.Uint64(m[48:]); !found || txid > newest {
+			found, newest = true, txid
+			p.root, p.end = le.Uint64(m[16:]), le.Uint64(m[40:])
+		}
+	}
+	if !found {
+		return fmt.Errorf("%w: it does not begin like a file of this program", errDamaged)
+	}
+	return nil
+}
+
+// page checks a page and all that it leads to.
+func (p *pageFile) page(id uint64, depth int) error {
+	if id < 2 || id >= p.end || depth > maxPageDepth {
+		return fmt.Errorf("%w: page %d cannot be", errDamaged, id)
+	}
+	b := make([]byte, pageBytes)
+	if _, err := p.r.ReadAt(b, int64(id)*pageBytes); err != nil {
+		return fmt.Errorf("read page %d: %w", id, err)
+	}
+	le := binary.LittleEndian
+	overflow := uint64(le.Uint32(b[12:]))
+	if le.Uint64(b) != id || overflow >= p.end-id {
+		return fmt.Errorf("%w: page %d is not what it should be", errDamaged, id)
+	}
+	for i := id; i <= id+overflow; i++ {
+		if p.seen[i] {
+			return fmt.Errorf("%w: page %d is used twice", errDamaged, i)
+		}
+		p.seen[i] = true
+	}
+	e := elements{
+		b:     b,
+		limit: int(overflow+1) * pageBytes,
+		more:  func(b []byte) error { _, err := p.r.ReadAt(b, int64(id)*pageBytes); return err },
+	}
+	return p.elements(&e, id, depth)
+}
+
+// elements is the content of a page, or of a bucket that lies within one. Only
+// the first page of a long one is read as long as the rest is not needed.
+type elements struct {
+	b     []byte
+	limit int
+	more  func([]byte) error
+}
+
+// slice returns n bytes, or nil if they lie outside.
+func (e *elements) slice(at, n int) ([]byte, error) {
+	if at < 0 || n < 0 || at > e.limit || n > e.limit-at {
+		return nil, fmt.Errorf("%w: an element lies outside its page", errDamaged)
+	}
+	if at+n > len(e.b) {
+		e.b = make([]byte, e.limit)
+		if err := e.more(e.b); err != nil {
+			return nil, err
+		}
+	}
+	return e.b[at : at+n], nil
+}
+
+func (p *pageFile) elements(e *elements, id uint64, depth int) error {
+	le := binary.LittleEndian
+	head, err := e.slice(0, pageHeadBytes)
+	if err != nil {
+		return err
+	}
+	kind, count := le.Uint16(head[8:]), int(le.Uint16(head[10:]))
+	if kind != pageBranch && kind != pageLeaf || kind == pageBranch && count == 0 {
+		return fmt.Errorf("%w: page %d is of no known kind", errDamaged, id)
+	}
+	var before []byte
+	for i := range count {
+		at := pageHeadBytes + i*elementBytes
+		head, err := e.slice(at, elementBytes)
+		if err != nil {
+			return err
+		}
+		var key []byte
+		if kind == pageBranch {
+			key, err = e.slice(at+int(le.Uint32(head)), int(le.Uint32(head[4:])))
+			if err == nil {
+				err = p.page(le.Uint64(head[8:]), depth+1)
+			}
+		} else {
+			key, err = p.leaf(e, at, head, depth)
+		}
+		if err != nil {
+			return err
+		}
+		if i > 0 && bytes.Compare(before, key) >= 0 {
+			return fmt.Errorf("%w: the keys of page %d are not in order", errDamaged, id)
+		}
+		before = key
+	}
+	return nil
+}
+
+// leaf checks one element of a leaf and returns its key.
+func (p *pageFile) leaf(e *elements, at int, head []byte, depth int) ([]byte, error) {
+	le := binary.LittleEndian
+	flags, pos := le.Uint32(head), int(le.Uint32(head[4:]))
+	ksize, vsize := int(le.Uint32(head[8:])), int(le.Uint32(head[12:]))
+	if pos+ksize+vsize > e.limit-at {
+		return nil, fmt.Errorf("%w: a value lies outside its page", errDamaged)
+	}
+	key, err := e.slice(at+pos, ksize)
+	if err != nil || flags&elementBucket == 0 {
+		return key, err
+	}
+	value, err := e.slice(at+pos+ksize, vsize)
+	if err != nil {
+		return nil, err
+	}
+	if vsize < bucketBytes {
+		return nil, fmt.Errorf("%w: a bucket is too small", errDamaged)
+	}
+	if root := le.Uint64(value); root != 0 {
+		return key, p.page(root, depth+1)
+	}
+	inline := elements{b: value[bucketBytes:], limit: vsize - bucketBytes}
+	if vsize < bucketBytes+pageHeadBytes || le.Uint16(inline.b[8:]) != pageLeaf {
+		return nil, fmt.Errorf("%w: a bucket in a page makes no sense", errDamaged)
+	}
+	return key, p.elements(&inline, 0, depth+1)
+}

@@ -1,0 +1,325 @@
+package storage
+
+import (
+	"errors"
+	"unsafe"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tidewire/tidewire/protocol"
+)
+
+const (
+	defaultReadBytes = 64 << 10
+	scanBudget       = 4 << 20 // bytes that one Read looks through at most
+	picksAtOnce      = 256
+	blocksAtOnce     = 64
+)
+
+// Read returns the records in (After, Through] that match, oldest first, until
+// about MaxBytes, the end of a term, or the end of a scan budget: Through of the
+// chunk says how far it came, and it may come far without a match. At the head
+// the chunk is empty and its Through is After. It returns [ErrTrimmed] if
+// retention has removed the first offset asked for.
+//
+// Filters that match few records of a segment are read through its index, others
+// by reading everything; recent blocks come from memory. No read transaction
+// outlives the call.
+func (l *Log) Read(q Query) (protocol.Chunk, error) {
+	earliest, head := l.Bounds()
+	if q.After >= head {
+		return protocol.Chunk{Term: l.terms.at(q.After), After: q.After, Through: q.After}, nil
+	}
+	if q.After+1 < earliest {
+		return protocol.Chunk{}, ErrTrimmed
+	}
+	r := reader{log: l, collector: collector{
+		filter: q.Filter,
+		cur:    q.After,
+		limit:  min(head, l.terms.end(q.After+1)),
+		max:    q.MaxBytes,
+		budget: scanBudget,
+	}}
+	if q.Through > 0 {
+		r.limit = max(min(r.limit, q.Through), q.After)
+	}
+	if r.max <= 0 {
+		r.max = defaultReadBytes
+	}
+	for r.cur < r.limit && !r.full() {
+		if err := r.step(); errors.Is(err, ErrTrimmed) && r.cur > q.After {
+			break // the next Read will say so
+		} else if err != nil {
+			return protocol.Chunk{}, err
+		}
+	}
+	return protocol.Chunk{
+		Term: l.terms.at(min(q.After+1, r.limit)), After: q.After, Through: r.cur,
+		Count: r.count, Records: r.out,
+	}, nil
+}
+
+// reader is one Read under way.
+type reader struct {
+	log *Log
+	collector
+}
+
+// plan is how the matches of a filter in a segment are reached: by their
+// offsets, or by reading everything.
+type plan struct {
+	scan bool
+	// offsets above the reader's place, all up to the end of the segment or
+	// else picksAtOnce of them.
+	offsets []uint64
+	all     bool
+}
+
+// step goes on within one segment.
+func (r *reader) step() error {
+	s := &r.log.state
+	s.mu.RLock()
+	seg, last := s.find(r.cur + 1)
+	if seg == nil {
+		s.mu.RUnlock()
+		return ErrTrimmed
+	}
+	p, known := r.planInMemory(seg)
+	blocks := s.window.from(r.cur+1, blocksAtOnce)
+	s.mu.RUnlock()
+
+	last = min(last, r.limit)
+	if !known {
+		skipped, err := r.skipSealed()
+		if skipped || err != nil {
+			return err
+		}
+		if p, err = r.log.planSealed(seg, r.filter, r.cur, picksAtOnce); err != nil {
+			return err
+		}
+	}
+	switch {
+	case p.scan && len(blocks) > 0:
+		return r.scanBlocks(blocks, last)
+	case p.scan:
+		return r.log.handles.view(seg, func(tx *bbolt.Tx) error { return r.scan(tx, last) })
+	default:
+		return r.pick(seg, p, last)
+	}
+}
+
+// planInMemory makes the plan for a segment whose index is in memory. Caller
+// holds the log's mu.
+func (r *reader) planInMemory(seg *segment) (p plan, known bool) {
+	switch {
+	case r.filter.All():
+		return plan{scan: true}, true
+	case seg.index == nil:
+		return plan{}, false
+	case !r.filter.Exact():
+		return plan{scan: true}, true
+	}
+	post := seg.index.topics[r.filter.String()]
+	switch {
+	case post == nil:
+		return plan{all: true}, true
+	case post.last > r.cur && post.dense(seg.index.records):
+		return plan{scan: true}, true
+	}
+	p.offsets = post.after(nil, r.cur, picksAtOnce)
+	p.all = len(p.offsets) < picksAtOnce
+	return p, true
+}
+
+// skipSealed passes over all sealed segments if the filter is a topic that they
+// have nothing more of.
+func (r *reader) skipSealed() (bool, error) {
+	if !r.filter.Exact() {
+		return false, nil
+	}
+	s := &r.log.state
+	s.mu.RLock()
+	end := r.cur
+	for _, seg := range s.segs {
+		if seg.index != nil {
+			end = seg.first - 1
+			break
+		}
+	}
+	s.mu.RUnlock()
+	newest, known, err := r.log.meta.lastOf(r.filter.String())
+	if err != nil || !known || newest > r.cur || end <= r.cur {
+		return false, err
+	}
+	r.cur = min(end, r.limit)
+	return true, nil
+}
+
+// scan collects from the blocks of a segment up to last.
+func (r *reader) scan(tx *bbolt.Tx, last uint64) error {
+	defer r.forget()
+	c := newBlockCursor(tx)
+	b, ok, err := c.seek(r.cur + 1)
+	for ; ok && r.cur < last && !r.full(); b, ok, err = c.next() {
+		if b.first > r.cur+1 {
+			return missing(r.cur + 1)
+		}
+		if err := r.block(&b, true); err != nil {
+			return err
+		}
+	}
+	if err == nil && !ok && r.cur < last && !r.full() {
+		return missing(r.cur + 1)
+	}
+	return err
+}
+
+func (r *reader) scanBlocks(blocks []block, last uint64) error {
+	for i := range blocks {
+		if r.cur >= last || r.full() {
+			break
+		}
+		if err := r.block(&blocks[i], false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pick collects the records at the offsets of the plan.
+func (r *reader) pick(seg *segment, p plan, last uint64) error {
+	offsets := p.offsets
+	for i, o := range offsets {
+		if o > last {
+			offsets, p.all = offsets[:i], true
+			break
+		}
+	}
+	for len(offsets) > 0 && !r.full() {
+		s := &r.log.state
+		s.mu.RLock()
+		blocks := s.window.from(offsets[0], 1)
+		s.mu.RUnlock()
+		var err error
+		if len(blocks) > 0 {
+			offsets, err = r.pickFrom(&blocks[0], offsets, false)
+		} else {
+			err = r.log.handles.view(seg, func(tx *bbolt.Tx) error {
+				offsets, err = r.pickStored(tx, offsets)
+				return err
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(offsets) == 0 && p.all {
+		r.cur = max(r.cur, last)
+	}
+	return nil
+}
+
+// pickStored collects from the blocks of a segment.
+func (r *reader) pickStored(tx *bbolt.Tx, offsets []uint64) (rest []uint64, err error) {
+	defer r.forget()
+	c := newBlockCursor(tx)
+	for len(offsets) > 0 && !r.full() {
+		b, ok, err := c.seek(offsets[0])
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, missing(offsets[0])
+		}
+		if offsets, err = r.pickFrom(&b, offsets, true); err != nil {
+			return nil, err
+		}
+	}
+	return offsets, nil
+}
+
+// pickFrom collects those of the offsets that lie in the block.
+func (r *reader) pickFrom(b *block, offsets []uint64, verify bool) (rest []uint64, err error) {
+	for len(offsets) > 0 && offsets[0] <= b.last() && !r.full() {
+		if err := r.slot(b, int(offsets[0]-b.first), verify); err != nil {
+			return nil, err
+		}
+		offsets = offsets[1:]
+	}
+	return offsets, nil
+}
+
+// collector gathers matching records into a chunk.
+type collector struct {
+	filter protocol.Filter
+	cur    uint64 // everything up to here has been looked at
+	limit  uint64 // last offset wanted
+	max    int    // bytes wanted
+	budget int    // bytes that may still be looked through
+	out    []byte
+	count  int
+
+	topic   []byte // of the record before, and whether it matched
+	matched bool
+}
+
+func (c *collector) full() bool { return len(c.out) >= c.max || c.budget <= 0 }
+
+// block takes what matches from a block, from cur on. Blocks in memory need not
+// be verified.
+func (c *collector) block(b *block, verify bool) error {
+	c.budget -= len(b.raw)
+	whole := c.filter.All() && !b.dollar && c.cur < b.first && b.last() <= c.limit
+	if whole && !verify && len(c.out)+len(b.raw)-b.head <= c.max {
+		c.out = append(c.out, b.body()...)
+		c.count += b.records
+		c.cur = b.last()
+		return nil
+	}
+	last := min(b.last(), c.limit)
+	for c.cur < last && len(c.out) < c.max {
+		slot := 0
+		if c.cur >= b.first {
+			slot = int(c.cur - b.first + 1)
+		}
+		if err := c.slot(b, slot, verify); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// slot takes one record from a block, if there is one and it matches.
+func (c *collector) slot(b *block, slot int, verify bool) error {
+	record, framed, err := b.frame(slot)
+	if err != nil {
+		return err
+	}
+	c.cur = b.first + uint64(slot)
+	if record == nil {
+		return nil
+	}
+	if verify { // before the topic is believed
+		if err := b.verify(slot, framed); err != nil {
+			return err
+		}
+	}
+	if !c.match(protocol.RecordTopic(record)) {
+		return nil
+	}
+	c.out = append(c.out, framed...)
+	c.count++
+	return nil
+}
+
+// forget lets go of the bytes of a transaction that ends.
+func (c *collector) forget() { c.topic = nil }
+
+// match asks the filter, or remembers what it said of the record before.
+func (c *collector) match(topic []byte) bool {
+	if string(topic) != string(c.topic) || c.topic == nil {
+		c.topic = topic
+		c.matched = c.filter.Match(unsafe.String(unsafe.SliceData(topic), len(topic)))
+	}
+	return c.matched
+}

@@ -1,0 +1,189 @@
+package storage
+
+import (
+	"errors"
+	"math"
+	"sort"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// Resolve says where a start begins for a subscription with the filter. head is
+// the applied offset, from which `new` and `last:N` count.
+//
+// A position is fine if the log knows its term and the offset lies in it. Beyond
+// the end of the term the log was put back to an earlier state: exactly what was
+// written after that is gone. An unknown term is another log's.
+func (l *Log) Resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
+	earliest, _ := l.Bounds()
+	switch s.Kind {
+	case protocol.StartEarliest:
+		return Resolved{After: earliest - 1}, nil
+	case protocol.StartLast:
+		after, err := l.beforeLast(f, head, s.Last)
+		return Resolved{After: after}, err
+	case protocol.StartSince:
+		after, err := l.beforeTime(l.opts.Now().Add(-s.Since), head)
+		return Resolved{After: after}, err
+	case protocol.StartTime:
+		after, err := l.beforeTime(s.Time, head)
+		return Resolved{After: after}, err
+	case protocol.StartPosition:
+		return l.resolvePosition(s.Position)
+	default:
+		return Resolved{After: head}, nil
+	}
+}
+
+func (l *Log) resolvePosition(p protocol.Position) (Resolved, error) {
+	if p.Partition != 0 {
+		return Resolved{}, protocol.Errorf(protocol.CodeInvalidPosition, "the position %s names partition %d, but this stream has one partition, 0", p, p.Partition)
+	}
+	earliest, head := l.Bounds()
+	gap := func(reason string, after, through, next uint64) (Resolved, error) {
+		return Resolved{After: next, Gap: &Gap{Reason: reason, Term: p.Term, After: after, Through: through, Next: next}}, nil
+	}
+	first, last, known := l.terms.span(p.Term)
+	last = min(last, head)
+	switch {
+	case !known || p.Offset < first:
+		return gap(GapOtherLog, p.Offset, p.Offset, earliest-1)
+	case p.Offset > last:
+		return gap(GapRolledBack, last, p.Offset, last)
+	case p.Offset+1 < earliest:
+		return gap(GapRetention, p.Offset, earliest-1, earliest-1)
+	}
+	return Resolved{After: p.Offset}, nil
+}
+
+// beforeTime returns the offset before the first one whose time is not before t.
+func (l *Log) beforeTime(t time.Time, head uint64) (uint64, error) {
+	micros := uint64(max(t.UnixMicro(), 0))
+	st := &l.state
+	st.mu.RLock()
+	segs := st.segs
+	i := sort.Search(len(segs), func(i int) bool { return segs[i].info.last == 0 || segs[i].info.lastTime >= micros })
+	var info segmentInfo
+	if i < len(segs) {
+		info = segs[i].info
+	}
+	st.mu.RUnlock()
+	if i == len(segs) || info.last == 0 {
+		return head, nil
+	}
+	low, high := info.first, info.last // the answer's block begins in [low, high]
+	err := l.handles.view(segs[i], func(tx *bbolt.Tx) error {
+		c := newBlockCursor(tx)
+		for low < high {
+			b, ok, err := c.seek(low + (high-low)/2)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				return missing(low)
+			}
+			if b.time >= micros {
+				high = b.first
+			} else {
+				low = b.last() + 1
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, ErrTrimmed) {
+		return l.beforeTime(t, head)
+	}
+	return min(low-1, head), err
+}
+
+// beforeLast returns the offset before the n-th newest match up to head, or
+// before everything if there are fewer.
+func (l *Log) beforeLast(f protocol.Filter, head uint64, n int) (uint64, error) {
+	l.state.mu.RLock()
+	segs := l.state.segs
+	l.state.mu.RUnlock()
+	for i := len(segs) - 1; i >= 0; i-- {
+		if segs[i].first > head {
+			continue
+		}
+		offsets, err := l.newest(segs[i], f, head, n)
+		switch {
+		case errors.Is(err, ErrTrimmed):
+			return segs[i+1].first - 1, nil // retention was faster
+		case err != nil:
+			return 0, err
+		case len(offsets) >= n:
+			return offsets[len(offsets)-n] - 1, nil
+		}
+		n -= len(offsets)
+	}
+	return segs[0].first - 1, nil
+}
+
+// newest returns the newest matches in a segment up to through, at least n of
+// them if there are as many, in order.
+func (l *Log) newest(seg *segment, f protocol.Filter, through uint64, n int) ([]uint64, error) {
+	l.state.mu.RLock()
+	r := reader{log: l, collector: collector{filter: f}}
+	p, known := r.planInMemory(seg)
+	if known && !p.scan && !p.all {
+		post := seg.index.topics[f.String()]
+		p.offsets = post.after(nil, 0, post.count)
+	}
+	l.state.mu.RUnlock()
+	if !known {
+		var err error
+		if p, err = l.planSealed(seg, f, 0, math.MaxInt); err != nil {
+			return nil, err
+		}
+	}
+	if !p.scan {
+		return p.offsets[:sort.Search(len(p.offsets), func(i int) bool { return p.offsets[i] > through })], nil
+	}
+	var blocks [][]uint64 // matches of each block, newest block first
+	count := 0
+	err := l.handles.view(seg, func(tx *bbolt.Tx) error {
+		c := newBlockCursor(tx)
+		b, ok, err := c.end()
+		for ; ok && count < n; b, ok, err = c.prev() {
+			found, err := r.matches(&b, through)
+			if err != nil {
+				return err
+			}
+			blocks = append(blocks, found)
+			count += len(found)
+		}
+		return err
+	})
+	offsets := make([]uint64, 0, count)
+	for i := len(blocks) - 1; i >= 0; i-- {
+		offsets = append(offsets, blocks[i]...)
+	}
+	return offsets, err
+}
+
+// matches returns the offsets up to through of the records of a block that
+// match.
+func (c *collector) matches(b *block, through uint64) ([]uint64, error) {
+	var offsets []uint64
+	for slot := range b.count {
+		offset := b.first + uint64(slot)
+		if offset > through {
+			break
+		}
+		record, framed, err := b.frame(slot)
+		if err == nil && record != nil {
+			err = b.verify(slot, framed)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if record != nil && c.match(protocol.RecordTopic(record)) {
+			offsets = append(offsets, offset)
+		}
+	}
+	return offsets, nil
+}

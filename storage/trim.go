@@ -1,0 +1,278 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// activeShare bounds what age means for the active segment: it ends when its
+// first message has an eighth of the retention age, so that messages are kept
+// for at most 9/8 of it however few there are.
+const activeShare = 8
+
+// activeTooOld reports whether the active segment should end so that it can go.
+func (k *keeper) activeTooOld() bool {
+	age := k.log.opts.RetentionAge
+	s := &k.log.state
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	info := &s.active().info
+	return age >= 0 && info.last != 0 && k.age(info.firstTime) >= age/activeShare
+}
+
+func (k *keeper) age(micros uint64) time.Duration {
+	return k.log.opts.Now().Sub(time.UnixMicro(int64(micros)))
+}
+
+// trim removes sealed segments, oldest first, that are too old or for which
+// there is no place. The order makes a crash harmless at any moment: digest rows
+// that dedupe still needs are carried to meta.db, meta.db says that the segment
+// is gone, readers no longer see it, what meta.db knew of its topics goes, and
+// only then the file.
+func (k *keeper) trim(ctx context.Context) error {
+	for {
+		s, next := k.expired()
+		if s == nil {
+			return nil
+		}
+		evicted, err := k.carry(ctx, s)
+		if err != nil {
+			return err
+		}
+		err = k.log.meta.update(func(tx *bbolt.Tx) error {
+			info := tx.Bucket(bucketInfo)
+			return errors.Join(
+				raise(info, keyEvicted, evicted),
+				info.Put(keyTrimmed, key(s.ordinal)),
+				info.Put(keyEarliest, key(next)),
+				tx.Bucket(bucketSegments).Delete(key(s.ordinal)))
+		})
+		if err != nil {
+			return err
+		}
+		st := &k.log.state
+		st.mu.Lock()
+		st.segs = st.segs[1:]
+		st.mu.Unlock()
+		k.leftover = append(k.leftover, s)
+		k.log.metrics.trimmed.Add(float64(s.info.records))
+		if err := k.cleanUp(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// expired returns the oldest segment if it should go and is sealed, and the first
+// offset after it.
+func (k *keeper) expired() (s *segment, next uint64) {
+	st := &k.log.state
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	oldest := st.segs[0]
+	if oldest.index != nil {
+		return nil, 0
+	}
+	next = st.segs[1].first
+	if o := k.log.opts; o.RetentionAge >= 0 && k.age(oldest.info.lastTime) >= o.RetentionAge {
+		return oldest, next
+	}
+	var total int64
+	for _, s := range st.segs {
+		total += int64(s.info.size)
+	}
+	if most := k.log.opts.RetentionBytes; most >= 0 && total > most {
+		return oldest, next
+	}
+	return nil, 0
+}
+
+// cleanUp forgets the topics whose newest record was in a trimmed segment and
+// removes the file.
+func (k *keeper) cleanUp(ctx context.Context) error {
+	for len(k.leftover) > 0 {
+		s := k.leftover[0]
+		if err := k.dropLast(ctx, s); err != nil && !errors.Is(err, errDamaged) {
+			return err
+		}
+		k.log.handles.forget(s)
+		if err := s.remove(); err != nil {
+			return err
+		}
+		k.leftover = k.leftover[1:]
+	}
+	return nil
+}
+
+func (k *keeper) dropLast(ctx context.Context, s *segment) error {
+	const slice = 256
+	for from := []byte(nil); ; {
+		var topics [][]byte
+		err := k.log.handles.view(s, func(tx *bbolt.Tx) error {
+			return eachTopic(tx.Bucket(bucketIndex), from, func(topic, _ []byte) (bool, error) {
+				topics = append(topics, bytes.Clone(topic))
+				return len(topics) < slice, nil
+			})
+		})
+		if err != nil || len(topics) == 0 {
+			return err
+		}
+		if err := k.log.meta.dropLast(topics, s.info.last); err != nil {
+			return err
+		}
+		if err := k.pace(ctx); err != nil {
+			return err
+		}
+		from = append(topics[len(topics)-1], 0)
+	}
+}
+
+// carry copies the digest rows of a segment that are still within the window to
+// meta.db. It returns the time of the newest row that was not, 0 if there is
+// none.
+func (k *keeper) carry(ctx context.Context, s *segment) (evicted uint64, err error) {
+	if s.info.rows == 0 {
+		return 0, nil
+	}
+	newer, limit := k.storedRows()-s.info.rows, uint64(k.log.opts.DedupeWindow)
+	from, evicted, err := k.log.neededRows(s, limit-min(newer, limit))
+	if err != nil {
+		return 0, err
+	}
+	for from <= s.info.last {
+		var firsts []uint64
+		var values [][]byte
+		size := 0
+		err := k.log.handles.view(s, func(tx *bbolt.Tx) error {
+			c := newBlockCursor(tx)
+			b, ok, err := c.seek(from)
+			for ; ok && size < sealBytes; b, ok, err = c.next() {
+				from = b.last() + 1
+				if b.rows > 0 {
+					v := append(binary.BigEndian.AppendUint64(nil, b.time), b.digests()...)
+					firsts, values = append(firsts, b.first), append(values, v)
+					size += len(v)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+		err = k.log.meta.update(func(tx *bbolt.Tx) error {
+			d := tx.Bucket(bucketDigests)
+			d.FillPercent = 1
+			for i, first := range firsts {
+				if err := d.Put(key(first), values[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		if err := k.pace(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return evicted, nil
+}
+
+// storedRows returns the number of digest rows in the segments.
+func (k *keeper) storedRows() uint64 {
+	st := &k.log.state
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	var n uint64
+	for _, s := range st.segs {
+		n += s.info.rows
+	}
+	return n
+}
+
+// neededRows returns the first offset of the blocks that hold the newest n digest
+// rows of the segment, and the time of the newest row before them, 0 if there is
+// none.
+func (l *Log) neededRows(s *segment, n uint64) (first, evicted uint64, err error) {
+	first = s.info.last + 1
+	err = l.handles.view(s, func(tx *bbolt.Tx) error {
+		c := newBlockCursor(tx)
+		b, ok, err := c.end()
+		for rows := uint64(0); ok; b, ok, err = c.prev() {
+			if rows >= n && b.rows > 0 {
+				evicted = b.time
+				return nil
+			}
+			if rows < n {
+				first = b.first
+			}
+			rows += uint64(b.rows)
+		}
+		return err
+	})
+	return first, evicted, err
+}
+
+var errNothing = errors.New("nothing to do")
+
+// prune drops carried digest rows that have left the window.
+func (k *keeper) prune(ctx context.Context) error {
+	const slice = 64
+	for more := true; more; {
+		more = false
+		err := k.log.meta.update(func(tx *bbolt.Tx) error {
+			rows, limit := k.storedRows(), uint64(k.log.opts.DedupeWindow)
+			earliest, _ := k.log.Bounds()
+			d := tx.Bucket(bucketDigests)
+			var old [][]byte
+			var newest uint64
+			c := d.Cursor()
+			for first, v := c.Last(); first != nil && len(old) < slice; first, v = c.Prev() {
+				if number(first) >= earliest {
+					continue // a carry was cut short, its segment is still there
+				}
+				if rows >= limit {
+					old = append(old, append([]byte(nil), first...))
+					newest = max(newest, carriedTime(v))
+				}
+				rows += carriedRows(v)
+			}
+			if len(old) == 0 {
+				return errNothing
+			}
+			more = len(old) == slice
+			for _, first := range old {
+				if err := d.Delete(first); err != nil {
+					return err
+				}
+			}
+			return raise(tx.Bucket(bucketInfo), keyEvicted, newest)
+		})
+		if errors.Is(err, errNothing) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := k.pace(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func carriedTime(v []byte) uint64 { return number(v[:min(8, len(v))]) }
+func carriedRows(v []byte) uint64 { return uint64(max(len(v)-8, 0) / rowBytes) }
+
+// raise sets a number in a bucket unless it is larger already.
+func raise(b *bbolt.Bucket, k []byte, n uint64) error {
+	if number(b.Get(k)) >= n {
+		return nil
+	}
+	return b.Put(k, key(n))
+}

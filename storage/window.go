@@ -1,0 +1,37 @@
+package storage
+
+import "sort"
+
+// window keeps the newest blocks in memory, so that most resumes never touch
+// the disk. The log's mu guards it; the blocks themselves never change.
+//
+// Invariant: blocks are in order and without a hole between them.
+type window struct {
+	blocks []block
+	bytes  int64
+	limit  int64
+}
+
+// push adds the newest block and drops the oldest beyond the limit; at least one
+// block stays.
+func (w *window) push(b block) {
+	w.blocks = append(w.blocks, b)
+	w.bytes += int64(len(b.raw))
+	drop := 0
+	for w.bytes > w.limit && drop < len(w.blocks)-1 {
+		w.bytes -= int64(len(w.blocks[drop].raw))
+		w.blocks[drop] = block{}
+		drop++
+	}
+	w.blocks = w.blocks[drop:]
+}
+
+// from returns up to n blocks beginning with the one that has the offset; none
+// if the window begins later.
+func (w *window) from(offset uint64, n int) []block {
+	i := sort.Search(len(w.blocks), func(i int) bool { return w.blocks[i].last() >= offset })
+	if i == len(w.blocks) || w.blocks[i].first > offset {
+		return nil
+	}
+	return append([]block(nil), w.blocks[i:min(i+n, len(w.blocks))]...)
+}
