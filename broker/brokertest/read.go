@@ -1,0 +1,130 @@
+package brokertest
+
+import (
+	"math"
+	"time"
+
+	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
+)
+
+const defaultReadBytes = 64 << 10
+
+// Read returns what matches above an offset. A chunk ends where a term ends.
+func (l *Log) Read(q storage.Query) (protocol.Chunk, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if q.After+1 < l.earliest {
+		return protocol.Chunk{}, storage.ErrTrimmed
+	}
+	through := l.head()
+	if q.Through != 0 {
+		through = min(through, q.Through)
+	}
+	at, end := l.span(q.After + 1)
+	c := protocol.Chunk{Term: at.term, After: q.After, Through: max(min(through, end), q.After)}
+	maxBytes := q.MaxBytes
+	if maxBytes == 0 {
+		maxBytes = defaultReadBytes
+	}
+	for offset := c.After + 1; offset <= c.Through; offset++ {
+		r := l.records[offset-1]
+		if r.bytes == nil || !q.Filter.Match(r.topic) {
+			continue
+		}
+		if c.Count > 0 && len(c.Records)+len(r.bytes) > maxBytes {
+			c.Through = offset - 1
+			break
+		}
+		c.Records = protocol.AppendFramed(c.Records, r.bytes)
+		c.Count++
+	}
+	return c, nil
+}
+
+// Resolve says where a start begins.
+func (l *Log) Resolve(s protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	head = min(head, l.head())
+	switch s.Kind {
+	case protocol.StartEarliest:
+		return storage.Resolved{After: l.earliest - 1}, nil
+	case protocol.StartLast:
+		return storage.Resolved{After: l.last(s.Last, f, head)}, nil
+	case protocol.StartSince:
+		return storage.Resolved{After: l.before(time.Now().Add(-s.Since), head)}, nil
+	case protocol.StartTime:
+		return storage.Resolved{After: l.before(s.Time, head)}, nil
+	case protocol.StartPosition:
+		return l.position(s.Position, head), nil
+	default:
+		return storage.Resolved{After: head}, nil
+	}
+}
+
+// last returns the offset after which the newest n matching messages come.
+func (l *Log) last(n int, f protocol.Filter, head uint64) uint64 {
+	for offset := head; offset >= l.earliest; offset-- {
+		if r := l.records[offset-1]; r.bytes != nil && f.Match(r.topic) {
+			if n--; n == 0 {
+				return offset - 1
+			}
+		}
+	}
+	return l.earliest - 1
+}
+
+// before returns the offset before the first one that was stored at t or later.
+func (l *Log) before(t time.Time, head uint64) uint64 {
+	for offset := l.earliest; offset <= head; offset++ {
+		if l.records[offset-1].time >= protocol.Micros(t) {
+			return offset - 1
+		}
+	}
+	return head
+}
+
+func (l *Log) position(p protocol.Position, head uint64) storage.Resolved {
+	begin := l.earliest - 1
+	end, known := l.termEnd(p.Term)
+	if !known {
+		return storage.Resolved{After: begin, Gap: &storage.Gap{
+			Reason: storage.GapOtherLog, Term: p.Term, After: p.Offset, Through: p.Offset, Next: begin,
+		}}
+	}
+	if end = min(end, head); p.Offset > end {
+		return storage.Resolved{After: end, Gap: &storage.Gap{
+			Reason: storage.GapRolledBack, Term: p.Term, After: end, Through: p.Offset, Next: end,
+		}}
+	}
+	if p.Offset < begin {
+		return storage.Resolved{After: begin, Gap: &storage.Gap{
+			Reason: storage.GapRetention, Term: p.Term, After: p.Offset, Through: begin, Next: begin,
+		}}
+	}
+	return storage.Resolved{After: p.Offset}
+}
+
+// span returns the term of an offset and the last offset that it may have.
+func (l *Log) span(offset uint64) (at span, end uint64) {
+	end = math.MaxUint64
+	for i := len(l.terms) - 1; i > 0; i-- {
+		if l.terms[i].first <= offset {
+			return l.terms[i], end
+		}
+		end = l.terms[i].first - 1
+	}
+	return l.terms[0], end
+}
+
+// termEnd returns the last offset of a term.
+func (l *Log) termEnd(term protocol.Term) (end uint64, known bool) {
+	for _, s := range l.terms {
+		if s.term == term {
+			_, end := l.span(s.first)
+			return end, true
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,76 @@
+package broker
+
+import "github.com/tidewire/tidewire/protocol"
+
+// group is everybody who is subscribed live to one filter. Each commit becomes
+// at most a few chunks for each group, whatever the number of its members.
+// Everything in it is guarded by Broker.mu.
+type group struct {
+	filter  protocol.Filter
+	through uint64 // `through` of the last chunk: `after` of the next one
+
+	members []*subscription
+	lent    bool // apply is reading members: copy before changing them
+
+	open   *chunk   // being filled by the current commit
+	chunks []*chunk // finished ones of the current commit
+}
+
+// add appends a member. Its place in members is kept in the subscription.
+func (g *group) add(s *subscription) {
+	g.own()
+	s.member = len(g.members)
+	g.members = append(g.members, s)
+}
+
+// remove takes a member out; the last one takes its place.
+func (g *group) remove(s *subscription) {
+	g.own()
+	last := len(g.members) - 1
+	g.members[s.member] = g.members[last]
+	g.members[s.member].member = s.member
+	g.members[last] = nil
+	g.members = g.members[:last]
+}
+
+// own makes members safe to change: apply may still read what it was lent.
+func (g *group) own() {
+	if g.lent {
+		g.members = append(make([]*subscription, 0, len(g.members)+1), g.members...)
+		g.lent = false
+	}
+}
+
+// append adds a record of the current commit.
+func (g *group) append(record []byte, offset uint64, term protocol.Term) {
+	if g.open != nil && len(g.open.Records)+len(record) > maxChunkBytes {
+		g.finish(offset - 1)
+	}
+	if g.open == nil {
+		g.open = &chunk{Chunk: protocol.Chunk{Term: term, After: g.through}}
+	}
+	g.open.Records = protocol.AppendFramed(g.open.Records, record)
+	g.open.Count++
+}
+
+// finish ends the open chunk: nothing more of the range up to through matches.
+func (g *group) finish(through uint64) {
+	g.open.Through = through
+	g.through = through
+	g.chunks = append(g.chunks, g.open)
+	g.open = nil
+}
+
+// take returns what the current commit has for the members, and lends them.
+func (g *group) take(through uint64) delivery {
+	g.finish(through)
+	d := delivery{chunks: g.chunks, members: g.members}
+	g.chunks, g.lent = nil, true
+	return d
+}
+
+// delivery is one group's part of a commit.
+type delivery struct {
+	chunks  []*chunk
+	members []*subscription
+}

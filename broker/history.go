@@ -1,0 +1,119 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// maxPageBytes bounds the payloads of one page. One message alone may be larger.
+const maxPageBytes = 4 << 20
+
+// HistoryQuery asks for stored messages.
+type HistoryQuery struct {
+	Filter protocol.Filter
+	From   protocol.Start
+	Limit  int // messages
+}
+
+// A Page is a part of the log as one request sees it.
+type Page struct {
+	Messages []protocol.Message
+	Next     protocol.Position // where the next page begins, or a subscription that goes on
+	Gap      *tidewirev1.Gap   // what was missing before the first message; may be nil
+}
+
+// History reads a page of stored messages. It ends at the limit, at 4 MiB, at
+// the head of the log or where a gap begins: Next always tells where to go on,
+// and whoever goes on from there misses nothing and gets nothing twice.
+// Expired messages are left out.
+func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*Page, error) {
+	if err := who.MaySubscribe(q.Filter); err != nil {
+		return nil, err
+	}
+	head := b.head()
+	at, err := b.resolve(q.From, q.Filter, head)
+	if err != nil {
+		return nil, err
+	}
+	p := pager{broker: b, query: q, cursor: at.After, now: time.Now()}
+	if at.Gap != nil {
+		p.page.Gap = b.gapFrame(0, at.Gap)
+	}
+	for p.cursor < head && !p.full {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err := p.read(head); err != nil {
+			return nil, err
+		}
+	}
+	p.page.Next = b.log.PositionOf(p.cursor)
+	return &p.page, nil
+}
+
+// pager fills a page. The cursor is the offset up to which everything that
+// matches is in it.
+type pager struct {
+	broker *Broker
+	query  HistoryQuery
+	page   Page
+	cursor uint64
+	bytes  int
+	full   bool
+	now    time.Time
+}
+
+// read adds what one look at the log brings.
+func (p *pager) read(head uint64) error {
+	c, err := p.broker.log.Read(storage.Query{Filter: p.query.Filter, After: p.cursor, Through: head, MaxBytes: maxChunkBytes})
+	if errors.Is(err, storage.ErrTrimmed) {
+		p.trimmed()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for m, err := range c.Messages() {
+		if err != nil {
+			return err
+		}
+		if !p.add(m) {
+			return nil
+		}
+	}
+	p.cursor = c.Through
+	p.full = len(p.page.Messages) >= p.query.Limit
+	return nil
+}
+
+// add takes a message, unless the page is full.
+func (p *pager) add(m protocol.Message) bool {
+	if expired := !m.ExpiresAt.IsZero() && !p.now.Before(m.ExpiresAt); !expired {
+		full := len(p.page.Messages) >= p.query.Limit || (p.bytes > 0 && p.bytes+len(m.Payload) > maxPageBytes)
+		if full {
+			p.full = true
+			return false
+		}
+		p.bytes += len(m.Payload)
+		p.page.Messages = append(p.page.Messages, m)
+	}
+	p.cursor = m.Position.Offset
+	return true
+}
+
+// trimmed notes that retention has passed the cursor. A gap behind messages is
+// left to the next page, which begins there.
+func (p *pager) trimmed() {
+	if len(p.page.Messages) > 0 || p.page.Gap != nil {
+		p.full = true
+		return
+	}
+	gap := p.broker.trimmedGap(p.cursor)
+	p.page.Gap = p.broker.gapFrame(0, gap)
+	p.cursor = gap.Next
+}

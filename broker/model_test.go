@@ -1,0 +1,416 @@
+package broker_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/brokertest"
+	"github.com/tidewire/tidewire/protocol"
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// anybody may do everything.
+var anybody = func() *broker.Identity {
+	all, _ := protocol.ParseFilter(">")
+	return &broker.Identity{Publish: []protocol.Filter{all}, Subscribe: []protocol.Filter{all}}
+}()
+
+// seed returns the seed of a random test, from SEED if that is set.
+func seed(t testing.TB) uint64 {
+	n := uint64(time.Now().UnixNano())
+	if text := os.Getenv("SEED"); text != "" {
+		var err error
+		if n, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("SEED=%d", n)
+	return n
+}
+
+// world is a broker on a log in memory, and everything that was stored.
+type world struct {
+	t      *testing.T
+	rng    *rand.Rand
+	log    *brokertest.Log
+	broker *broker.Broker
+	stored []stored // by offset
+}
+
+type stored struct {
+	topic, payload string
+	offset         uint64
+}
+
+func newWorld(t *testing.T, o broker.Options) *world {
+	log := brokertest.NewLog()
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed(t), 3)), log: log, broker: broker.New(log, o)}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = w.broker.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return w
+}
+
+var modelTopics = []string{"a.x", "a.y", "b.x", "b.y.z", "c"}
+
+// publish stores some messages through a session, as one frame.
+func (w *world) publish(s *listener) { w.publishWith(s, w.rng) }
+
+func (w *world) publishWith(s *listener, rng *rand.Rand) {
+	frame := &protocol.Publish{Ref: 1}
+	for range 1 + rng.IntN(6) {
+		topic := modelTopics[rng.IntN(len(modelTopics))]
+		payload := fmt.Sprintf("%d %0*d", len(w.stored)+len(frame.Messages), rng.IntN(200), 0)
+		frame.Messages = append(frame.Messages, protocol.Message{Topic: topic, Payload: []byte(payload)})
+	}
+	sent := slices.Clone(frame.Messages)
+	s.session.Publish(w.t.Context(), frame)
+	s.until(func() bool { return len(s.results) >= len(sent) })
+	for i, r := range s.results {
+		if r.Err != nil {
+			w.t.Fatal(r.Err)
+		}
+		m := sent[i]
+		w.stored = append(w.stored, stored{m.Topic, string(m.Payload), r.Position.Offset})
+	}
+	s.results = nil
+}
+
+// listener is a client by the rules of docs/protocol.md, over sessions that
+// come and go. It reads only when it is told to.
+type listener struct {
+	w       *world
+	session *broker.Session
+	woken   chan struct{}
+	subs    map[uint32]*place
+	results []protocol.PublishResult
+	ended   uint32 // the subscription whose end was answered last
+}
+
+// place is one subscription.
+type place struct {
+	filter   protocol.Filter
+	from     string
+	start    uint64 // everything above it is owed
+	known    bool   // start is set
+	cursor   uint64
+	caughtUp int
+	got      []stored
+	gaps     []*tidewirev1.Gap
+}
+
+func (w *world) listen() *listener {
+	l := &listener{w: w, subs: map[uint32]*place{}}
+	l.connect()
+	w.t.Cleanup(func() { l.session.Close() })
+	return l
+}
+
+func (l *listener) connect() {
+	woken := make(chan struct{}, 1)
+	l.woken = woken
+	wake := func() {
+		select {
+		case woken <- struct{}{}:
+		default: // one is on its way
+		}
+	}
+	l.session = l.w.broker.NewSession(broker.SessionOptions{Identity: anybody, Codec: protocol.Proto{}, Wake: wake})
+	for n, p := range l.subs {
+		l.session.Subscribe(&tidewirev1.Subscribe{Sub: n, Filter: p.filter.String(), From: p.from})
+	}
+}
+
+// reconnect loses the connection and what was under way on it.
+func (l *listener) reconnect() {
+	l.session.Close()
+	l.results = nil
+	l.connect()
+}
+
+func (l *listener) subscribe(n uint32, filter, from string) {
+	f, err := protocol.ParseFilter(filter)
+	if err != nil {
+		l.w.t.Fatal(err)
+	}
+	l.subs[n] = &place{filter: f, from: from}
+	l.session.Subscribe(&tidewirev1.Subscribe{Sub: n, Filter: filter, From: from})
+}
+
+// take writes at most so many times what waits, and reports whether there is
+// nothing left.
+func (l *listener) take(times int) bool {
+	for range times {
+		frames, end := l.session.Take(nil)
+		if end != nil {
+			l.w.t.Fatalf("the session has ended: %v", end)
+		}
+		if len(frames) == 0 {
+			return true
+		}
+		for i := range frames {
+			l.frame(append(slices.Clone(frames[i].Head()), frames[i].Tail...))
+		}
+	}
+	return false
+}
+
+// until takes until done. It asks again now and then, since done may depend on
+// more than what is taken.
+func (l *listener) until(done func() bool) {
+	deadline := time.After(20 * time.Second)
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for !done() {
+		if !l.take(1) {
+			continue
+		}
+		select {
+		case <-l.woken:
+		case <-again.C:
+		case <-deadline:
+			l.w.t.Fatal("nothing more comes")
+		}
+	}
+}
+
+func (l *listener) frame(b []byte) {
+	frame, err := protocol.Proto{}.DecodeServer(b)
+	if err != nil {
+		l.w.t.Fatal(err)
+	}
+	switch f := frame.(type) {
+	case *tidewirev1.Subscribed:
+		p := l.subs[f.Sub]
+		p.cursor, p.from = f.Cursors[0].Offset, f.Position
+		if !p.known {
+			p.start, p.known = p.cursor, true
+		}
+	case *tidewirev1.Gap:
+		p := l.subs[f.Sub]
+		p.gaps = append(p.gaps, f)
+		p.cursor, p.from = f.Offset, f.Position
+	case *tidewirev1.CaughtUp:
+		l.subs[f.Sub].caughtUp++
+	case *tidewirev1.Unsubscribed:
+		l.ended = f.Sub
+	case *tidewirev1.Progress:
+		for _, n := range f.Subs {
+			l.subs[n].move(f.Term, f.Through)
+		}
+	case *protocol.Published:
+		l.results = append(l.results, f.Results...)
+	case *protocol.Deliver:
+		l.deliver(f)
+	case *tidewirev1.Error:
+		l.w.t.Fatalf("error: %s %s", f.Code, f.Message)
+	}
+}
+
+func (p *place) move(term string, through uint64) {
+	if through > p.cursor {
+		t, _ := protocol.ParseTerm(term)
+		p.cursor, p.from = through, protocol.Position{Term: t, Offset: through}.String()
+	}
+}
+
+func (l *listener) deliver(f *protocol.Deliver) {
+	p := l.subs[f.Sub]
+	if p == nil {
+		l.w.t.Fatalf("a delivery of subscription %d, which has ended", f.Sub)
+	}
+	if f.After > p.cursor {
+		l.w.t.Fatalf("filter %s: false hole: cursor %d, after %d", p.filter, p.cursor, f.After)
+	}
+	for m, err := range f.Messages() {
+		if err != nil {
+			l.w.t.Fatal(err)
+		}
+		if m.Position.Offset > p.cursor {
+			p.got = append(p.got, stored{m.Topic, string(m.Payload), m.Position.Offset})
+		}
+	}
+	p.move(f.Term.String(), f.Through)
+}
+
+// check compares what came with what was stored.
+func (p *place) check(t *testing.T, all []stored) {
+	t.Helper()
+	var want []stored
+	for _, s := range all {
+		if s.offset > p.start && p.filter.Match(s.topic) && !p.gone(s.offset) {
+			want = append(want, s)
+		}
+	}
+	if !slices.Equal(p.got, want) {
+		t.Fatalf("filter %s from %d: got %d messages, want %d\n got %v\nwant %v", p.filter, p.start, len(p.got), len(want), p.got, want)
+	}
+}
+
+// gone reports whether a gap covered the offset.
+func (p *place) gone(offset uint64) bool {
+	return slices.ContainsFunc(p.gaps, func(g *tidewirev1.Gap) bool { return g.After < offset && offset <= g.Through })
+}
+
+// TestModel lets listeners subscribe, read slowly or quickly, lose their
+// connections and come back, while messages are stored and retention trims. Each
+// gets every message above its start once, in order, or a gap that covers it.
+func TestModel(t *testing.T) {
+	w := newWorld(t, broker.Options{SoftOutbound: 1500})
+	publisher := w.listen()
+	listeners := []*listener{w.listen(), w.listen(), w.listen()}
+	filters := []string{"a.x", "a.*", ">", "*.x", "b.>", "c", "nothing"}
+	next := uint32(0)
+	steps := 3000
+	if os.Getenv("TIDEWIRE_SOAK") != "" {
+		steps = 300_000
+	}
+	for range steps {
+		l := listeners[w.rng.IntN(len(listeners))]
+		switch w.rng.IntN(12) {
+		case 0, 1, 2:
+			w.publish(publisher)
+		case 3:
+			if len(l.subs) < 12 {
+				from := []string{"", "earliest", "last:3", "-1m", "position"}[w.rng.IntN(5)]
+				if from == "position" {
+					_, head := w.log.Bounds()
+					from = w.log.PositionOf(uint64(w.rng.IntN(int(head) + 1))).String()
+				}
+				next++
+				l.subscribe(next, filters[w.rng.IntN(len(filters))], from)
+			}
+		case 4:
+			l.reconnect()
+		case 5:
+			l.session.Progress()
+		case 6:
+			if w.rng.IntN(10) == 0 {
+				_, head := w.log.Bounds()
+				w.log.Trim(uint64(w.rng.IntN(int(head) + 1)))
+			}
+		default:
+			l.take(1 + w.rng.IntN(3))
+		}
+	}
+	_, head := w.log.Bounds()
+	for _, l := range listeners {
+		l.session.Progress()
+		l.until(func() bool {
+			l.session.Progress()
+			for _, p := range l.subs {
+				if p.caughtUp == 0 || p.cursor < head {
+					return false
+				}
+			}
+			return true
+		})
+		for _, p := range l.subs {
+			p.check(t, w.stored)
+		}
+	}
+}
+
+// hookedLog calls a hook in the middle of each read.
+type hookedLog struct {
+	*brokertest.Log
+	onRead func()
+}
+
+func (l *hookedLog) Read(q storage.Query) (protocol.Chunk, error) {
+	l.onRead()
+	return l.Log.Read(q)
+}
+
+// TestUnsubscribeIsTheLastWord ends a subscription while the log is being read
+// for it: nothing of it comes behind the answer.
+func TestUnsubscribeIsTheLastWord(t *testing.T) {
+	w := newWorld(t, broker.Options{})
+	w.publish(w.listen())
+	hooked := &hookedLog{Log: w.log}
+	session := broker.New(hooked, broker.Options{}).NewSession(broker.SessionOptions{Identity: anybody, Codec: protocol.Proto{}, Wake: func() {}})
+	defer session.Close()
+	hooked.onRead = func() { session.Unsubscribe(1) }
+	session.Subscribe(&tidewirev1.Subscribe{Sub: 1, Filter: ">", From: "earliest"})
+	var last any
+	for {
+		frames, end := session.Take(nil)
+		if end != nil {
+			t.Fatal(end)
+		}
+		if len(frames) == 0 {
+			break
+		}
+		for i := range frames {
+			frame, err := protocol.Proto{}.DecodeServer(append(slices.Clone(frames[i].Head()), frames[i].Tail...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = frame
+		}
+	}
+	if _, ok := last.(*tidewirev1.Unsubscribed); !ok {
+		t.Errorf("the last frame is %T", last)
+	}
+}
+
+// TestHardLimit ends a session whose client sends and never reads.
+func TestHardLimit(t *testing.T) {
+	w := newWorld(t, broker.Options{HardOutbound: 10_000})
+	l := w.listen()
+	for range 1000 {
+		l.session.Unsubscribe(77)
+	}
+	for {
+		frames, end := l.session.Take(nil)
+		if end != nil {
+			if end.Code != protocol.CodeSlowConnection {
+				t.Errorf("ended with %v", end)
+			}
+			return
+		}
+		if len(frames) == 0 {
+			t.Fatal("the session goes on")
+		}
+	}
+}
+
+// TestOrderOverRefusals pipelines over a refusal: what comes behind it is
+// refused too, until the client repeats from there with resume.
+func TestOrderOverRefusals(t *testing.T) {
+	w := newWorld(t, broker.Options{})
+	l := w.listen()
+	send := func(ref uint32, resume bool) protocol.PublishResult {
+		l.results = nil
+		l.session.Publish(t.Context(), &protocol.Publish{Ref: ref, Resume: resume, Messages: []protocol.Message{{Topic: "a", Payload: []byte("x")}}})
+		l.until(func() bool { return len(l.results) == 1 })
+		return l.results[0]
+	}
+	if r := send(1, false); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	w.log.Refuse(protocol.Errorf(protocol.CodeStorageFull, "full"))
+	if r := send(2, false); r.Err == nil || r.Err.Code != protocol.CodeStorageFull {
+		t.Fatalf("2: %v", r.Err)
+	}
+	w.log.Refuse(nil)
+	if r := send(3, false); r.Err == nil || r.Err.Code != protocol.CodeOutOfOrder {
+		t.Fatalf("3 must not be stored before 2: %v", r.Err)
+	}
+	if r := send(2, true); r.Err != nil {
+		t.Fatalf("2 again: %v", r.Err)
+	}
+	if r := send(3, false); r.Err != nil {
+		t.Fatalf("3 again: %v", r.Err)
+	}
+}

@@ -1,0 +1,186 @@
+package broker
+
+import (
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
+)
+
+const (
+	// maxTakeBytes bounds what is written at once.
+	maxTakeBytes = 256 << 10
+	// enoughBytes is what is worth a write without looking at the log first.
+	enoughBytes = 32 << 10
+)
+
+// Take returns the frames to write next, appended to into, and counts those it
+// returned before as written. When it returns none, there is nothing to do
+// until Wake is called; or, if it returns an error, ever: the session has ended
+// for that reason and all its frames are out.
+//
+// Subscriptions that are behind are served here, at the pace at which the
+// client takes what is written: one part of the log at a time, when little else
+// waits.
+func (s *Session) Take(into []Frame) ([]Frame, *protocol.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out.written()
+	for {
+		s.flushResults()
+		into = s.out.take(into, maxTakeBytes)
+		if s.out.writing >= enoughBytes || (len(into) > 0 && len(s.behind) == 0) {
+			return into, nil
+		}
+		if len(s.behind) == 0 {
+			if s.end != nil {
+				return into, s.end
+			}
+			s.pumping = false
+			return into, nil
+		}
+		s.serve()
+		if len(into) > 0 {
+			return s.out.take(into, maxTakeBytes), nil
+		}
+	}
+}
+
+// flushResults turns the answers that have come in since the last write into
+// one frame.
+func (s *Session) flushResults() {
+	if len(s.pub.results) == 0 {
+		return
+	}
+	s.out.push(s.codec.AppendServer(nil, &protocol.Published{Results: s.pub.results}))
+	s.pub.results = s.pub.results[:0]
+	if cap(s.pub.results) > 256 {
+		s.pub.results = nil
+	}
+}
+
+// serve reads a part of the log for the next subscription that is behind. It
+// gives mu away while it reads.
+func (s *Session) serve() {
+	sub := s.behind[0]
+	s.behind = s.behind[1:]
+	if sub.closed {
+		return
+	}
+	cursor := sub.cursor
+	s.mu.Unlock()
+	p := s.broker.pull(sub, cursor)
+	s.mu.Lock()
+	if sub.closed || s.end != nil || p.live {
+		return
+	}
+	switch {
+	case p.err != nil:
+		s.failSubscription(sub, p.err)
+		return
+	case p.gap != nil:
+		s.out.push(s.codec.AppendServer(nil, s.broker.gapFrame(sub.number, p.gap)))
+		sub.cursor, sub.told = p.gap.Next, p.gap.Next
+	case p.chunk != nil:
+		s.catchUp(sub, p.chunk)
+	}
+	s.behind = append(s.behind, sub)
+}
+
+// catchUp queues what was read from the log.
+func (s *Session) catchUp(sub *subscription, c *chunk) {
+	sub.cursor = c.Through
+	if c.Count > 0 {
+		c.After = sub.told // parts without a match were not worth a frame
+		sub.told = c.Through
+		s.out.pushDeliver(s.codec, sub.number, c.tail(s.codec))
+		s.broker.metrics.delivered.Add(float64(c.Count))
+	}
+	s.tellCaughtUp(sub)
+}
+
+func (s *Session) tellCaughtUp(sub *subscription) {
+	if sub.caughtUp || sub.cursor < sub.target {
+		return
+	}
+	sub.caughtUp = true
+	s.out.push(s.codec.AppendServer(nil, &tidewirev1.CaughtUp{Sub: sub.number}))
+}
+
+// failSubscription ends a subscription whose part of the log cannot be read.
+func (s *Session) failSubscription(sub *subscription, err error) {
+	s.broker.options.Logger.Error("read the log", "filter", sub.filter.String(), "after", sub.cursor, "error", err)
+	s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, sub.number, protocol.AsError(err))))
+	s.drop(sub)
+	go s.broker.leave(sub) // takes Broker.mu, which comes before mu
+}
+
+// goLive makes a subscription live if its cursor is where apply is. The caller
+// holds Broker.mu, so that nothing is applied in between.
+func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub.closed || s.end != nil || sub.cursor != applied {
+		return false
+	}
+	sub.live = true
+	if sub.told < sub.cursor {
+		// The group's next chunk begins at the end of its last one. That may lie
+		// above what the client knows, which it would take for a hole.
+		sub.told = sub.cursor
+		s.out.push(s.codec.AppendServer(nil, progressFrame(at, sub.number)))
+	}
+	s.tellCaughtUp(sub)
+	return true
+}
+
+// deliver queues a chunk for a live subscription. It reports whether the
+// subscription is still live: when too much waits for the session, it goes back
+// to reading the log.
+func (s *Session) deliver(sub *subscription, c *chunk) bool {
+	tail := c.tail(s.codec)
+	s.mu.Lock()
+	if !sub.live || sub.closed || s.end != nil {
+		s.mu.Unlock()
+		return false
+	}
+	if c.Through <= sub.cursor {
+		s.mu.Unlock()
+		return true // it joined after this commit
+	}
+	if s.out.size() > s.broker.options.SoftOutbound {
+		sub.live = false
+		s.behind = append(s.behind, sub)
+		s.broker.metrics.fallbacks.Inc()
+		s.unlockAndWake()
+		return false
+	}
+	sub.cursor, sub.told = c.Through, c.Through
+	s.out.pushDeliver(s.codec, sub.number, tail)
+	s.broker.metrics.delivered.Add(float64(c.Count))
+	s.unlockAndWake()
+	return true
+}
+
+// Progress tells the client where its quiet live subscriptions are, so that
+// their positions do not fall behind retention. The edge calls it now and then.
+func (s *Session) Progress() {
+	// Everything up to here is in the queues of all live subscriptions, so what
+	// is queued behind this frame lies above it.
+	at := s.broker.log.PositionOf(s.broker.delivered.Load())
+	s.mu.Lock()
+	var quiet []uint32
+	for _, sub := range s.subs {
+		if sub.live && sub.told < at.Offset {
+			sub.cursor, sub.told = at.Offset, at.Offset
+			quiet = append(quiet, sub.number)
+		}
+	}
+	if len(quiet) > 0 && s.end == nil {
+		s.out.push(s.codec.AppendServer(nil, progressFrame(at, quiet...)))
+		s.checkHard()
+	}
+	s.unlockAndWake()
+}
+
+func progressFrame(at protocol.Position, subs ...uint32) *tidewirev1.Progress {
+	return &tidewirev1.Progress{Subs: subs, Partition: at.Partition, Term: at.Term.String(), Through: at.Offset}
+}

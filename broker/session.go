@@ -1,0 +1,203 @@
+package broker
+
+import (
+	"sync"
+
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// SessionOptions say whose session it is and how it is written to.
+type SessionOptions struct {
+	Identity *Identity
+	Codec    protocol.Codec
+	// Wake is called when Take has something to return after it returned
+	// nothing. It must not block, and it is never called twice without a Take
+	// that returned nothing in between, so that it can start a writer.
+	Wake func()
+}
+
+// A Session is one connected client. All methods may be called from many
+// goroutines, but Take, Publish and Subscribe each from one at a time.
+//
+// What waits for the client is bounded: answers by the requests in flight,
+// deliveries by the soft limit, beyond which subscriptions read the log at the
+// client's own pace, and everything by the hard limit, beyond which the session
+// is ended.
+type Session struct {
+	broker *Broker
+	codec  protocol.Codec
+	wake   func()
+
+	mu       sync.Mutex
+	identity *Identity
+	subs     map[uint32]*subscription
+	behind   []*subscription // those that are not live, next to be served first
+	out      outbox
+	pub      publishing
+	pumping  bool            // Wake was called, and Take has not returned nothing since
+	end      *protocol.Error // why it has ended
+}
+
+// NewSession returns a session. [Session.Close] frees it.
+func (b *Broker) NewSession(o SessionOptions) *Session {
+	s := &Session{broker: b, codec: o.Codec, wake: o.Wake, identity: o.Identity}
+	s.pub.room.L = &s.mu
+	b.metrics.sessions.Inc()
+	return s
+}
+
+// Identity returns who the session is.
+func (s *Session) Identity() *Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identity
+}
+
+// SetIdentity puts a refreshed token in force.
+func (s *Session) SetIdentity(id *Identity) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.identity = id
+}
+
+// Send queues a frame of the edge's own.
+func (s *Session) Send(frames ...any) {
+	s.mu.Lock()
+	for _, f := range frames {
+		s.out.push(s.codec.AppendServer(nil, f))
+	}
+	s.checkHard()
+	s.unlockAndWake()
+}
+
+// End ends the session for a reason: nothing is delivered any more, what is
+// queued can still be taken, and then Take reports the reason.
+func (s *Session) End(reason *protocol.Error) {
+	s.mu.Lock()
+	s.endLocked(reason)
+	s.unlockAndWake()
+}
+
+// endLocked ends the session; the first reason counts.
+func (s *Session) endLocked(reason *protocol.Error) {
+	if s.end != nil {
+		return
+	}
+	s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, 0, reason)))
+	s.end = reason
+	s.behind = nil
+	s.pub.room.Broadcast()
+}
+
+// checkHard ends a session for which too much waits.
+func (s *Session) checkHard() {
+	if s.out.size() > s.broker.options.HardOutbound {
+		s.out.clear()
+		s.endLocked(protocol.Errorf(protocol.CodeSlowConnection, "more than %d bytes wait for this connection: read what arrives before sending more", s.broker.options.HardOutbound))
+	}
+}
+
+// Close frees the session: its subscriptions end, waiting publishes return.
+// Messages that were published and not yet answered may still be stored.
+func (s *Session) Close() {
+	s.mu.Lock()
+	subs := s.subs
+	s.subs, s.behind = nil, nil
+	s.out.clear()
+	for _, sub := range subs {
+		sub.closed = true
+	}
+	if s.end == nil {
+		s.end = protocol.Errorf(protocol.CodeGoingAway, "the session is closed")
+	}
+	s.pub.room.Broadcast()
+	s.mu.Unlock()
+	for _, sub := range subs {
+		s.broker.leave(sub)
+	}
+	s.broker.metrics.sessions.Dec()
+	s.broker.metrics.subscriptions.Sub(float64(len(subs)))
+}
+
+// Subscribe begins a subscription and queues its answer.
+func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
+	if err := s.checkNumber(req.Sub); err != nil {
+		s.Send(protocol.ErrorFrame(0, req.Sub, err))
+		return
+	}
+	sub, frames, err := s.subscribe(req)
+	if err != nil {
+		s.Send(protocol.ErrorFrame(0, req.Sub, err))
+		return
+	}
+	s.mu.Lock()
+	if s.end == nil {
+		if s.subs == nil {
+			s.subs = make(map[uint32]*subscription, 1)
+		}
+		s.subs[req.Sub] = sub
+		s.behind = append(s.behind, sub)
+		for _, f := range frames {
+			s.out.push(s.codec.AppendServer(nil, f))
+		}
+		s.broker.metrics.subscriptions.Inc()
+	}
+	s.checkHard()
+	s.unlockAndWake()
+}
+
+func (s *Session) checkNumber(number uint32) *protocol.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case number == 0:
+		return protocol.Errorf(protocol.CodeBadRequest, "`sub` is missing: give the subscription a number above 0")
+	case s.subs[number] != nil:
+		return protocol.Errorf(protocol.CodeSubscriptionInUse, "the session already has a subscription %d, choose another number", number)
+	case len(s.subs) >= s.broker.options.MaxSubs:
+		return protocol.Errorf(protocol.CodeTooManySubscriptions, "the session has %d subscriptions, at most %d are allowed", len(s.subs), s.broker.options.MaxSubs)
+	}
+	return nil
+}
+
+// Unsubscribe ends a subscription and queues the answer; nothing of the
+// subscription comes after it.
+func (s *Session) Unsubscribe(number uint32) {
+	s.mu.Lock()
+	sub := s.subs[number]
+	if sub == nil {
+		s.mu.Unlock()
+		s.Send(protocol.ErrorFrame(0, number, protocol.Errorf(protocol.CodeUnknownSubscription, "the session has no subscription %d", number)))
+		return
+	}
+	s.drop(sub)
+	s.out.push(s.codec.AppendServer(nil, &tidewirev1.Unsubscribed{Sub: number}))
+	s.checkHard()
+	s.unlockAndWake()
+	s.broker.leave(sub)
+}
+
+// drop closes a subscription. The caller makes it leave its group afterwards.
+func (s *Session) drop(sub *subscription) {
+	sub.closed = true
+	delete(s.subs, sub.number)
+	s.broker.metrics.subscriptions.Dec()
+}
+
+// unlockAndWake unlocks mu, and wakes the pump if there is something for it.
+func (s *Session) unlockAndWake() {
+	wake := !s.pumping && s.pending()
+	if wake {
+		s.pumping = true
+	}
+	s.mu.Unlock()
+	if wake {
+		s.wake()
+	}
+}
+
+// pending reports whether Take would have something to do.
+func (s *Session) pending() bool {
+	return len(s.pub.results) > 0 || s.out.bytes > 0 || len(s.behind) > 0 || s.end != nil
+}
