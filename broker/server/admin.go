@@ -1,0 +1,55 @@
+package server
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const adminListing = `Tidewire, the listener of operators
+
+/healthz       the process lives
+/readyz        whether it takes requests, and why not
+/metrics       Prometheus
+/debug/pprof/  profiles of Go: go tool pprof http://HOST/debug/pprof/heap
+`
+
+// Admin returns the handler of the admin listener. It asks nobody who they are:
+// whoever reaches the listener is an operator.
+func (s *Server) Admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.adminReadyz)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, adminListing)
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &response{ResponseWriter: w, route: "admin"}
+		defer s.finish(out, r)
+		if onLoopback(r) {
+			if err := s.access.checkLocalHost(r); err != nil {
+				writeProblem(out, r, err)
+				return
+			}
+		}
+		mux.ServeHTTP(out, r)
+	})
+}
+
+// onLoopback reports whether the request came in on a loopback address, or on
+// one that is not known. Then its sender is a program of this machine, perhaps
+// a browser with a page whose name was rebound.
+func onLoopback(r *http.Request) bool {
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return !ok || addr.IP.IsLoopback()
+}

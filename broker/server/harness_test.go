@@ -1,0 +1,379 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lxzan/gws"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/server"
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// edge is a broker on a real log behind a real server, reached over net.Pipe.
+type edge struct {
+	t        testing.TB
+	log      broker.Log
+	broker   *broker.Broker
+	server   *server.Server
+	listener *pipeListener
+}
+
+// newEdge starts one on a log on disk; it stops with the test.
+func newEdge(t testing.TB, o server.Options, bo broker.Options) *edge {
+	t.Helper()
+	store, err := storage.Open(memoryDir(t), storage.Options{ReserveBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := store.OpenLog("main", storage.LogOptions{SegmentBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = log.Close()
+		_ = store.Close()
+	})
+	return newEdgeOn(t, log, o, bo)
+}
+
+// newEdgeOn starts one on a given log.
+func newEdgeOn(t testing.TB, log broker.Log, o server.Options, bo broker.Options) *edge {
+	t.Helper()
+	b := broker.New(log, bo)
+	o.Access.Loopback = true
+	s, err := server.New(b, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &edge{t: t, log: log, broker: b, server: s, listener: newPipeListener()}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := b.Run(ctx); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	h := s.HTTP(s.Public())
+	h.BaseContext = func(net.Listener) context.Context { return ctx }
+	running.Go(func() { _ = h.Serve(e.listener) })
+	t.Cleanup(func() {
+		gone, stop := context.WithCancel(context.Background())
+		stop()
+		s.Drain(gone, 0)
+		cancel()
+		_ = h.Close()
+		running.Wait()
+	})
+	return e
+}
+
+// memoryDir returns a directory in which a sync costs nothing, if there is one.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "tidewire-test")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// publish stores messages, in one batch, and waits for their answers.
+func (e *edge) publish(messages ...protocol.Message) []storage.Result {
+	e.t.Helper()
+	results := make([]storage.Result, len(messages))
+	var answered sync.WaitGroup
+	entries := make([]*storage.Entry, len(messages))
+	for i := range messages {
+		m := &messages[i]
+		answered.Add(1)
+		entries[i] = &storage.Entry{Topic: m.Topic, Record: protocol.AppendRecord(nil, m), Done: func(r storage.Result) {
+			results[i] = r
+			answered.Done()
+		}}
+		if m.ID != "" {
+			entries[i].Key = storage.KeyOf(m.Topic, m.ID)
+			entries[i].Payload = storage.PayloadHash(m.Payload)
+		}
+	}
+	if err := e.log.Append(context.Background(), entries...); err != nil {
+		e.t.Fatal(err)
+	}
+	answered.Wait()
+	return results
+}
+
+func msg(topic, payload string) protocol.Message {
+	return protocol.Message{Topic: topic, Payload: []byte(payload)}
+}
+
+// pipeListener hands out net.Pipe connections.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *pipeListener) dial() (net.Conn, error) {
+	client, srv := net.Pipe()
+	select {
+	case l.conns <- srv:
+		return client, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7070} }
+
+// cutConn ends the connection after a number of bytes were read from it.
+type cutConn struct {
+	net.Conn
+	left int
+}
+
+func (c *cutConn) Read(b []byte) (int, error) {
+	if c.left <= 0 {
+		_ = c.Close()
+		return 0, io.ErrUnexpectedEOF
+	}
+	if len(b) > c.left {
+		b = b[:c.left]
+	}
+	n, err := c.Conn.Read(b)
+	c.left -= n
+	return n, err
+}
+
+// client is a WebSocket client that keeps what it receives. It answers pings.
+type client struct {
+	t      testing.TB
+	socket *gws.Conn
+	codec  protocol.Codec
+	frames chan any // *protocol.Deliver or another frame of the server
+	closed chan struct{}
+	err    error // valid when closed is closed
+	mute   bool  // does not answer pings
+}
+
+func contextFor(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}
+
+// dialToken opens a session with a token.
+func (e *edge) dialToken(token string) *client {
+	e.t.Helper()
+	c, err := e.dialWith(http.Header{"Authorization": {"Bearer " + token}}, protocol.Proto{}, nil)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	c.send(&tidewirev1.Connect{Ref: 1})
+	return c
+}
+
+// dial connects. wrap may put something between the socket and the client.
+func (e *edge) dial(codec protocol.Codec, wrap func(net.Conn) net.Conn) (*client, error) {
+	return e.dialWith(http.Header{}, codec, wrap)
+}
+
+func (e *edge) dialWith(header http.Header, codec protocol.Codec, wrap func(net.Conn) net.Conn) (*client, error) {
+	conn, err := e.listener.dial()
+	if err != nil {
+		return nil, err
+	}
+	if wrap != nil {
+		conn = wrap(conn)
+	}
+	c := &client{t: e.t, codec: codec, frames: make(chan any, 10_000), closed: make(chan struct{})}
+	header.Set("Sec-Websocket-Protocol", codec.Subprotocol())
+	socket, _, err := gws.NewClientFromConn(c, &gws.ClientOption{Addr: "ws://localhost:7070/v1/ws", RequestHeader: header}, conn)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	c.socket = socket
+	go socket.ReadLoop()
+	return c, nil
+}
+
+// connect dials, and opens a session with subscriptions.
+func (e *edge) connect(codec protocol.Codec, subs ...*tidewirev1.Subscribe) *client {
+	e.t.Helper()
+	c, err := e.dial(codec, nil)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = c.socket.NetConn().Close() })
+	c.send(&tidewirev1.Connect{Ref: 1, Client: "test", Subscriptions: subs})
+	return c
+}
+
+func (c *client) OnOpen(*gws.Conn) {}
+func (c *client) OnClose(_ *gws.Conn, err error) {
+	c.err = err
+	close(c.closed)
+}
+func (c *client) OnPing(socket *gws.Conn, payload []byte) { _ = socket.WritePong(payload) }
+func (c *client) OnPong(*gws.Conn, []byte)                {}
+
+func (c *client) OnMessage(_ *gws.Conn, m *gws.Message) {
+	defer func() { _ = m.Close() }()
+	frame, err := c.decode(append([]byte(nil), m.Bytes()...))
+	if err != nil {
+		c.t.Errorf("decode a frame: %v", err)
+		return
+	}
+	if ping, ok := frame.(*tidewirev1.Ping); ok && !c.mute {
+		c.send(&tidewirev1.Pong{Seq: ping.Seq})
+	}
+	c.frames <- frame
+}
+
+func (c *client) send(frame any) {
+	if _, ok := c.codec.(protocol.Proto); ok {
+		_ = c.socket.WriteMessage(gws.OpcodeBinary, protocol.Proto{}.AppendClient(nil, frame))
+		return
+	}
+	_ = c.socket.WriteMessage(gws.OpcodeText, clientJSON(c.t, frame))
+}
+
+// clientJSON writes a client's frame as text.
+func clientJSON(t testing.TB, frame any) []byte {
+	kind := map[string]string{
+		"*protocol.Publish": "publish", "*tidewirev1.Connect": "connect", "*tidewirev1.Subscribe": "subscribe",
+		"*tidewirev1.Unsubscribe": "unsubscribe", "*tidewirev1.Pong": "pong", "*tidewirev1.Refresh": "refresh",
+	}[fmt.Sprintf("%T", frame)]
+	if p, ok := frame.(*protocol.Publish); ok {
+		frame = map[string]any{"ref": p.Ref, "messages": p.Messages, "resume": p.Resume}
+	}
+	body, err := json.Marshal(frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]any
+	_ = json.Unmarshal(body, &fields)
+	fields["type"] = kind
+	body, _ = json.Marshal(fields)
+	return body
+}
+
+func (c *client) decode(b []byte) (any, error) {
+	if _, ok := c.codec.(protocol.Proto); ok {
+		return protocol.Proto{}.DecodeServer(b)
+	}
+	return decodeJSON(b)
+}
+
+// decodeJSON reads the frames that the tests look at.
+func decodeJSON(b []byte) (any, error) {
+	var head struct {
+		Type     string            `json:"type"`
+		Position string            `json:"position"`
+		Messages []protocolJSON    `json:"messages"`
+		Results  []publishedResult `json:"results"`
+		Sub      uint32            `json:"sub"`
+		After    uint64            `json:"after"`
+		Through  uint64            `json:"through"`
+		Error    *tidewirev1.Error `json:"error"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, err
+	}
+	switch head.Type {
+	case "deliver":
+		return jsonDeliver(head.Sub, head.After, head.Through, head.Position, head.Messages)
+	case "published":
+		p := &protocol.Published{}
+		for _, r := range head.Results {
+			position, _ := protocol.ParsePosition(r.Position)
+			p.Results = append(p.Results, protocol.PublishResult{Ref: r.Ref, Position: position, Duplicate: r.Duplicate, Err: protocol.FrameError(r.Error)})
+		}
+		return p, nil
+	case "subscribed":
+		return into[tidewirev1.Subscribed](b)
+	case "caught_up":
+		return into[tidewirev1.CaughtUp](b)
+	case "gap":
+		return into[tidewirev1.Gap](b)
+	case "progress":
+		return into[tidewirev1.Progress](b)
+	case "go_away":
+		return into[tidewirev1.GoAway](b)
+	case "ping":
+		return into[tidewirev1.Ping](b)
+	case "error":
+		return into[tidewirev1.Error](b)
+	case "unsubscribed":
+		return into[tidewirev1.Unsubscribed](b)
+	case "welcome":
+		return &tidewirev1.Welcome{}, nil
+	}
+	return nil, errors.New("unknown frame " + head.Type)
+}
+
+type protocolJSON struct {
+	Topic    string `json:"topic"`
+	Position string `json:"position"`
+	Payload  string `json:"payload"`
+}
+
+type publishedResult struct {
+	Ref       uint32            `json:"ref"`
+	Position  string            `json:"position"`
+	Duplicate bool              `json:"duplicate"`
+	Error     *tidewirev1.Error `json:"error"`
+}
+
+func into[T any](b []byte) (any, error) {
+	v := new(T)
+	err := json.Unmarshal(b, v)
+	return v, err
+}
+
+func jsonDeliver(sub uint32, after, through uint64, position string, messages []protocolJSON) (any, error) {
+	end, err := protocol.ParsePosition(position)
+	if err != nil {
+		return nil, err
+	}
+	d := &protocol.Deliver{Sub: sub, Chunk: protocol.Chunk{Term: end.Term, After: after, Through: through}}
+	for _, m := range messages {
+		at, err := protocol.ParsePosition(m.Position)
+		if err != nil {
+			return nil, err
+		}
+		d.Records = protocol.AppendFramed(d.Records, protocol.AppendRecord(nil, &protocol.Message{Topic: m.Topic, Payload: []byte(m.Payload), Position: at}))
+		d.Count++
+	}
+	return d, nil
+}

@@ -1,0 +1,206 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidewire/tidewire/broker"
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
+)
+
+const defaultHistory = 100 // messages
+
+// gap tells people and scripts of a gap.
+type gap struct {
+	Reason   string `json:"reason"`
+	Term     string `json:"term,omitempty"`
+	After    uint64 `json:"after"`
+	Through  uint64 `json:"through"`
+	Position string `json:"position"` // messages go on after it
+}
+
+func gapOf(g *tidewirev1.Gap) *gap {
+	if g == nil {
+		return nil
+	}
+	return &gap{Reason: g.Reason, Term: g.Term, After: g.After, Through: g.Through, Position: g.Position}
+}
+
+// history is GET /v1/topics/{topic}/messages: what is stored on a topic.
+func (s *Server) history(w http.ResponseWriter, r *http.Request) {
+	p, size, err := s.readPage(r)
+	if err != nil {
+		writeProblem(w, r, err)
+		return
+	}
+	defer s.pages.leave(size)
+	s.writePage(w, p)
+}
+
+// readPage returns a page and the bytes that it holds until leave.
+func (s *Server) readPage(r *http.Request) (*broker.Page, int64, *protocol.Error) {
+	who, err := s.admit(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	q, err := s.historyQuery(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := s.pages.enter(r.Context()); err != nil {
+		return nil, 0, err
+	}
+	var size int64
+	defer func() { s.pages.read(size) }()
+	p, perr := s.broker.History(r.Context(), who, q)
+	if perr != nil {
+		return nil, 0, s.refusal("read history", perr)
+	}
+	for i := range p.Messages {
+		size += int64(len(p.Messages[i].Payload)) + messageOverhead
+	}
+	return p, size, nil
+}
+
+// Bounds of the memory that history may take. A page is at most about 4 MiB.
+const (
+	pagesAtOnce     = 16       // that are being read
+	pagesHeld       = 64 << 20 // bytes of those that are being written
+	messageOverhead = 512      // bytes that a message takes beside its payload
+)
+
+// pages bounds what history takes, however many ask and however slowly they
+// read: pages are read a few at a time, and no more are read while too much
+// waits to be taken.
+type pages struct {
+	once    sync.Once
+	reading chan struct{} // has one for each page that is being read
+	held    atomic.Int64
+}
+
+// enter waits until a page may be read. read or an error ends that.
+func (p *pages) enter(ctx context.Context) *protocol.Error {
+	p.once.Do(func() { p.reading = make(chan struct{}, pagesAtOnce) })
+	select {
+	case p.reading <- struct{}{}:
+	case <-ctx.Done():
+		return protocol.Errorf(protocol.CodeOverloaded, "too many read history at once: try again in a moment")
+	}
+	if p.held.Load() > pagesHeld {
+		<-p.reading
+		return &protocol.Error{Code: protocol.CodeOverloaded, RetryAfter: time.Second, Message: "too many answers of history wait to be read by their clients: try again in a moment, or follow /v1/events"}
+	}
+	return nil
+}
+
+// read says that a page was read and how large it is.
+func (p *pages) read(size int64) {
+	p.held.Add(size)
+	<-p.reading
+}
+
+// leave says that a page was written.
+func (p *pages) leave(size int64) { p.held.Add(-size) }
+
+func (s *Server) historyQuery(r *http.Request) (broker.HistoryQuery, *protocol.Error) {
+	var out broker.HistoryQuery
+	q, err := parseQuery(r, "from", "limit", "before")
+	if err != nil {
+		return out, err
+	}
+	if q.Has("before") {
+		return out, protocol.Errorf(protocol.CodeUnsupported, "this version cannot read backwards: use from=last:N in place of before")
+	}
+	topic := r.PathValue("topic")
+	if err := protocol.CheckTopic(topic); err != nil {
+		return out, err
+	}
+	filter, perr := protocol.ParseFilter(topic)
+	if perr != nil {
+		return out, protocol.AsError(perr)
+	}
+	out.Filter = filter
+	if out.Limit, err = s.historyLimit(q.Get("limit"), q.Has("limit")); err != nil {
+		return out, err
+	}
+	out.From = protocol.Start{Kind: protocol.StartEarliest}
+	if q.Has("from") {
+		out.From, err = parseFrom(q.Get("from"))
+	}
+	return out, err
+}
+
+func (s *Server) historyLimit(text string, given bool) (int, *protocol.Error) {
+	most := s.limits.HistoryMessages
+	if !given {
+		return min(defaultHistory, most), nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		return 0, protocol.Errorf(protocol.CodeBadRequest, "the limit %.20q is not a number from 1 to %d", text, most)
+	}
+	return n, nil
+}
+
+// parseFrom reads `from`. An empty one is more likely a variable that is not
+// set than a wish to miss everything.
+func parseFrom(text string) (protocol.Start, *protocol.Error) {
+	if text == "" {
+		return protocol.Start{}, protocol.Errorf(protocol.CodeInvalidStart, "from is empty: leave it out, or write new, earliest, last:N, -10m, a time or a position")
+	}
+	start, err := protocol.ParseStart(text)
+	return start, protocol.AsError(err)
+}
+
+// writePiece is what may take a write timeout on its way to the client.
+const writePiece = 256 << 10
+
+// writePage writes a page piece by piece, so that only one piece is held as
+// JSON, with a deadline for each.
+func (s *Server) writePage(w http.ResponseWriter, p *broker.Page) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	control := http.NewResponseController(w)
+	b, whole := []byte(`{"messages":[`), true
+	for i := range p.Messages {
+		text, err := p.Messages[i].MarshalJSON()
+		if err != nil {
+			panic(err) // it was read from a record
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b = append(b, text...); len(b) < writePiece {
+			continue
+		}
+		if !s.writePart(w, control, b) {
+			return
+		}
+		b, whole = b[:0], false
+	}
+	b = append(b, `],"next":"`...)
+	b = append(p.Next.AppendText(b), '"')
+	if p.Gap != nil {
+		b = appendJSON(append(b, `,"gap":`...), gapOf(p.Gap))
+	}
+	b = append(b, "}\n"...)
+	if whole {
+		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	}
+	if s.writePart(w, control, b) {
+		_ = control.SetWriteDeadline(time.Time{})
+	}
+}
+
+func (s *Server) writePart(w http.ResponseWriter, control *http.ResponseController, b []byte) bool {
+	_ = control.SetWriteDeadline(time.Now().Add(s.limits.WriteTimeout))
+	if _, err := w.Write(b); err != nil {
+		return false
+	}
+	return control.Flush() == nil
+}
