@@ -1,0 +1,360 @@
+package tidewire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// SubscribeOptions say where a subscription begins and how much it may hold. The
+// zero value begins with what is stored from now on.
+type SubscribeOptions struct {
+	// From is `new` (default), `earliest`, `last:N`, a duration before now such as
+	// `-10m`, an RFC 3339 time, or a position, which means after it.
+	From string
+	// QueueBytes bounds what was received and not yet handled, about. At a quarter
+	// of it the broker is asked to stop, at a sixteenth to go on. Default: 8 MiB.
+	QueueBytes int
+	// OnGap is told of messages that can no longer be had. If it is nil, a gap
+	// comes out of the loop as an error, see [Subscription.Messages].
+	OnGap func(*GapError)
+	// OnCaughtUp is called once, when all that was stored at the time of Subscribe
+	// has been handled. It and OnGap run between two messages, on the goroutine of
+	// the loop.
+	OnCaughtUp func()
+}
+
+const defaultQueueBytes = 8 << 20
+
+// A Subscription yields the messages of all topics that its filter selects. It is
+// made by [Client.Subscribe], and ended by Close or with its client. It lives on
+// over lost connections.
+//
+// At most one loop at a time may read it. While nobody does, or while the loop's
+// body is slow, what comes is held in a bounded queue; when that is filling up
+// the subscription is taken back, and begun again from its place in the log when
+// the loop has caught up. So a slow loop costs no more memory than the queue,
+// loses nothing before retention, and delays neither other subscriptions nor
+// publishing. The naive way, not to read from the connection meanwhile, would
+// delay all of them, and leave the broker's pings without an answer.
+type Subscription struct {
+	client  *Client
+	filter  string
+	options SubscribeOptions
+	looping atomic.Bool
+	begun   chan struct{} // closed when the broker has confirmed it for the first time, or it has ended
+	ready   chan struct{} // the loop has something to do
+
+	mu     sync.Mutex
+	cursor cursor
+	queue  queue
+	kept   place // see Position
+	told   bool  // OnCaughtUp was called, or will be
+	err    error // why it has ended
+
+	dropped bool // it has ended, and what is in the queue is not wanted
+}
+
+// Subscribe begins a subscription and waits until the broker has confirmed it;
+// ctx bounds only that wait. Without a connection it waits for one. Refusals are
+// [*Error] values.
+func (c *Client) Subscribe(ctx context.Context, filter string, o SubscribeOptions) (*Subscription, error) {
+	s, err := newSubscription(c, filter, o)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	if err := c.refusing(); err != nil {
+		c.mu.Unlock()
+		return nil, err
+	}
+	c.subs = append(c.subs, s)
+	c.askLocked(s)
+	c.mu.Unlock()
+	select {
+	case <-s.begun:
+		if err := s.Err(); err != nil {
+			return nil, err
+		}
+		return s, nil
+	case <-ctx.Done():
+		s.Close()
+		return nil, fmt.Errorf("the subscription to %q was not confirmed: %w", filter, reason(ctx))
+	}
+}
+
+func newSubscription(c *Client, filter string, o SubscribeOptions) (*Subscription, error) {
+	if _, err := protocol.ParseFilter(filter); err != nil {
+		return nil, err
+	}
+	start, err := protocol.ParseStart(o.From)
+	if err != nil {
+		return nil, err
+	}
+	if o.QueueBytes <= 0 {
+		o.QueueBytes = defaultQueueBytes
+	}
+	s := &Subscription{
+		client: c, filter: filter, options: o,
+		begun: make(chan struct{}), ready: make(chan struct{}, 1),
+		queue: queue{limit: o.QueueBytes},
+	}
+	s.cursor.from = o.From
+	if start.Kind == protocol.StartPosition {
+		s.cursor.place, s.kept = place{text: o.From}, place{text: o.From}
+	}
+	return s, nil
+}
+
+// Filter returns the filter.
+func (s *Subscription) Filter() string { return s.filter }
+
+// Err returns why the subscription has ended: ErrClosed, also after its own Close,
+// a refusal, or what ended the client; nil while it lives.
+func (s *Subscription) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == errQuiet { //nolint:errorlint // never wrapped
+		return ErrClosed
+	}
+	return s.err
+}
+
+// Position returns what to keep in order to go on later, as
+// SubscribeOptions.From: all before it was handled. It moves behind a message
+// when the loop asks for the next one, so the last message of a loop that is left
+// counts as not handled; take the Position of the message itself where it was.
+func (s *Subscription) Position() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept.String()
+}
+
+// Messages returns a loop over the messages:
+//
+//	for m, err := range sub.Messages(ctx) {
+//		if gap, ok := errors.AsType[*tidewire.GapError](err); ok {
+//			log.Print(gap) // and go on
+//			continue
+//		}
+//		if err != nil {
+//			return err // the loop ends here
+//		}
+//		...
+//	}
+//
+// A message comes with a nil error, an error with a nil message. A [*GapError]
+// does not end the loop, every other error does: that of ctx, or what ended the
+// subscription. After [Subscription.Close] the loop ends without one. A loop that
+// was left can be taken up by another.
+func (s *Subscription) Messages(ctx context.Context) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		if !s.looping.CompareAndSwap(false, true) {
+			yield(nil, errBusy)
+			return
+		}
+		defer s.looping.Store(false)
+		for {
+			e, err := s.next(ctx)
+			if err == errQuiet { //nolint:errorlint // never wrapped
+				return
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !s.pass(ctx, e, yield) {
+				return
+			}
+		}
+	}
+}
+
+// Handle calls handle with one message after the other until ctx ends, handle
+// returns an error, or the subscription ends, and returns that error; nil after
+// [Subscription.Close]. The position moves when handle has returned nil. Without
+// OnGap a gap is such an error too.
+func (s *Subscription) Handle(ctx context.Context, handle func(context.Context, *Message) error) error {
+	for m, err := range s.Messages(ctx) {
+		if err != nil {
+			return err
+		}
+		if err := handle(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next returns the next event, waiting for one.
+func (s *Subscription) next(ctx context.Context) (event, error) {
+	for {
+		if ctx.Err() != nil {
+			return event{}, reason(ctx)
+		}
+		s.mu.Lock()
+		e, ok := s.queue.pop()
+		again := ok && s.cursor.phase == phaseStopped && s.queue.low()
+		err := s.err
+		s.mu.Unlock()
+		if again {
+			s.client.ask(s)
+		}
+		if ok {
+			return e, nil
+		}
+		if err != nil {
+			return event{}, err
+		}
+		select {
+		case <-s.ready:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// pass hands an event to the loop's body, and notes that it was handled. It
+// reports whether the loop goes on.
+func (s *Subscription) pass(ctx context.Context, e event, yield func(*Message, error) bool) bool {
+	switch {
+	case e.chunk != nil:
+		return s.passChunk(ctx, e, yield)
+	case e.gap != nil && s.options.OnGap != nil:
+		s.options.OnGap(e.gap)
+	case e.gap != nil && !yield(nil, e.gap):
+		return false
+	case e.caughtUp && s.options.OnCaughtUp != nil:
+		s.options.OnCaughtUp()
+	}
+	s.keep(e.end)
+	return true
+}
+
+// passChunk hands out the messages of a chunk. What remains when the loop is left
+// goes back into the queue.
+func (s *Subscription) passChunk(ctx context.Context, e event, yield func(*Message, error) bool) bool {
+	for m, err := range e.chunk.Messages() {
+		if err != nil {
+			s.end(fmt.Errorf("a message of the broker cannot be read: %w", err))
+			return true
+		}
+		if m.Position.Offset <= e.above {
+			continue
+		}
+		if ctx.Err() != nil {
+			s.putBack(e)
+			return true // next tells why
+		}
+		e.above = m.Position.Offset
+		if !yield(&m, nil) {
+			s.putBack(e)
+			return false
+		}
+		if !s.keep(place{position: m.Position}) {
+			return true
+		}
+	}
+	s.keep(e.end)
+	return true
+}
+
+func (s *Subscription) putBack(e event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue.putBack(e)
+}
+
+// keep moves the position. It reports whether the loop is to go on.
+func (s *Subscription) keep(p place) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !p.isZero() {
+		s.kept = p
+	}
+	return !s.dropped
+}
+
+// Close ends the subscription. What was received and not yet handled is dropped:
+// the position stays before it.
+func (s *Subscription) Close() {
+	c := s.client
+	c.mu.Lock()
+	c.subs = slices.DeleteFunc(c.subs, func(other *Subscription) bool { return other == s })
+	running := c.session
+	s.mu.Lock()
+	number := s.cursor.number
+	s.mu.Unlock()
+	if running != nil && number != 0 {
+		delete(running.subs, number)
+		running.send(&tidewirev1.Unsubscribe{Sub: number})
+	}
+	c.mu.Unlock()
+	s.end(errQuiet)
+}
+
+// errQuiet ends a loop without an error: the program closed the subscription.
+var errQuiet = errors.New("the subscription is closed")
+
+// ask begins a subscription in the running session, if it is due.
+func (c *Client) ask(s *Subscription) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.askLocked(s)
+}
+
+func (c *Client) askLocked(s *Subscription) {
+	if c.session == nil {
+		return // the next session does it
+	}
+	if f := s.ask(c.last + 1); f != nil {
+		c.last++
+		c.session.subs[c.last] = s
+		c.session.send(f)
+	}
+}
+
+// unsubscribed takes the answer to an Unsubscribe.
+func (c *Client) unsubscribed(s *session, number uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != s {
+		return
+	}
+	sub := s.subs[number]
+	delete(s.subs, number)
+	if sub != nil && sub.takenBack() {
+		c.askLocked(sub)
+	}
+}
+
+// follow does what a subscription wants done about what it received.
+func (s *session) follow(sub *Subscription, number uint32, v verdict) {
+	if v.unsubscribe {
+		s.send(&tidewirev1.Unsubscribe{Sub: number})
+	}
+	if !v.ask && !v.ended {
+		return
+	}
+	c := s.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != s {
+		return
+	}
+	delete(s.subs, number)
+	switch {
+	case v.ended:
+		c.subs = slices.DeleteFunc(c.subs, func(other *Subscription) bool { return other == sub })
+	case v.pause > 0:
+		c.after(v.pause, s, func() { c.askLocked(sub) })
+	default:
+		c.askLocked(sub)
+	}
+}
