@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tidewire/tidewire/config"
+)
+
+func TestCheck(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	s := start(t, func(c *config.Config) { c.Data = data })
+	for _, id := range []string{"a", "b", "c"} {
+		s.publish(t, "room.1", id, "hello "+id)
+	}
+	if status, out, errs := call("check", "--data", data); status != 1 || out != "" || !strings.Contains(errs, "in use by another process: stop that one") {
+		t.Errorf("while the broker runs: status %d, %q, %q", status, out, errs)
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	status, out, errs := call("check", "--data", data)
+	if status != 0 || errs != "" || !strings.HasPrefix(out, data+": 1 stream, 1 segment, 3 messages, ") || !strings.HasSuffix(out, "\nOK\n") {
+		t.Errorf("sound: status %d, %q, %q", status, out, errs)
+	}
+	damage(t, data, "hello b")
+	status, out, errs = call("check", "--data", data)
+	if status != 1 || errs != "" || !strings.Contains(out, "\nproblem: ") || strings.Contains(out, "OK") {
+		t.Errorf("damaged: status %d, %q, %q", status, out, errs)
+	}
+	status, out, errs = call("check", "--data", data, "--json")
+	var report checkReport
+	if err := json.Unmarshal([]byte(out), &report); err != nil || status != 1 || errs != "" || report.OK || len(report.Problems) == 0 || strings.Count(out, "\n") != 1 {
+		t.Errorf("damaged, as JSON: status %d, %q, %q, %v", status, out, errs, err)
+	}
+}
+
+func TestCheckOfNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "absent")
+	status, out, errs := call("check", "--data", dir)
+	if status != 1 || out != "" || !strings.HasPrefix(errs, "tidewire: "+dir+" is not a Tidewire data directory") {
+		t.Errorf("status %d, %q, %q", status, out, errs)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Error("the check has made the directory")
+	}
+}
+
+// damage changes a byte wherever a file holds the text: pages that bbolt has
+// freed hold it too.
+func damage(t *testing.T, dir, text string) {
+	t.Helper()
+	damaged := 0
+	err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		changed := bytes.ReplaceAll(content, []byte(text), []byte("J"+text[1:]))
+		if bytes.Equal(changed, content) {
+			return nil
+		}
+		damaged++
+		return os.WriteFile(name, changed, 0o600)
+	})
+	if err != nil || damaged == 0 {
+		t.Fatalf("%d files damaged: %v", damaged, err)
+	}
+}

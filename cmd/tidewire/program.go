@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/server"
+	"github.com/tidewire/tidewire/config"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// mainStream is the name of the stream that every broker has.
+const mainStream = "main"
+
+// A Program is a broker with its listeners, as a value. Its fields are set
+// before Run and not changed.
+type Program struct {
+	Config  *config.Config
+	Version string
+	Out     io.Writer    // takes the line for people that says where everything is
+	Logger  *slog.Logger // takes the rest
+
+	// Started, if not nil, is called once with the addresses of the listeners,
+	// when both take requests.
+	Started func(public, admin net.Addr)
+}
+
+// Run serves until ctx ends, and then lets the clients go. It returns nil if
+// everything that was taken in has been answered; an error is one sentence.
+func (p *Program) Run(ctx context.Context) error {
+	warnOfFileLimit(p.Logger, p.Config.Limits.Connections)
+	if !config.Loopback(p.Config.Admin) {
+		p.Logger.Warn("the admin listener asks nobody for a key: let only operators reach it", "address", p.Config.Admin)
+	}
+	// The ports come first: where one is taken, the data is not touched.
+	public, err := listen("listen", p.Config.Listen)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = public.Close() }()
+	admin, err := listen("admin", p.Config.Admin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = admin.Close() }()
+
+	o := options{config: p.Config, logger: p.Logger, registry: prometheus.NewRegistry()}
+	o.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	store, err := storage.Open(p.Config.Data, o.storage())
+	if err != nil {
+		return err
+	}
+	defer p.close("data directory", store)
+	log, err := store.OpenLog(mainStream, o.log())
+	if err != nil {
+		return err
+	}
+	defer p.close("log", log)
+
+	b := broker.New(log, o.broker())
+	s, err := server.New(b, o.server(p.Version))
+	if err != nil {
+		return err
+	}
+	r := &running{
+		program: p, broker: b, server: s,
+		public: newDoor(public, s.HTTP(s.Public())),
+		admin:  newDoor(admin, s.HTTP(s.Admin())),
+	}
+	return r.run(ctx)
+}
+
+func (p *Program) close(what string, c io.Closer) {
+	if err := c.Close(); err != nil {
+		p.Logger.Error("closing failed", "what", what, "error", err)
+	}
+}
+
+// running is a broker whose parts are all open.
+type running struct {
+	program       *Program
+	broker        *broker.Broker
+	server        *server.Server
+	public, admin *door
+}
+
+// run starts the log and the listeners and ends them in the order in which
+// nobody who was promised an answer is cut off: sessions go, the log takes what
+// is queued and refuses the rest, the answers leave, the listeners close.
+func (r *running) run(ctx context.Context) error {
+	logging, stopLog := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLog()
+	ctx, end := context.WithCancelCause(ctx)
+	fail := func() { end(errFailed) }
+	defer fail()
+
+	var logger, doors sync.WaitGroup
+	var logError, publicError, adminError error // read after Wait
+	logger.Go(func() {
+		defer fail()
+		logError = r.broker.Run(logging)
+	})
+	doors.Go(func() {
+		defer fail()
+		publicError = r.public.serve()
+	})
+	doors.Go(func() {
+		defer fail()
+		adminError = r.admin.serve()
+	})
+	r.announce()
+
+	<-ctx.Done()
+	r.letGo(ctx)
+	stopLog()
+	logger.Wait()
+	r.public.close()
+	r.admin.close()
+	doors.Wait()
+	if logError != nil {
+		return fmt.Errorf("the log cannot be written any more, and what was waiting was answered with outcome_unknown (%w): look after the disk, then start the broker again", logError)
+	}
+	return errors.Join(publicError, adminError)
+}
+
+// errFailed is why a broker ends that nobody has asked to.
+var errFailed = errors.New("a part of the broker failed")
+
+// letGo sends the sessions elsewhere and waits for them. After a failure there
+// is less to wait for: what was published has its answer.
+func (r *running) letGo(ended context.Context) {
+	shutdown := r.program.Config.Shutdown
+	drain := time.Duration(shutdown.Drain)
+	if errors.Is(context.Cause(ended), errFailed) {
+		drain = min(drain, lastWords)
+	}
+	r.program.Logger.Info("shutting down", "drain", drain)
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ended), drain)
+	defer stop()
+	r.server.Drain(ctx, time.Duration(shutdown.Spread))
+}
+
+// announce tells people where everything is.
+func (r *running) announce() {
+	p := r.program
+	data, err := filepath.Abs(p.Config.Data)
+	if err != nil {
+		data = p.Config.Data
+	}
+	base := "http://" + r.public.listener.Addr().String()
+	who := "clients need a key or a token"
+	switch {
+	case !p.Config.Auth.Configured():
+		who = "anonymous, this machine only"
+	case len(p.Config.Auth.Anonymous.Publish)+len(p.Config.Auth.Anonymous.Subscribe) > 0:
+		who = "some topics are open to anonymous clients"
+	}
+	_, _ = fmt.Fprintf(p.Out, "Tidewire %s listens on %s (%s), admin http://%s, data in %s\n", p.Version, base, who, r.admin.listener.Addr(), data)
+	if p.Config.Dev {
+		_, _ = fmt.Fprintf(p.Out, "  watch    %s/v1/events?filter=room.1 (a browser shows it too)\n", base)
+		_, _ = fmt.Fprintf(p.Out, "  publish  curl -d hello %s/v1/topics/room.1/messages\n", base)
+	}
+	if p.Started != nil {
+		p.Started(r.public.listener.Addr(), r.admin.listener.Addr())
+	}
+}

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+// A Source says where settings come from.
+type Source struct {
+	File        string        // path of a YAML file; empty for TIDEWIRE_CONFIG, or none
+	Environment []string      // as os.Environ returns it
+	Flags       func(*Config) // sets what was given on the command line; may be nil
+}
+
+// Load returns the settings in effect. Errors are one sentence.
+func Load(s Source) (*Config, error) {
+	c, err := read(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.readSecrets(); err != nil {
+		return nil, err
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c.complete()
+	return c, nil
+}
+
+// read takes the settings from their places, the last one winning.
+func read(s Source) (*Config, error) {
+	c := Default()
+	file := s.File
+	for _, v := range s.Environment {
+		if name, ok := strings.CutPrefix(v, FileVariable+"="); ok && s.File == "" {
+			file = name
+		}
+	}
+	if file != "" {
+		if err := c.readFile(file); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.readEnvironment(s.Environment); err != nil {
+		return nil, err
+	}
+	if s.Flags != nil {
+		s.Flags(c)
+	}
+	return c, nil
+}
+
+// readSecrets fetches the secret from its file.
+func (c *Config) readSecrets() error {
+	jwt := &c.Auth.JWT
+	if jwt.SecretFile == "" {
+		return nil
+	}
+	if jwt.Secret != "" {
+		return fmt.Errorf("auth.jwt.secret and auth.jwt.secret_file are both set; keep one of them")
+	}
+	text, err := os.ReadFile(jwt.SecretFile)
+	if err != nil {
+		return fmt.Errorf("auth.jwt.secret_file: %s cannot be read: %w", jwt.SecretFile, cause(err))
+	}
+	text = bytes.TrimSuffix(text, []byte("\n"))
+	text = bytes.TrimSuffix(text, []byte("\r"))
+	if len(text) == 0 {
+		return fmt.Errorf("auth.jwt.secret_file: %s is empty; put the secret into it", jwt.SecretFile)
+	}
+	jwt.Secret = Secret(text)
+	return nil
+}
+
+// complete fills in what follows from other settings.
+func (c *Config) complete() {
+	a := &c.Auth.Anonymous
+	if !c.Auth.Configured() && a.Publish == nil && a.Subscribe == nil {
+		*a = Anonymous{Publish: []string{">"}, Subscribe: []string{">"}}
+	}
+}
+
+// YAML writes the settings as a configuration file, secrets as "(set)".
+func (c *Config) YAML() ([]byte, error) {
+	return yaml.MarshalWithOptions(c, yaml.IndentSequence(true))
+}
