@@ -1,0 +1,375 @@
+// Package readme runs the blocks of README.md as a newcomer would type them, on
+// a copy of the tree, and checks what they promise.
+package readme
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	public  = "http://127.0.0.1:7070"
+	admin   = "http://127.0.0.1:7071"
+	patient = 3 * time.Minute // the first build may be slow
+)
+
+// block is a piece of shell in the README, preceded by <!-- run --> or
+// <!-- run: background -->.
+type block struct {
+	background bool
+	text       string
+}
+
+var blockPattern = regexp.MustCompile("(?s)<!-- run(: background)? -->\n```sh\n(.*?)```")
+
+func readBlocks(t *testing.T, path string) []block {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []block
+	for _, m := range blockPattern.FindAllStringSubmatch(string(text), -1) {
+		blocks = append(blocks, block{background: m[1] != "", text: m[2]})
+	}
+	return blocks
+}
+
+// walker types the blocks.
+type walker struct {
+	t   *testing.T
+	dir string
+}
+
+// running is a block in a terminal of its own.
+type running struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	out  string // files
+	err  string
+	done chan struct{}
+}
+
+func (w *walker) shell(text string) *exec.Cmd {
+	cmd := exec.Command("bash", "-c", "set -eo pipefail\n"+text)
+	cmd.Dir = w.dir
+	cmd.Env = append(os.Environ(), "TIDEWIRE_DATA="+filepath.Join(w.dir, "walk-data"))
+	return cmd
+}
+
+// run types a block and returns what it prints.
+func (w *walker) run(text string) string {
+	w.t.Helper()
+	cmd := w.shell(text)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		w.t.Fatalf("the block\n%sfailed: %v\n%s%s", text, err, out, stderr.String())
+	}
+	return string(out)
+}
+
+// start types a block in a terminal of its own.
+func (w *walker) start(name, text string) *running {
+	w.t.Helper()
+	r := &running{t: w.t, cmd: w.shell(text), out: filepath.Join(w.dir, name+".out"), err: filepath.Join(w.dir, name+".err"), done: make(chan struct{})}
+	stdout, err := os.Create(r.out)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	stderr, err := os.Create(r.err)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.cmd.Stdout, r.cmd.Stderr = stdout, stderr
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := r.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() {
+		_ = r.cmd.Wait()
+		_, _ = stdout.Close(), stderr.Close()
+		close(r.done)
+	}()
+	w.t.Cleanup(r.kill)
+	return r
+}
+
+// kill ends everything in the terminal.
+func (r *running) kill() {
+	_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL)
+	<-r.done
+	if r.t.Failed() {
+		stderr, _ := os.ReadFile(r.err)
+		r.t.Logf("%s\n%s", filepath.Base(r.err), stderr)
+	}
+}
+
+// lines returns the whole lines that the terminal shows.
+func (r *running) lines() []string {
+	text, err := os.ReadFile(r.out)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	all := strings.Split(string(text), "\n")
+	return all[:len(all)-1]
+}
+
+// until waits for something to become true.
+func (w *walker) until(what string, true func() bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patient)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !true() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			w.t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func ready() bool {
+	resp, err := http.Get(public + "/readyz")
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// subscriptions asks the broker how many there are.
+func subscriptions(t *testing.T) string {
+	resp, err := http.Get(admin + "/metrics")
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^tidewire_subscriptions (\d+)`).FindSubmatch(text)
+	if m == nil {
+		return ""
+	}
+	return string(m[1])
+}
+
+// stored reads the payloads of a topic from its history.
+func stored(t *testing.T, topic string) []string {
+	t.Helper()
+	var payloads []string
+	from := "earliest"
+	for {
+		resp, err := http.Get(fmt.Sprintf("%s/v1/topics/%s/messages?limit=1000&from=%s", public, topic, from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var page struct {
+			Messages []struct{ Payload string }
+			Next     string
+		}
+		err = json.NewDecoder(resp.Body).Decode(&page)
+		_ = resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Messages) == 0 {
+			return payloads
+		}
+		for _, m := range page.Messages {
+			payloads = append(payloads, m.Payload)
+		}
+		from = page.Next
+	}
+}
+
+// TestWalk is the first walk of README.md.
+func TestWalk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the program in a fresh tree and takes half a minute")
+	}
+	for _, tool := range []string{"bash", "make", "curl", "python3", "vmstat", "pkill"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	for _, address := range []string{"127.0.0.1:7070", "127.0.0.1:7071"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatalf("the walk of the README needs %s: %v", address, err)
+		}
+		_ = l.Close()
+	}
+	w := &walker{t: t, dir: copyTree(t)}
+	blocks := readBlocks(t, filepath.Join(w.dir, "README.md"))
+	if len(blocks) != 9 {
+		t.Fatalf("the README has %d blocks to run, this test knows 9: change both together", len(blocks))
+	}
+
+	w.start("broker", blocks[0].text)
+	w.until("the broker is ready", ready)
+	sub := w.start("sub", blocks[1].text)
+	w.until("the subscriber is there", func() bool { return subscriptions(t) == "1" })
+	pub := w.start("pub", blocks[2].text)
+	sse := w.start("sse", blocks[3].text)
+	python := w.start("python", blocks[4].text)
+	w.until("lines arrive everywhere", func() bool {
+		return len(sub.lines()) >= 4 && len(python.lines()) >= 4 && len(events(sse)) >= 4
+	})
+	w.run(blocks[5].text) // kill -9
+	w.until("the broker is gone", func() bool { return !ready() })
+	before := len(sub.lines())
+	w.start("broker-again", blocks[6].text)
+	w.until("the broker is back", ready)
+	w.until("lines arrive again", func() bool { return len(sub.lines()) >= before+4 && len(python.lines()) >= before+4 })
+	endInput(t, pub)
+
+	want := stored(t, "demo.vmstat")
+	w.until("everybody has every line", func() bool {
+		return len(sub.lines()) >= len(want) && len(python.lines()) >= len(want)
+	})
+	for name, got := range map[string][]string{"sub": sub.lines(), "python": python.lines()} {
+		if !slices.Equal(got, want) {
+			t.Errorf("%s has\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	if got := events(sse); !slices.Equal(got, want[:len(got)]) {
+		t.Errorf("curl has\n%s\nwant the beginning of\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	checkRepeat(t, w.run(blocks[7].text))
+	checkPast(t, w.run(blocks[8].text), want)
+}
+
+// endInput ends vmstat, as ctrl-C would, and waits until all is answered.
+func endInput(t *testing.T, pub *running) {
+	t.Helper()
+	out, err := exec.Command("pkill", "-g", fmt.Sprint(pub.cmd.Process.Pid), "-x", "vmstat").CombinedOutput()
+	if err != nil {
+		t.Fatalf("end vmstat: %v %s", err, out)
+	}
+	select {
+	case <-pub.done:
+	case <-time.After(patient):
+		t.Fatal("pub --lines does not end")
+	}
+	// vmstat was killed, so the pipe's status is vmstat's; a refusal of pub would
+	// be 1.
+	if code := pub.cmd.ProcessState.ExitCode(); code != 128+int(syscall.SIGTERM) {
+		t.Errorf("vmstat | tidewire pub ended with %d", code)
+	}
+}
+
+// events returns the payloads of the server-sent events in a terminal.
+func events(r *running) []string {
+	var payloads []string
+	for _, line := range r.lines() {
+		data, ok := strings.CutPrefix(line, "data: ")
+		if !ok {
+			continue
+		}
+		var m struct{ Payload string }
+		if err := json.Unmarshal([]byte(data), &m); err != nil {
+			r.t.Fatal(err)
+		}
+		payloads = append(payloads, m.Payload)
+	}
+	return payloads
+}
+
+// answer is what publishing prints.
+type answer struct {
+	ID, Topic, Position string
+	Duplicate           bool
+}
+
+func checkRepeat(t *testing.T, out string) {
+	t.Helper()
+	var answers []answer
+	for dec := json.NewDecoder(strings.NewReader(out)); ; {
+		var a answer
+		err := dec.Decode(&a)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, out)
+		}
+		answers = append(answers, a)
+	}
+	if len(answers) != 3 {
+		t.Fatalf("%d answers in\n%s", len(answers), out)
+	}
+	first, second, third := answers[0], answers[1], answers[2]
+	if first.Duplicate || !second.Duplicate || first.Position != second.Position || first.ID != "greeting-1" {
+		t.Errorf("the repeat is not told as one:\n%s", out)
+	}
+	if third.Duplicate || third.ID != third.Position {
+		t.Errorf("the message of curl has no id of its own:\n%s", out)
+	}
+}
+
+func checkPast(t *testing.T, out string, want []string) {
+	t.Helper()
+	for _, line := range want[:3] {
+		if !strings.Contains(out, strings.TrimSpace(line)) {
+			t.Errorf("history lacks %q:\n%s", line, out)
+		}
+	}
+	for _, text := range []string{"hello, once", "hello from curl", `"next"`} {
+		if !strings.Contains(out, text) {
+			t.Errorf("the past lacks %s:\n%s", text, out)
+		}
+	}
+}
+
+// copyTree copies what git would hand to a newcomer, with changes that are not
+// committed yet.
+func copyTree(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("git", "-C", "../..", "ls-files", "-co", "--exclude-standard", "--full-name").Output()
+	if err != nil {
+		t.Skipf("git cannot list the tree: %v", err)
+	}
+	dir := t.TempDir()
+	for name := range strings.FieldsSeq(string(out)) {
+		from, to := filepath.Join("../..", name), filepath.Join(dir, name)
+		text, err := os.ReadFile(from)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // deleted, not committed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, text, info.Mode()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
