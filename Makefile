@@ -15,7 +15,7 @@ run: ## start a broker on this machine with --dev (needs Go alone)
 	$(GO) run ./cmd/tidewire serve --dev
 
 build: ## build bin/tidewire
-	scripts/build
+	@scripts/build
 
 test: ## run every test with the race detector; list what was skipped
 	scripts/test

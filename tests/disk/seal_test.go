@@ -10,7 +10,7 @@ import (
 // segment behind which nothing has been published, so that it is the newest one
 // with messages. What comes next must be in the index of its topic all the same.
 func TestKilledWhileSealing(t *testing.T) {
-	steps := 40
+	steps := 30
 	if testing.Short() {
 		steps = 4
 	}
@@ -41,7 +41,7 @@ func TestKilledWhileSealing(t *testing.T) {
 		}
 		w.job.Age = -1
 		l = w.begin(true)
-		if !l.awaitCount("stored", 2500) {
+		if !l.awaitCount("stored", 800) {
 			t.Fatalf("step %d: %v", n, l.verdict(nil))
 		}
 		w.kill(l.proc)

@@ -1,0 +1,101 @@
+package storage
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// TestSmallDisk fills a real, small disk. Publishes are refused, what was
+// answered stays, and the log goes on by itself as soon as somebody frees space
+// or retention does.
+func TestSmallDisk(t *testing.T) {
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=6m"); errors.Is(err, syscall.EPERM) {
+		t.Skip("mounting a small disk needs root")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	ballast := filepath.Join(disk, "ballast")
+	write(t, ballast, strings.Repeat("x", 1<<20))
+
+	clock := newClock()
+	logger := slog.New(slog.DiscardHandler)
+	store, err := Open(filepath.Join(disk, "data"), Options{ReserveBytes: 512 << 10, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := store.OpenLog("main", LogOptions{SegmentBytes: 1, RetentionAge: time.Hour, Now: clock.now, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &testLog{t: t, dir: filepath.Join(disk, "data"), store: store, Log: log}
+	defer l.close()
+	stored := 0
+	fill := func() {
+		t.Helper()
+		for range 2000 {
+			switch r := l.publish(message("a", "", strings.Repeat("y", 20_000)))[0]; {
+			case r.Err == nil:
+				stored++
+			case r.Err.Code == protocol.CodeStorageFull:
+				return
+			default:
+				t.Fatal(r.Err)
+			}
+		}
+		t.Fatal("the disk is never full")
+	}
+	goesOn := func(why string) {
+		t.Helper()
+		for range 100 { // the keeper may need a round or two
+			if r := l.publish(message("a", "", strings.Repeat("z", 20_000)))[0]; r.Err == nil {
+				stored++
+				return
+			}
+			if err := l.keeper.work(t.Context()); err != nil && !isFull(err) {
+				t.Fatal(err)
+			}
+		}
+		t.Fatalf("refused still after %s", why)
+	}
+	fill()
+	if got := len(l.readAll(">", 0, 0)); got != stored {
+		t.Fatalf("%d messages of %d", got, stored)
+	}
+	remove(t, ballast)
+	goesOn("space was freed")
+	fill()
+	if got := len(l.readAll(">", 0, 0)); got != stored {
+		t.Fatalf("%d messages of %d", got, stored)
+	}
+	clock.at = clock.at.Add(2 * time.Hour)
+	goesOn("retention has freed space")
+	if earliest, _ := l.Bounds(); earliest == 1 {
+		t.Error("retention removed nothing")
+	}
+	if _, err := os.Stat(filepath.Join(disk, "data", reserveFile)); err != nil {
+		t.Errorf("no reserve again: %v", err)
+	}
+	_, head := l.Bounds()
+	l.close()
+	l = openTest(t, filepath.Join(disk, "data"), LogOptions{SegmentBytes: 1})
+	if l.head != head {
+		t.Errorf("head %d after a restart, %d before", l.head, head)
+	}
+	l.close()
+}
