@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -34,7 +33,7 @@ func (c *Config) readFile(name string) error {
 	if err != nil {
 		return fmt.Errorf("the configuration file %s cannot be read: %w", name, cause(err))
 	}
-	return c.parse(filepath.Base(name), text)
+	return c.parse(name, text)
 }
 
 // cause strips the call and the path from an error of package os.

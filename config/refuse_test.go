@@ -51,7 +51,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	} {
 		name := file(t, r.given+"\n")
 		_, err := config.Load(config.Source{File: name})
-		checkSentence(t, r.given, err, "tidewire.yaml, "+r.want)
+		checkSentence(t, r.given, err, name+", "+r.want)
 	}
 }
 

@@ -50,7 +50,6 @@ const (
 	CodeTokenExpired   Code = "token_expired"
 	CodeTooManyConns   Code = "too_many_connections"
 	CodeBadFrame       Code = "bad_frame"
-	CodeFrameTooLarge  Code = "frame_too_large"
 	CodeWrongFrameType Code = "wrong_frame_type"
 	CodeConnectFirst   Code = "connect_first"
 	CodeConnectTwice   Code = "connect_twice"
@@ -115,7 +114,6 @@ var codeTable = []CodeInfo{
 	{CodeTokenExpired, http.StatusUnauthorized, 3003, true, "The session's token has expired; come back with a new one."},
 	{CodeTooManyConns, http.StatusServiceUnavailable, 3005, true, "The broker has as many connections as it may have."},
 	{CodeBadFrame, http.StatusBadRequest, 3504, false, "A frame cannot be read."},
-	{CodeFrameTooLarge, http.StatusRequestEntityTooLarge, 3505, false, "A frame is larger than is allowed."},
 	{CodeWrongFrameType, http.StatusBadRequest, 3506, false, "`tidewire.v1.proto` takes binary frames only, `tidewire.v1.json` text frames only."},
 	{CodeConnectFirst, http.StatusBadRequest, 3507, false, "The first frame must be Connect."},
 	{CodeConnectTwice, http.StatusBadRequest, 3508, false, "A session takes one Connect."},

@@ -1232,8 +1232,8 @@ type Subscribed struct {
 	// The same place as one offset for each partition: the client's first
 	// cursor.
 	Cursors []*Cursor `protobuf:"bytes,3,rep,name=cursors,proto3" json:"cursors,omitempty"`
-	// True if `from` was a position and nothing between it and the first
-	// delivery is missing. If false, a Gap follows.
+	// True if `from` was a position and nothing behind it is missing. If `from`
+	// was a position and this is false, a Gap follows.
 	Resumed bool `protobuf:"varint,4,opt,name=resumed,proto3" json:"resumed,omitempty"`
 	// At most this many stored messages lie between the cursor and the head of
 	// the log, those of other topics included.
