@@ -52,10 +52,16 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 		return nil, nil, perr
 	}
 	sub := &subscription{session: s, number: req.Sub, filter: filter, target: head, cursor: at.After, told: at.After}
+	begin := s.broker.log.PositionOf(at.After)
+	if at.Gap != nil {
+		// The gap moves the client's cursor, not this answer: a client that is cut
+		// off between the two must ask from its old position again, to be told.
+		begin = start.Position
+	}
 	frames := []any{&tidewirev1.Subscribed{
 		Sub:      req.Sub,
-		Position: s.broker.log.PositionOf(at.After).String(),
-		Cursors:  []*tidewirev1.Cursor{{Offset: at.After}},
+		Position: begin.String(),
+		Cursors:  []*tidewirev1.Cursor{{Offset: begin.Offset}},
 		Resumed:  start.Kind == protocol.StartPosition && at.Gap == nil,
 		Behind:   head - min(head, at.After),
 	}}

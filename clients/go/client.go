@@ -39,12 +39,8 @@ func (s State) String() string {
 type Client struct {
 	options Options
 	targets []target
-	failure error           // of the last attempt; to be read once ended is closed
-	ctx     context.Context // of run; ends when the client is to stop
-	stop    context.CancelFunc
-	work    sync.WaitGroup // every goroutine of the client
-	opened  chan struct{}  // closed when the first session is open
-	ended   chan struct{}  // closed after err was set for good
+	failure error // of the last attempt; to be read once ended is closed
+	life
 
 	mu      sync.Mutex
 	state   State
@@ -55,6 +51,15 @@ type Client struct {
 	closing bool          // Close was called
 	drained chan struct{} // closed when the outbox is empty, once closing
 	err     error         // why it has ended
+}
+
+// life is the beginning and the end of a client.
+type life struct {
+	ctx    context.Context // of run; ends when the client is to stop
+	stop   context.CancelFunc
+	work   sync.WaitGroup // every goroutine of the client
+	opened chan struct{}  // closed when the first session is open
+	ended  chan struct{}  // closed after Client.err was set
 }
 
 // Connect makes a client and waits until a broker has welcomed it. It tries
@@ -69,7 +74,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	}
 	c := &Client{
 		options: o, targets: targets, outbox: newOutbox(&o),
-		opened: make(chan struct{}), ended: make(chan struct{}),
+		life: life{opened: make(chan struct{}), ended: make(chan struct{})},
 	}
 	c.ctx, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	c.work.Go(c.run)
@@ -233,10 +238,10 @@ func limitsOf(f *tidewirev1.Limits) limits {
 func (c *Client) sentAway(s *session, f *tidewirev1.GoAway) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session != s || s.goAway != nil {
+	if c.session != s || s.away != nil {
 		return
 	}
-	s.goAway, s.wentAt = f, time.Now()
+	s.away = &farewell{GoAway: f, at: time.Now()}
 	if len(c.outbox.flight) == 0 {
 		s.leave()
 	} else {

@@ -270,7 +270,7 @@ func TestGoAway(t *testing.T) {
 
 // An encrypted client is not sent to a bare address.
 func TestGoAwayKeepsEncryption(t *testing.T) {
-	s := &session{target: target{tls: true}, goAway: &tidewirev1.GoAway{Elsewhere: []string{"http://b", "https://c", "nonsense"}}}
+	s := &session{target: target{tls: true}, away: &farewell{GoAway: &tidewirev1.GoAway{Elsewhere: []string{"http://b", "https://c", "nonsense"}}}}
 	got := elsewhere(s)
 	if len(got) != 1 || got[0].addr != "c:443" || got[0].url != "wss://c/v1/ws" {
 		t.Fatal(got)

@@ -122,7 +122,10 @@ type peer struct {
 	frames chan any
 	gone   chan struct{}
 	stuck  chan struct{} // if set, nothing more is read until it is closed
+	onPong func(payload string)
 }
+
+func (p *peer) OnPong(_ *gws.Conn, payload []byte) { p.onPong(string(payload)) }
 
 func (p *peer) OnMessage(_ *gws.Conn, m *gws.Message) {
 	if p.stuck != nil {

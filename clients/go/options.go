@@ -26,7 +26,8 @@ type Options struct {
 	// tidewire-go.
 	Name string
 
-	// Dial makes the network connections. Default: net.Dialer.
+	// Dial makes the network connections; it must return when ctx ends. Default:
+	// net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// TLS is for https and wss. Default: the system's certificates.
 	TLS *tls.Config

@@ -208,7 +208,7 @@ func wireSize(m *Message) int {
 func (c *Client) nextPublish(s *session) *protocol.Publish {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session != s || c.state != StateOpen || s.goAway != nil {
+	if c.session != s || c.state != StateOpen || s.away != nil {
 		return nil
 	}
 	p := c.outbox.batch(&s.limits)
@@ -240,7 +240,7 @@ func (c *Client) answered(s *session, apply func(*outbox)) {
 	if pause, ok := c.outbox.hold(); ok {
 		c.after(pause, s, c.outbox.again)
 	}
-	if s.goAway != nil && len(c.outbox.flight) == 0 {
+	if s.away != nil && len(c.outbox.flight) == 0 {
 		s.leave()
 	}
 	c.checkDrained()

@@ -342,6 +342,32 @@ func TestOutboxIsBounded(t *testing.T) {
 	})
 }
 
+// A small message does not overtake a large one that waits for room.
+func TestRoomGoesInTurn(t *testing.T) {
+	bubble(t, func(t *testing.T, b *fakeBroker) {
+		c, p := open(t, b, Options{OutboxBytes: 1120})
+		publishAll(t, c, "a")
+		f := expect2publish(p)
+		for _, m := range []Message{{Topic: "a", ID: "L", Payload: make([]byte, 1000)}, {Topic: "a", ID: "s"}} {
+			go func() {
+				if _, err := c.PublishAsync(t.Context(), m); err != nil {
+					t.Error(err)
+				}
+			}()
+			synctest.Wait()
+		}
+		p.quiet(time.Second)
+		p.send(accepted(f, 1))
+		if f = expect2publish(p); ids(f) != "L" {
+			t.Fatal(ids(f))
+		}
+		p.send(accepted(f, 2))
+		if got := ids(expect2publish(p)); got != "s" {
+			t.Fatal(got)
+		}
+	})
+}
+
 // Close waits for the answers, over a lost connection, and no longer than ctx.
 func TestCloseWaitsForOutbox(t *testing.T) {
 	bubble(t, func(t *testing.T, b *fakeBroker) {

@@ -92,21 +92,21 @@ func (c *Client) afterSession(s *session, r *route, b *backoff) time.Duration {
 	if time.Since(s.welcome) >= stableAfter {
 		b.reset()
 	}
-	if s.goAway == nil {
+	if s.away == nil {
 		r.left(nil)
 		return b.next()
 	}
 	r.left(elsewhere(s))
 	b.reset()
-	wish := time.Duration(s.goAway.ReconnectAfterMs) * time.Millisecond
-	return max(wish-time.Since(s.wentAt), time.Millisecond)
+	wish := time.Duration(s.away.ReconnectAfterMs) * time.Millisecond
+	return max(wish-time.Since(s.away.at), time.Millisecond)
 }
 
 // elsewhere returns where a GoAway sends the client. It may not lead from an
 // encrypted connection to a bare one, which would tell the token to the network.
 func elsewhere(s *session) []target {
 	var targets []target
-	for _, text := range s.goAway.Elsewhere {
+	for _, text := range s.away.Elsewhere {
 		if t, err := parseTarget(text); err == nil && (t.tls || !s.target.tls) {
 			targets = append(targets, t)
 		}

@@ -37,21 +37,31 @@ type session struct {
 	target target
 	socket *socket
 	ws     *gws.Conn
-	wake   chan struct{} // the writer has something to do
 	opened chan struct{} // closed when Welcome has come
 	done   chan struct{} // closed when the session has ended, after err was set
 
 	// Guarded by Client.mu.
 	limits  limits
 	subs    map[uint32]*Subscription
-	goAway  *tidewirev1.GoAway
-	wentAt  time.Time // when goAway came
+	away    *farewell // set when the broker wants it to end
 	welcome time.Time // when it opened
 
 	mu       sync.Mutex
-	control  []control
+	control  controls
 	lastWord *Error // what the broker said of the connection as a whole
 	err      error
+}
+
+// farewell is a GoAway and when it came.
+type farewell struct {
+	*tidewirev1.GoAway
+	at time.Time
+}
+
+// controls are the frames, other than publishes, that wait to be written.
+type controls struct {
+	frames []control
+	wake   chan struct{} // the writer has something to do
 }
 
 // control is a frame, other than a publish, that waits to be written.
@@ -65,7 +75,7 @@ type control struct {
 func (c *Client) newSession(ctx context.Context, t target) (*session, error) {
 	s := &session{
 		client: c, target: t, subs: make(map[uint32]*Subscription),
-		wake: make(chan struct{}, 1), opened: make(chan struct{}), done: make(chan struct{}),
+		control: controls{wake: make(chan struct{}, 1)}, opened: make(chan struct{}), done: make(chan struct{}),
 	}
 	var err error
 	if s.socket, s.ws, err = dial(ctx, t, &c.options, s); err != nil {
@@ -106,9 +116,9 @@ func (s *session) send(frame any) {
 
 func (s *session) push(c control) {
 	s.mu.Lock()
-	full := len(s.control) >= maxControl
+	full := len(s.control.frames) >= maxControl
 	if !full {
-		s.control = append(s.control, c)
+		s.control.frames = append(s.control.frames, c)
 	}
 	s.mu.Unlock()
 	if full {
@@ -120,7 +130,7 @@ func (s *session) push(c control) {
 // kick makes the writer look for something to write.
 func (s *session) kick() {
 	select {
-	case s.wake <- struct{}{}:
+	case s.control.wake <- struct{}{}:
 	default:
 	}
 }
@@ -141,7 +151,7 @@ func (s *session) write() {
 		frame, ok := s.next()
 		if !ok {
 			select {
-			case <-s.wake:
+			case <-s.control.wake:
 				continue
 			case <-s.done:
 				return
@@ -161,9 +171,9 @@ func (s *session) write() {
 // next returns what to write next: first what is queued, then messages.
 func (s *session) next() (control, bool) {
 	s.mu.Lock()
-	if len(s.control) > 0 {
-		c := s.control[0]
-		s.control = s.control[1:]
+	if len(s.control.frames) > 0 {
+		c := s.control.frames[0]
+		s.control.frames = s.control.frames[1:]
 		s.mu.Unlock()
 		return c, true
 	}

@@ -35,6 +35,9 @@ func TestDeliverAndPosition(t *testing.T) {
 		}
 		p.send(deliver(n, 17, 19, 18), deliver(n+5, 20, 30, 21)) // old, and nobody's
 		got.want(t, "11", "13", "16")
+		if s.Position() != at(20) {
+			t.Fatal(s.Position())
+		}
 	})
 }
 

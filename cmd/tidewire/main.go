@@ -7,12 +7,17 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // version is set by the linker; see scripts/build.
 var version string
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	cobra.EnableCommandSorting = false // help lists commands as root.go does; cobra knows this only for all
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
 
 // run runs one command and returns the exit status.
 func run(args []string, in io.Reader, out, errs io.Writer) int {

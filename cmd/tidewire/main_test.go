@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 var update = flag.Bool("update", false, "write testdata/help.txt anew")
@@ -18,6 +20,7 @@ var update = flag.Bool("update", false, "write testdata/help.txt anew")
 const asProgram = "TIDEWIRE_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	cobra.EnableCommandSorting = false // as main does
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}

@@ -26,9 +26,10 @@ const firstConnect = 10 * time.Second
 
 // clientFlags say which broker to talk to, and as whom.
 type clientFlags struct {
-	server string
-	token  string
-	wait   bool
+	server   string
+	token    string
+	wait     bool
+	patience time.Duration // instead of firstConnect, if above 0
 }
 
 func (f *clientFlags) add(c *cobra.Command) {
@@ -46,7 +47,7 @@ func (f *clientFlags) connect(ctx context.Context, errs io.Writer) (*tidewire.Cl
 	news := &news{errs: errs, server: server}
 	if !f.wait {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, firstConnect)
+		ctx, cancel = context.WithTimeout(ctx, cmp.Or(f.patience, firstConnect))
 		defer cancel()
 	}
 	c, err := tidewire.Connect(ctx, tidewire.Options{

@@ -36,7 +36,6 @@ missed.`,
 	)
 	root.SetHelpCommandGroupID(groupOthers)
 	root.SetCompletionCommandGroupID(groupOthers)
-	cobra.EnableCommandSorting = false
 	root.SetFlagErrorFunc(flagError)
 	add(root, groupBroker, newServeCommand(), newConfigCommand(), newCheckCommand())
 	add(root, groupMessages, messageCommands()...)

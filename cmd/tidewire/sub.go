@@ -53,7 +53,7 @@ filters match is printed for each.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&s.from, "from", "new", "`where` to begin: new, earliest, last:N, -10m, an RFC 3339 time, or a position")
+	f.StringVar(&s.from, "from", "new", "`where` to begin: new, earliest, last:N, -10m,\nan RFC 3339 time, or a position")
 	f.IntVar(&s.count, "count", 0, "end after `N` messages (default: go on)")
 	f.BoolVar(&s.json, "json", false, "print each message as a JSON object, and gaps as such on standard error")
 	f.StringVar(&s.file, "position-file", "", "`file` to keep the position of each filter in")

@@ -94,8 +94,15 @@ func (f *fake) willLocked(w wrong) bool {
 		return false
 	}
 	f.wrongs[w] = left - 1
-	f.done[w] = left <= 0
-	return f.done[w]
+	f.done[w] = left <= 0 && w != skipOnResume // which a cut may undo
+	return left <= 0
+}
+
+// chancesLeft reports whether the wrong has not been done yet.
+func (f *fake) chancesLeft(w wrong) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.wrongs[w] >= 0
 }
 
 func (f *fake) position(offset int) string { return fmt.Sprintf("p%s-%d", fakeTerm, offset) }
@@ -355,7 +362,9 @@ func (c *fakeConn) deliverChunk(ctx context.Context, s subscribeForm, chunk []me
 		return through
 	}
 	c.fake.mu.Lock()
-	matched, gone, again, lost := c.spoilLocked(matched)
+	matched, gone, again := c.spoilLocked(matched)
+	// Only a frame that another one will follow: nothing else shows the hole.
+	lost := s.Filter == "judge.>" && through < len(c.log) && c.willLocked(dropFrame)
 	c.fake.mu.Unlock()
 	if gone != "" {
 		c.write(ctx, map[string]any{
@@ -378,7 +387,7 @@ func (c *fakeConn) deliverChunk(ctx context.Context, s subscribeForm, chunk []me
 }
 
 // spoilLocked does to the messages of a frame what is planned.
-func (c *fakeConn) spoilLocked(matched []message) (out []message, gone string, again, lost bool) {
+func (c *fakeConn) spoilLocked(matched []message) (out []message, gone string, again bool) {
 	if len(matched) > 1 && c.willLocked(swapDelivered) {
 		matched[0], matched[1] = matched[1], matched[0]
 	}
@@ -398,7 +407,7 @@ func (c *fakeConn) spoilLocked(matched []message) (out []message, gone string, a
 	case c.willLocked(falseRetention):
 		gone = "retention"
 	}
-	return matched, gone, c.willLocked(doubleDelivered), c.willLocked(dropFrame)
+	return matched, gone, c.willLocked(doubleDelivered)
 }
 
 // eventually polls until the condition holds.

@@ -52,6 +52,9 @@ func (p *publisher) post(ctx context.Context, m *outgoing) error {
 	if err != nil {
 		return err
 	}
+	// Without it net/http repeats a POST with this header by itself, and an
+	// attempt would not be in the file.
+	req.GetBody = nil
 	req.Header = bearer(p.load.plan.Tuning.Token)
 	req.Header.Set("Idempotency-Key", m.id)
 	resp, err := p.load.http.Do(req)

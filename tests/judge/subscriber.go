@@ -135,7 +135,9 @@ func (s *subscriber) session(ctx context.Context) error {
 				return nil
 			}
 		case <-cut:
-			return nil
+			if !s.load.final.fired() { // from then on it is to reach the end
+				return nil
+			}
 		case <-pause:
 			rest(ctx, time.Duration(s.rng.Int64N(int64(time.Second))))
 			pause = s.timer(s.load.plan.Tuning.PauseEvery)

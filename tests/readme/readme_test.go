@@ -132,13 +132,13 @@ func (r *running) lines() []string {
 }
 
 // until waits for something to become true.
-func (w *walker) until(what string, true func() bool) {
+func (w *walker) until(what string, done func() bool) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patient)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for !true() {
+	for !done() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -1227,7 +1227,8 @@ type Subscribed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From Subscribe.
 	Sub uint32 `protobuf:"varint,1,opt,name=sub,proto3" json:"sub,omitempty"`
-	// Where it begins: everything after this position comes.
+	// Where it begins: everything after this position comes, or, if it was asked
+	// for and cannot be had, a Gap, which moves the cursor.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	// The same place as one offset for each partition: the client's first
 	// cursor.
