@@ -414,3 +414,34 @@ func TestOrderOverRefusals(t *testing.T) {
 		t.Fatalf("3 again: %v", r.Err)
 	}
 }
+
+// TestRefreshTakesRightsAway: a token that allows less ends the subscriptions
+// that it does not allow, and no others.
+func TestRefreshTakesRightsAway(t *testing.T) {
+	w := newWorld(t, broker.Options{})
+	l := w.listen()
+	l.subscribe(1, "a.x", "new")
+	l.subscribe(2, "b.>", "new")
+	l.take(10)
+	only, _ := protocol.ParseFilter("a.>")
+	l.session.SetIdentity(&broker.Identity{Subscribe: []protocol.Filter{only}})
+	frames, _ := l.session.Take(nil)
+	if len(frames) != 1 {
+		t.Fatalf("%d frames", len(frames))
+	}
+	frame, err := protocol.Proto{}.DecodeServer(append(slices.Clone(frames[0].Head()), frames[0].Tail...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := frame.(*tidewirev1.Error); !ok || e.Sub != 2 || e.Code != string(protocol.CodeForbidden) {
+		t.Fatalf("got %v", frame)
+	}
+	publisher := w.listen()
+	for range 20 {
+		w.publish(publisher)
+	}
+	l.take(100) // fails on a delivery of subscription 2
+	if len(l.subs[1].got) == 0 || len(l.subs[2].got) != 0 {
+		t.Errorf("got %d of the allowed, %d of the lost subscription", len(l.subs[1].got), len(l.subs[2].got))
+	}
+}

@@ -54,11 +54,24 @@ func (s *Session) Identity() *Identity {
 	return s.identity
 }
 
-// SetIdentity puts a refreshed token in force.
+// SetIdentity puts a refreshed token in force. Subscriptions that it does not
+// allow any more end with an error.
 func (s *Session) SetIdentity(id *Identity) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.identity = id
+	var lost []*subscription
+	for _, sub := range s.subs {
+		if err := id.MaySubscribe(sub.filter); err != nil {
+			s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, sub.number, err)))
+			s.drop(sub)
+			lost = append(lost, sub)
+		}
+	}
+	s.checkHard()
+	s.unlockAndWake()
+	for _, sub := range lost {
+		s.broker.leave(sub)
+	}
 }
 
 // Send queues a frame of the edge's own.
