@@ -15,9 +15,10 @@ import (
 //	header   48 bytes: magic, version, flags, term, first offset, time, sizes
 //	table    8 bytes for each offset: where its record begins in the block,
 //	         0 for a repeat, which has none; CRC-32C of the framed record
+//	crc      CRC-32C of header and table
 //	digests  36 bytes for each message id: key, payload hash, offset of the
 //	         first, slot of this one
-//	crc      CRC-32C of all of the above
+//	crc      CRC-32C of the digests
 //	records  framed as in a Deliver frame, see [protocol.AppendFramed]
 //
 // So each byte is covered by a checksum, one record can be checked without its
@@ -68,62 +69,90 @@ type digestRow struct {
 	slot    uint32 // of this one in its block
 }
 
-// encodeBlock makes a block of records, which are nil where an offset has none,
-// and writes the place into each record.
-func encodeBlock(h blockHeader, records [][]byte, rows []digestRow) []byte {
-	head := headerBytes + len(records)*slotBytes + len(rows)*rowBytes + crcBytes
-	size := head
-	for _, r := range records {
-		if r != nil {
-			size += protocol.FramedSize(len(r))
-		}
-	}
-	b := make([]byte, head, size)
-	var stored uint32
-	var flags byte
-	for i, r := range records {
-		if r == nil {
-			continue
-		}
-		protocol.PlaceRecord(r, h.first+uint64(i), h.time)
-		at := len(b)
-		b = protocol.AppendFramed(b, r)
-		slot := b[headerBytes+i*slotBytes:]
-		binary.LittleEndian.PutUint32(slot, uint32(at))
-		binary.LittleEndian.PutUint32(slot[4:], crc32.Checksum(b[at:], castagnoli))
-		if topic := protocol.RecordTopic(r); len(topic) > 0 && topic[0] == '$' {
-			flags |= flagDollar
-		}
-		stored++
-	}
-	le := binary.LittleEndian
-	le.PutUint32(b, blockMagic)
-	b[4], b[5] = blockVersion, flags
-	le.PutUint64(b[8:], uint64(h.term))
-	le.PutUint64(b[16:], h.first)
-	le.PutUint64(b[24:], h.time)
-	le.PutUint32(b[32:], uint32(len(records)))
-	le.PutUint32(b[36:], stored)
-	le.PutUint32(b[40:], uint32(len(rows)))
-	le.PutUint32(b[44:], uint32(len(b)))
-	putRows(b[headerBytes+len(records)*slotBytes:], rows)
-	le.PutUint32(b[head-crcBytes:], crc32.Checksum(b[:head-crcBytes], castagnoli))
-	return b
+// blockBuilder makes a block, entry by entry.
+type blockBuilder struct {
+	blockHeader
+	slots  []slot
+	rows   []digestRow
+	body   []byte // records, framed
+	dollar bool
+	stored int
 }
 
-func putRows(b []byte, rows []digestRow) {
+// slot is what the table says of one offset.
+type slot struct {
+	at  int // of the record in the body, -1 if it has none
+	sum uint32
+}
+
+// begin starts a block, in the memory of the one before.
+func (b *blockBuilder) begin(h blockHeader) {
+	*b = blockBuilder{blockHeader: h, slots: b.slots[:0], rows: b.rows[:0], body: b.body[:0]}
+}
+
+// add gives the next offset to a record, or to a repeat if it is nil, and writes
+// the place into the record.
+func (b *blockBuilder) add(record []byte) {
+	if record == nil {
+		b.slots = append(b.slots, slot{at: -1})
+		return
+	}
+	protocol.PlaceRecord(record, b.first+uint64(len(b.slots)), b.time)
+	at := len(b.body)
+	b.body = protocol.AppendFramed(b.body, record)
+	b.slots = append(b.slots, slot{at, crc32.Checksum(b.body[at:], castagnoli)})
+	b.stored++
+	if topic := protocol.RecordTopic(record); len(topic) > 0 && topic[0] == '$' {
+		b.dollar = true
+	}
+}
+
+// identify adds the digest row of the entry that is added next.
+func (b *blockBuilder) identify(r digestRow) {
+	r.slot = uint32(len(b.slots))
+	b.rows = append(b.rows, r)
+}
+
+// encode returns the block.
+func (b *blockBuilder) encode() []byte {
+	table := headerBytes + len(b.slots)*slotBytes // where it ends
+	head := table + crcBytes + len(b.rows)*rowBytes + crcBytes
+	raw := make([]byte, head+len(b.body))
 	le := binary.LittleEndian
-	for i, r := range rows {
-		row := b[i*rowBytes:]
+	le.PutUint32(raw, blockMagic)
+	raw[4] = blockVersion
+	if b.dollar {
+		raw[5] = flagDollar
+	}
+	le.PutUint64(raw[8:], uint64(b.term))
+	le.PutUint64(raw[16:], b.first)
+	le.PutUint64(raw[24:], b.time)
+	le.PutUint32(raw[32:], uint32(len(b.slots)))
+	le.PutUint32(raw[36:], uint32(b.stored))
+	le.PutUint32(raw[40:], uint32(len(b.rows)))
+	le.PutUint32(raw[44:], uint32(len(raw)))
+	for i, s := range b.slots {
+		if s.at >= 0 {
+			le.PutUint32(raw[headerBytes+i*slotBytes:], uint32(head+s.at))
+			le.PutUint32(raw[headerBytes+i*slotBytes+4:], s.sum)
+		}
+	}
+	le.PutUint32(raw[table:], crc32.Checksum(raw[:table], castagnoli))
+	digests := raw[table+crcBytes : head-crcBytes]
+	for i, r := range b.rows {
+		row := digests[i*rowBytes:]
 		copy(row, r.key[:])
 		le.PutUint64(row[16:], r.payload)
 		le.PutUint64(row[24:], r.first)
 		le.PutUint32(row[32:], r.slot)
 	}
+	le.PutUint32(raw[head-crcBytes:], crc32.Checksum(digests, castagnoli))
+	copy(raw[head:], b.body)
+	return raw
 }
 
-// openBlock reads the front of a block; everything but the records is verified.
-// The block refers to raw.
+// openBlock reads the front of a block and verifies header and table. The block
+// refers to raw.
 func openBlock(raw []byte) (block, error) {
 	le := binary.LittleEndian
 	if len(raw) < headerBytes+crcBytes || le.Uint32(raw) != blockMagic {
@@ -142,17 +171,20 @@ func openBlock(raw []byte) (block, error) {
 		rows:    int(le.Uint32(raw[40:])),
 		dollar:  raw[5]&flagDollar != 0,
 	}
-	b.head = headerBytes + b.count*slotBytes + b.rows*rowBytes + crcBytes
+	b.head = b.table() + crcBytes + b.rows*rowBytes + crcBytes
 	switch {
 	case int(le.Uint32(raw[44:])) != len(raw), b.head > len(raw),
 		b.count == 0, b.records > b.count, b.rows > b.count,
 		b.first > math.MaxInt64:
 		return block{}, fmt.Errorf("%w: the sizes in a block contradict each other", errDamaged)
-	case le.Uint32(raw[b.head-crcBytes:]) != crc32.Checksum(raw[:b.head-crcBytes], castagnoli):
+	case le.Uint32(raw[b.table():]) != crc32.Checksum(raw[:b.table()], castagnoli):
 		return block{}, fmt.Errorf("%w: the checksum of the block at offset %d does not match", errDamaged, b.first)
 	}
 	return b, nil
 }
+
+// table returns where the table ends.
+func (b *block) table() int { return headerBytes + b.count*slotBytes }
 
 // last returns the offset of the last slot.
 func (b *block) last() uint64 { return b.first + uint64(b.count) - 1 }
@@ -192,9 +224,12 @@ func (b *block) verify(slot int, framed []byte) error {
 	return nil
 }
 
-// verifyAll checks every record, and that nothing lies between them, and calls
-// each with their offsets.
+// verifyAll checks the digests and every record, and that nothing lies between
+// them, and calls each with the offset of each record.
 func (b *block) verifyAll(each func(offset uint64, record []byte) error) error {
+	if _, err := b.digests(); err != nil {
+		return err
+	}
 	at, stored := b.head, 0
 	for slot := range b.count {
 		record, framed, err := b.frame(slot)
@@ -223,10 +258,13 @@ func (b *block) verifyAll(each func(offset uint64, record []byte) error) error {
 	return nil
 }
 
-// digests returns the digest rows as they are stored.
-func (b *block) digests() []byte {
-	at := headerBytes + b.count*slotBytes
-	return b.raw[at : at+b.rows*rowBytes]
+// digests returns the digest rows as they are stored, verified.
+func (b *block) digests() ([]byte, error) {
+	rows := b.raw[b.table()+crcBytes : b.head-crcBytes]
+	if binary.LittleEndian.Uint32(b.raw[b.head-crcBytes:]) != crc32.Checksum(rows, castagnoli) {
+		return nil, fmt.Errorf("%w: the checksum of the digests at offset %d does not match", errDamaged, b.first)
+	}
+	return rows, nil
 }
 
 // parseRow reads one stored digest row.

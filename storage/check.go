@@ -78,12 +78,12 @@ type checker struct {
 func (c *checker) stream() {
 	o := &opening{log: c.log}
 	defer o.abandon()
-	if err := o.list(); err != nil || o.fresh {
-		if err == nil {
-			err = fmt.Errorf("%s has no %s: put it back from a backup", c.log.dir, metaFile)
-		}
+	if err := o.list(); err != nil {
 		c.problem(err)
 		return
+	}
+	if o.fresh {
+		return // it was cut off before its first message could be stored
 	}
 	if err := o.openMeta(); err != nil {
 		c.problem(err)

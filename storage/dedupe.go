@@ -18,14 +18,14 @@ import (
 //
 // Invariants: the row with sequence s is in ring slot s % N; exactly those rows
 // are in the table that are the newest of their key; undo has one step for each
-// row since the last keep.
+// row that is not final.
 //
 // The committer alone uses it.
 type dedupe struct {
 	limit   uint64        // N
 	next    uint64        // sequence of the next row
 	ring    [][]dedupeRow // in parts of ringPart rows
-	table   []uint32      // ring slot + 1; 0 is free
+	table   []dedupeEntry // a power of two of them, at most half of them taken
 	used    int           // taken places in the table
 	seed    [2]uint64     // keeps strangers from choosing colliding ids
 	evicted uint64        // time of the newest row that has left, 0 if none has
@@ -39,11 +39,18 @@ type dedupeRow struct {
 	time    uint64 // of the commit, in microseconds
 }
 
+// dedupeEntry leads to a row. Part of the key's hash is beside it: a key that is
+// not there costs one look into memory, not two.
+type dedupeEntry struct {
+	hash uint32
+	slot uint32 // ring slot + 1; 0 is a free place
+}
+
 // dedupeUndo is what it takes to forget one row.
 type dedupeUndo struct {
 	old     dedupeRow // the row that left for it, if full
 	full    bool
-	older   uint32 // table value of the same key before, 0 if none
+	older   uint32 // slot + 1 of the same key before, 0 if none
 	evicted uint64
 }
 
@@ -52,7 +59,7 @@ const ringPart = 4096
 func newDedupe(limit int) *dedupe {
 	return &dedupe{
 		limit: uint64(limit),
-		table: make([]uint32, 1024),
+		table: make([]dedupeEntry, 1024),
 		seed:  [2]uint64{rand.Uint64(), rand.Uint64()},
 	}
 }
@@ -75,7 +82,7 @@ func (d *dedupe) row(slot uint32) *dedupeRow {
 // find returns the newest row of the key. The row is valid until the next add.
 func (d *dedupe) find(key *DedupeKey) *dedupeRow {
 	if i, found := d.lookup(key); found {
-		return d.row(d.table[i] - 1)
+		return d.row(d.table[i].slot - 1)
 	}
 	return nil
 }
@@ -97,10 +104,10 @@ func (d *dedupe) add(r dedupeRow) {
 	d.undo = append(d.undo, u)
 }
 
-// keep makes the rows since the last keep final.
-func (d *dedupe) keep() { d.undo = d.undo[:0] }
+// keep makes the oldest n rows that could be reverted final.
+func (d *dedupe) keep(n int) { d.undo = append(d.undo[:0], d.undo[n:]...) }
 
-// revert forgets the rows since the last keep, newest first.
+// revert forgets all rows that are not final, newest first.
 func (d *dedupe) revert() {
 	for i := len(d.undo) - 1; i >= 0; i-- {
 		u := &d.undo[i]
@@ -108,7 +115,7 @@ func (d *dedupe) revert() {
 		slot := uint32(d.next % d.limit)
 		place, _ := d.lookup(&d.row(slot).key)
 		if u.older != 0 {
-			d.table[place] = u.older
+			d.table[place].slot = u.older
 		} else {
 			d.free(place)
 		}
@@ -120,53 +127,57 @@ func (d *dedupe) revert() {
 			}
 		}
 	}
-	d.keep()
+	d.undo = d.undo[:0]
 }
 
-// point makes the table lead to the row in the slot and returns where it led
-// for the same key before.
+// point makes the table lead to the row in the slot and returns the slot + 1 to
+// which it led for the same key before, or 0.
 func (d *dedupe) point(slot uint32) (older uint32) {
 	if d.used*2 >= len(d.table) {
 		d.grow()
 	}
-	place, found := d.lookup(&d.row(slot).key)
+	key := &d.row(slot).key
+	place, found := d.lookup(key)
 	if found {
-		older = d.table[place]
+		older = d.table[place].slot
 	} else {
 		d.used++
 	}
-	d.table[place] = slot + 1
+	d.table[place] = dedupeEntry{d.hash(key), slot + 1}
 	return older
 }
 
 // drop takes the row in the slot out of the table, unless a newer one has its
 // key.
 func (d *dedupe) drop(slot uint32) {
-	place, found := d.lookup(&d.row(slot).key)
-	if found && d.table[place] == slot+1 {
-		d.free(place)
+	mask := len(d.table) - 1
+	for place := int(d.hash(&d.row(slot).key)) & mask; d.table[place].slot != 0; place = (place + 1) & mask {
+		if d.table[place].slot == slot+1 {
+			d.free(place)
+			return
+		}
 	}
 }
 
 // lookup returns the place of the key in the table, or else where it belongs.
 func (d *dedupe) lookup(key *DedupeKey) (place int, found bool) {
-	mask := len(d.table) - 1
-	for place = d.home(key); ; place = (place + 1) & mask {
-		v := d.table[place]
-		if v == 0 {
+	mask, hash := len(d.table)-1, d.hash(key)
+	for place = int(hash) & mask; ; place = (place + 1) & mask {
+		e := d.table[place]
+		if e.slot == 0 {
 			return place, false
 		}
-		if d.row(v-1).key == *key {
+		if e.hash == hash && d.row(e.slot-1).key == *key {
 			return place, true
 		}
 	}
 }
 
-func (d *dedupe) home(key *DedupeKey) int {
+func (d *dedupe) hash(key *DedupeKey) uint32 {
 	a := binary.LittleEndian.Uint64(key[:8]) ^ d.seed[0]
 	b := binary.LittleEndian.Uint64(key[8:]) ^ d.seed[1]
 	hi, lo := bits.Mul64(a, b)
-	return int((hi ^ lo) & uint64(len(d.table)-1))
+	return uint32(hi ^ lo)
 }
 
 // free empties a place and moves up those behind it that would no longer be
@@ -174,23 +185,28 @@ func (d *dedupe) home(key *DedupeKey) int {
 func (d *dedupe) free(place int) {
 	mask := len(d.table) - 1
 	d.used--
-	for next := (place + 1) & mask; d.table[next] != 0; next = (next + 1) & mask {
-		home := d.home(&d.row(d.table[next] - 1).key)
+	for next := (place + 1) & mask; d.table[next].slot != 0; next = (next + 1) & mask {
+		home := int(d.table[next].hash) & mask
 		if (next-home)&mask >= (next-place)&mask {
 			d.table[place] = d.table[next]
 			place = next
 		}
 	}
-	d.table[place] = 0
+	d.table[place] = dedupeEntry{}
 }
 
 func (d *dedupe) grow() {
 	old := d.table
-	d.table = make([]uint32, 2*len(old))
-	for _, v := range old {
-		if v != 0 {
-			place, _ := d.lookup(&d.row(v - 1).key)
-			d.table[place] = v
+	d.table = make([]dedupeEntry, 2*len(old))
+	mask := len(d.table) - 1
+	for _, e := range old {
+		if e.slot == 0 {
+			continue
 		}
+		place := int(e.hash) & mask
+		for d.table[place].slot != 0 {
+			place = (place + 1) & mask
+		}
+		d.table[place] = e
 	}
 }

@@ -36,7 +36,7 @@ func TestDedupe(t *testing.T) {
 			limit = ringPart - 5 + r.IntN(10)
 		}
 		d, naive := newDedupe(limit), naiveDedupe{limit: limit}
-		kept := 0
+		kept := 0 // rows that are final
 		keys := uint64(1 + r.IntN(3*limit))
 		for n := range 6000 {
 			var key DedupeKey
@@ -53,8 +53,9 @@ func TestDedupe(t *testing.T) {
 				d.revert()
 				naive.rows = naive.rows[:kept]
 			case 1, 2, 3, 4:
-				d.keep()
-				kept = len(naive.rows)
+				n := r.IntN(len(naive.rows) - kept + 1)
+				d.keep(n)
+				kept += n
 			}
 			if d.evicted != naive.evicted() || d.len() != min(limit, len(naive.rows)) {
 				t.Fatalf("limit %d, step %d: evicted %d, %d rows; want %d, %d", limit, n, d.evicted, d.len(), naive.evicted(), min(limit, len(naive.rows)))
@@ -68,12 +69,12 @@ func TestDedupe(t *testing.T) {
 func (d *dedupe) checkTable(t *testing.T) {
 	used := 0
 	for _, v := range d.table {
-		if v == 0 {
+		if v.slot == 0 {
 			continue
 		}
 		used++
-		if d.row(v-1) != d.find(&d.row(v-1).key) {
-			t.Fatalf("ring slot %d is in the table, but not found", v-1)
+		if row := d.row(v.slot - 1); row != d.find(&row.key) {
+			t.Fatalf("ring slot %d is in the table, but not found", v.slot-1)
 		}
 	}
 	if used != d.used {
@@ -101,7 +102,7 @@ func BenchmarkDedupe(b *testing.B) {
 			d.add(dedupeRow{key: key})
 		}
 		if n%256 == 0 {
-			d.keep()
+			d.keep(256)
 		}
 	}
 }

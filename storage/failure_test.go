@@ -29,7 +29,7 @@ func TestDiskFull(t *testing.T) {
 	l.publish(message("a", "1", "x"))
 	write := l.committer.write
 	full := &fs.PathError{Op: "write", Path: "segment", Err: syscall.ENOSPC}
-	l.committer.write = func(*segment, *batch) error { return full }
+	l.committer.write = func(*batch) error { return full }
 	var order Order
 	e := message("a", "2", "x")
 	e.Order = &order
@@ -63,7 +63,7 @@ func TestFailedSync(t *testing.T) {
 	l := openTest(t, t.TempDir(), LogOptions{})
 	l.publish(message("a", "", "x"))
 	synced := make(chan struct{})
-	l.committer.write = func(*segment, *batch) error {
+	l.committer.write = func(*batch) error {
 		<-synced
 		return syscall.EIO
 	}

@@ -147,7 +147,7 @@ func (k *keeper) prepare() error {
 	}
 	size := k.log.opts.SegmentBytes
 	seg := k.log.newSegment(s.lastOrdinal() + 1)
-	if err := seg.create(2*size, allocationStep(size)); err != nil {
+	if err := seg.create(2*size, size); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -24,8 +24,9 @@ import (
 //	          has not been sealed to the end
 //	last      topic -> offset of its newest record in the sealed segments, and a
 //	          checksum
-//	digests   first offset of a block -> its time and digest rows, for blocks
-//	          whose segment is gone while dedupe still needs them
+//	digests   first offset of a block -> its time and digest rows, with a
+//	          checksum, for blocks whose segment is gone while dedupe still
+//	          needs them
 type meta struct {
 	path string
 	db   *bbolt.DB
@@ -105,7 +106,7 @@ func openMeta(dir string) (*meta, error) {
 		return nil, err
 	}
 	m.db = db
-	return m, nil
+	return m, db.Sync()
 }
 
 func (m *meta) load() (metaState, error) {

@@ -82,9 +82,9 @@ func (m *metrics) committed(b *batch, took time.Duration) {
 	m.commits.Inc()
 	m.seconds.Observe(took.Seconds())
 	m.batch.Observe(float64(len(b.answers)))
-	m.messages.Add(float64(len(b.entries)))
-	m.bytes.Add(float64(len(b.block)))
-	m.repeats.Add(float64(len(b.records) - len(b.entries)))
+	m.messages.Add(float64(len(b.stored)))
+	m.bytes.Add(float64(len(b.raw)))
+	m.repeats.Add(float64(len(b.block.slots) - len(b.stored)))
 }
 
 // dedupe shows how many ids are remembered, and since when.

@@ -111,9 +111,12 @@ func (o *opening) openMeta() error {
 			return err
 		}
 		err := o.log.reserve.withReserve(func() error { return createMeta(dir) })
-		if err := errors.Join(err, syncDir(filepath.Dir(dir)), syncDir(filepath.Dir(filepath.Dir(dir)))); err != nil {
+		if err != nil {
 			return err
 		}
+	}
+	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)), syncDir(filepath.Dir(filepath.Dir(dir)))); err != nil {
+		return err
 	}
 	var err error
 	if o.log.meta, err = openMeta(dir); err != nil {
@@ -218,12 +221,15 @@ func (o *opening) begin() error {
 	if err := o.tidy(); err != nil {
 		return err
 	}
-	active := len(l.state.segs) > 0 && l.state.active().index != nil
+	active := len(l.state.segs) > 0 && l.state.active().index != nil && !l.state.active().begun
 	if !active && len(o.empty) == 0 {
-		ordinal := o.meta.trimmed + uint64(len(o.meta.sealed)) + 1
+		ordinal := o.meta.trimmed + 1
+		if n := len(l.state.segs); n > 0 {
+			ordinal = l.state.segs[n-1].ordinal + 1
+		}
 		s := l.newSegment(ordinal)
 		size := l.opts.SegmentBytes
-		err := l.reserve.withReserve(func() error { return s.create(2*size, allocationStep(size)) })
+		err := l.reserve.withReserve(func() error { return s.create(2*size, size) })
 		if err != nil {
 			return err
 		}

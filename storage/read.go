@@ -241,7 +241,7 @@ func (r *reader) pickStored(tx *bbolt.Tx, offsets []uint64) (rest []uint64, err 
 // pickFrom collects those of the offsets that lie in the block.
 func (r *reader) pickFrom(b *block, offsets []uint64, verify bool) (rest []uint64, err error) {
 	for len(offsets) > 0 && offsets[0] <= b.last() && !r.full() {
-		if err := r.slot(b, int(offsets[0]-b.first), verify); err != nil {
+		if err := r.collector.pick(b, int(offsets[0]-b.first), verify); err != nil {
 			return nil, err
 		}
 		offsets = offsets[1:]
@@ -266,50 +266,71 @@ type collector struct {
 func (c *collector) full() bool { return len(c.out) >= c.max || c.budget <= 0 }
 
 // block takes what matches from a block, from cur on. Blocks in memory need not
-// be verified.
+// be verified. Neighbours that match are copied together.
 func (c *collector) block(b *block, verify bool) error {
 	c.budget -= len(b.raw)
-	whole := c.filter.All() && !b.dollar && c.cur < b.first && b.last() <= c.limit
-	if whole && !verify && len(c.out)+len(b.raw)-b.head <= c.max {
+	if size := len(b.raw) - b.head; !verify && c.wants(b) && len(c.out)+size <= c.max {
 		c.out = append(c.out, b.body()...)
 		c.count += b.records
 		c.cur = b.last()
 		return nil
 	}
-	last := min(b.last(), c.limit)
-	for c.cur < last && len(c.out) < c.max {
-		slot := 0
-		if c.cur >= b.first {
-			slot = int(c.cur - b.first + 1)
-		}
-		if err := c.slot(b, slot, verify); err != nil {
+	slot, last := 0, min(b.last(), c.limit)
+	if c.cur >= b.first {
+		slot = int(c.cur - b.first + 1)
+	}
+	from, to := 0, 0 // the part of the block that is still to be copied
+	for ; c.cur < last && len(c.out)+to-from < c.max; slot++ {
+		framed, err := c.look(b, slot, verify)
+		if err != nil {
 			return err
 		}
+		if framed == nil {
+			continue
+		}
+		if at := b.at(slot); at != to {
+			c.out = append(c.out, b.raw[from:to]...)
+			from, to = at, at
+		}
+		to += len(framed)
 	}
+	c.out = append(c.out, b.raw[from:to]...)
 	return nil
 }
 
-// slot takes one record from a block, if there is one and it matches.
-func (c *collector) slot(b *block, slot int, verify bool) error {
+// wants reports whether everything in the block matches.
+func (c *collector) wants(b *block) bool {
+	return c.filter.All() && !b.dollar && c.cur < b.first && b.last() <= c.limit
+}
+
+// pick takes one record from a block, if there is one and it matches.
+func (c *collector) pick(b *block, slot int, verify bool) error {
+	framed, err := c.look(b, slot, verify)
+	c.out = append(c.out, framed...)
+	return err
+}
+
+// look moves cur to the slot and returns its record with its frame, or nil if
+// there is none or it does not match.
+func (c *collector) look(b *block, slot int, verify bool) (framed []byte, err error) {
 	record, framed, err := b.frame(slot)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c.cur = b.first + uint64(slot)
 	if record == nil {
-		return nil
+		return nil, nil
 	}
 	if verify { // before the topic is believed
 		if err := b.verify(slot, framed); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if !c.match(protocol.RecordTopic(record)) {
-		return nil
+		return nil, nil
 	}
-	c.out = append(c.out, framed...)
 	c.count++
-	return nil
+	return framed, nil
 }
 
 // forget lets go of the bytes of a transaction that ends.

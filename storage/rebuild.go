@@ -14,6 +14,8 @@ func (s *segment) rebuild(terms chain) error {
 	s.index = newTopicIndex()
 	return view(s.db, s.path, func(tx *bbolt.Tx) error {
 		s.info.size = uint64(tx.Size())
+		k, _ := tx.Bucket(bucketIndex).Cursor().First()
+		s.begun = k != nil || tx.Bucket(bucketInfo).Get(keySealed) != nil
 		c := newBlockCursor(tx)
 		b, ok, err := c.start()
 		for ; ok; b, ok, err = c.next() {
@@ -83,7 +85,6 @@ func (o *opening) loadDedupe() error {
 			return err
 		}
 	}
-	d.keep()
 	return nil
 }
 
@@ -100,10 +101,11 @@ func (o *opening) loadCarried(needed bool) error {
 			return nil
 		}
 		for k, v := c.First(); k != nil && number(k) < o.meta.earliest; k, v = c.Next() {
-			if len(v) < 8 || (len(v)-8)%rowBytes != 0 {
-				return fmt.Errorf("%w: the digest rows at offset %d cannot be read", errDamaged, number(k))
+			time, rows, ok := decodeCarried(v)
+			if !ok {
+				return fmt.Errorf("%w: the checksum of the digest rows at offset %d does not match", errDamaged, number(k))
 			}
-			d.load(carriedTime(v), v[8:])
+			d.load(time, rows)
 		}
 		return nil
 	})
@@ -114,7 +116,11 @@ func (d *dedupe) loadBlocks(tx *bbolt.Tx) error {
 	c := newBlockCursor(tx)
 	b, ok, err := c.start()
 	for ; ok; b, ok, err = c.next() {
-		d.load(b.time, b.digests())
+		rows, err := b.digests()
+		if err != nil {
+			return err
+		}
+		d.load(b.time, rows)
 	}
 	return err
 }
@@ -125,5 +131,5 @@ func (d *dedupe) load(time uint64, rows []byte) {
 		r := parseRow(rows)
 		d.add(dedupeRow{key: r.key, payload: r.payload, first: r.first, time: time})
 	}
-	d.keep()
+	d.keep(len(d.undo))
 }

@@ -35,9 +35,7 @@ func (l *Log) Run(ctx context.Context, apply func(*Commit)) error {
 	err = errors.Join(err, l.keeper.err)
 	if err != nil {
 		l.queue.close(errUnknown())
-		for entries := l.queue.take(maxQueueBytes); len(entries) > 0; entries = l.queue.take(maxQueueBytes) {
-			hand(l.committer.refusal(entries, errUnknown()))
-		}
+		l.committer.refuseQueued(errUnknown(), hand)
 	}
 	close(commits)
 	applier.Wait()

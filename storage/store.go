@@ -69,7 +69,7 @@ func (s *Store) Close() error { return s.lock.Close() }
 // prepareDir makes an empty or missing directory a data directory.
 func prepareDir(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, formatFile)); err == nil {
-		return nil
+		return syncAgain(dir)
 	}
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -86,7 +86,23 @@ func prepareDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return dirError(dir, err)
 	}
+	if err := syncDir(filepath.Dir(dir)); err != nil {
+		return dirError(dir, err)
+	}
 	if err := writeFileSync(filepath.Join(dir, formatFile), formatText+formatNow+"\n"); err != nil {
+		return dirError(dir, err)
+	}
+	return nil
+}
+
+// syncAgain makes up for directory syncs that an earlier process was killed
+// before: what it saw is otherwise forgotten by the next power cut. A parent
+// that this user may not read was not made by it either.
+func syncAgain(dir string) error {
+	if err := syncDir(dir); err != nil {
+		return dirError(dir, err)
+	}
+	if err := syncDir(filepath.Dir(dir)); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return dirError(dir, err)
 	}
 	return nil

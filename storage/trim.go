@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -152,8 +153,12 @@ func (k *keeper) carry(ctx context.Context, s *segment) (evicted uint64, err err
 			b, ok, err := c.seek(from)
 			for ; ok && size < sealBytes; b, ok, err = c.next() {
 				from = b.last() + 1
-				if b.rows > 0 {
-					v := append(binary.BigEndian.AppendUint64(nil, b.time), b.digests()...)
+				rows, err := b.digests()
+				if err != nil {
+					return err
+				}
+				if len(rows) > 0 {
+					v := encodeCarried(b.time, rows)
 					firsts, values = append(firsts, b.first), append(values, v)
 					size += len(v)
 				}
@@ -266,8 +271,23 @@ func (k *keeper) prune(ctx context.Context) error {
 	return nil
 }
 
+// Carried digest rows are stored behind their time and before a checksum of both.
+
+func encodeCarried(time uint64, rows []byte) []byte {
+	v := append(key(time), rows...)
+	return binary.BigEndian.AppendUint32(v, crc32.Checksum(v, castagnoli))
+}
+
+func decodeCarried(v []byte) (time uint64, rows []byte, ok bool) {
+	end := len(v) - crcBytes
+	if end < 8 || (end-8)%rowBytes != 0 || binary.BigEndian.Uint32(v[end:]) != crc32.Checksum(v[:end], castagnoli) {
+		return 0, nil, false
+	}
+	return number(v[:8]), v[8:end], true
+}
+
 func carriedTime(v []byte) uint64 { return number(v[:min(8, len(v))]) }
-func carriedRows(v []byte) uint64 { return uint64(max(len(v)-8, 0) / rowBytes) }
+func carriedRows(v []byte) uint64 { return uint64(max(len(v)-8-crcBytes, 0) / rowBytes) }
 
 // raise sets a number in a bucket unless it is larger already.
 func raise(b *bbolt.Bucket, k []byte, n uint64) error {

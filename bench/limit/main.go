@@ -41,7 +41,7 @@ func main() {
 func replay(sizes string) float64 {
 	lines := bytes.Fields(must(os.ReadFile(sizes)))
 	f := must(os.OpenFile(sizes+".append", os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600))
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }()
 	b, begin := make([]byte, 1<<24), time.Now()
 	for _, line := range lines {
 		must(f.Write(b[:must(strconv.Atoi(string(line)))]))

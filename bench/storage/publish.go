@@ -33,8 +33,8 @@ func (b *bench) publish() ([]*row, error) {
 	}
 	return []*row{{
 		name:  fmt.Sprintf("publish durably, %d bytes, %d publishers; limit: append + fdatasync", payloadBytes, publishers),
-		ours:  samples["command"].text("s", 1),
-		limit: samples["limit"].text("s", 1),
+		ours:  samples["command"].text("s"),
+		limit: samples["limit"].text("s"),
 		ratio: samples["ratio"], aim: 0.6, least: true,
 	}}, nil
 }

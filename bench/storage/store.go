@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -38,8 +39,9 @@ func openStore(dir string, o storage.LogOptions, sizes io.Writer) (*store, error
 	var boot [6]byte
 	_, _ = rand.Read(boot[:])
 	s.boot = hex.EncodeToString(boot[:])
+	o.Logger = slog.New(slog.DiscardHandler)
 	var err error
-	if s.store, err = storage.Open(dir, storage.Options{}); err != nil {
+	if s.store, err = storage.Open(dir, storage.Options{Logger: o.Logger}); err != nil {
 		return nil, err
 	}
 	if s.log, err = s.store.OpenLog("main", o); err != nil {

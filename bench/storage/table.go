@@ -15,8 +15,8 @@ type sample []float64
 
 func (s sample) median() float64 { return slices.Sorted(slices.Values(s))[len(s)/2] }
 
-func (s sample) text(unit string, scale float64) string {
-	return fmt.Sprintf("%.3g %s (%.3g-%.3g)", s.median()*scale, unit, slices.Min(s)*scale, slices.Max(s)*scale)
+func (s sample) text(unit string) string {
+	return fmt.Sprintf("%.3g %s (%.3g-%.3g)", s.median(), unit, slices.Min(s), slices.Max(s))
 }
 
 // row is one line of the table.
@@ -53,7 +53,7 @@ func compare(name string, aim float64, ours, limit func() (float64, error)) (*ro
 			a, b, ratio = append(a, x), append(b, y), append(ratio, x/y)
 		}
 	}
-	return &row{name: name, ours: a.text("s", 1), limit: b.text("s", 1), ratio: ratio, aim: aim}, nil
+	return &row{name: name, ours: a.text("s"), limit: b.text("s"), ratio: ratio, aim: aim}, nil
 }
 
 // printTable returns whether all aims were met.
@@ -69,7 +69,7 @@ func printTable(rows []*row) bool {
 		if !r.met() {
 			verdict, all = "MISSED", false
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s %g\t%s\n", r.name, r.ours, r.limit, r.ratio.text("", 1), sign, r.aim, verdict)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s %g\t%s\n", r.name, r.ours, r.limit, r.ratio.text(""), sign, r.aim, verdict)
 	}
 	_ = w.Flush()
 	return all

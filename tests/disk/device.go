@@ -38,6 +38,7 @@ type faults struct {
 // stop is the machine's standing still.
 type stop struct {
 	steps   int           // up to the one at which it stops, 0 for never
+	syncs   bool          // count syncs of files only
 	reached chan struct{} // closed when it has stopped
 	stopped bool
 	release *sync.Cond // broadcast when stopped operations fail
@@ -97,10 +98,15 @@ func (d *Device) Lie(files, directories bool) {
 // StopAfter makes the machine stand still at the n-th operation from now on that
 // changes something: that one and those behind it wait until Release. The
 // channel is closed when it is reached.
-func (d *Device) StopAfter(n int) <-chan struct{} {
+func (d *Device) StopAfter(n int) <-chan struct{} { return d.stopAt(n, false) }
+
+// StopAtSync does so at the n-th sync of a file, before it has done anything.
+func (d *Device) StopAtSync(n int) <-chan struct{} { return d.stopAt(n, true) }
+
+func (d *Device) stopAt(n int, syncs bool) <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stop.steps = n
+	d.stop.steps, d.stop.syncs = n, syncs
 	d.stop.reached = make(chan struct{})
 	return d.stop.reached
 }
@@ -163,8 +169,10 @@ func (d *Device) restart() {
 
 // step stands before every operation that changes something; mu is held, and is
 // given up while the machine stands still.
-func (d *Device) step() syscall.Errno {
-	if d.stop.steps > 0 {
+func (d *Device) step() syscall.Errno { return d.count(false) }
+
+func (d *Device) count(sync bool) syscall.Errno {
+	if d.stop.steps > 0 && (sync || !d.stop.syncs) {
 		d.stop.steps--
 		if d.stop.steps == 0 {
 			d.stop.stopped = true

@@ -28,6 +28,7 @@ func TestFailedSyncEndsTheProcess(t *testing.T) {
 				w.unmount()
 			}
 			w = newWorld(t, rng.Uint64())
+			w.faulty = true
 		}
 		l, err := w.failingSync()
 		if err != nil {
@@ -163,7 +164,7 @@ func TestTrimmingOnAFullDisk(t *testing.T) {
 	w.SetCapacity(2 << 20)
 	l := w.begin(true)
 	defer w.kill(l.proc)
-	for round := range 3 {
+	for round := range 2 {
 		full := func() bool { return l.refused["storage_full"] > 50*round }
 		if !l.await(full) {
 			t.Fatal(l.verdict(errors.New("the disk is full, and nobody was told")))

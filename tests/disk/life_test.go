@@ -233,7 +233,7 @@ func (h *history) judge(r *reading) (map[message]string, error) {
 			return nil, fmt.Errorf("message %v is stored twice: %s and %s", p.message, old, p.position)
 		}
 		seen[p.message] = p.position
-		if n, any := last[p.worker]; any && p.seq != n+1 || !any && p.seq != 0 && !h.trims {
+		if n, more := last[p.worker]; more && p.seq != n+1 || !more && p.seq != 0 && !h.trims {
 			return nil, fmt.Errorf("message %v is stored behind number %d of its publisher", p.message, n)
 		}
 		last[p.worker] = p.seq

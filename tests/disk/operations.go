@@ -208,7 +208,7 @@ func (d *Device) allocate(n *inode, off, bytes int64, keepSize bool) syscall.Err
 func (d *Device) sync(n *inode) syscall.Errno {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if errno := d.step(); errno != 0 {
+	if errno := d.count(n.data != nil); errno != 0 {
 		return errno
 	}
 	if n.dir != nil {

@@ -45,6 +45,7 @@ type world struct {
 	history *history
 	cuts    int
 	lie     func()
+	faulty  bool // a fault may hit the first things that a life does
 }
 
 // newWorld makes a log with small segments; what else it is like is up to the
@@ -66,13 +67,19 @@ func newWorld(t *testing.T, seed uint64) *world {
 		Reserve:   pick(-1, 1<<20),
 		Dedupe:    int(pick(0, 4000)),
 	}}
-	if os.Getenv("HUNT") != "" || rng.IntN(2) == 0 { // else the broker makes it, and must see that it stays
-		must(t, os.Mkdir(w.job.Dir, 0o700))
-		syncDir(t, m.dir)
+	if rng.IntN(2) == 0 { // else the broker makes it, and must see that it stays
+		w.makeDir()
 	}
 	w.history = newHistory(w.job.Workers)
 	w.history.trims = w.job.Retention > 0
 	return w
+}
+
+// makeDir makes the data directory, durably, if it is not there.
+func (w *world) makeDir() {
+	w.t.Helper()
+	must(w.t, os.MkdirAll(w.job.Dir, 0o700))
+	syncDir(w.t, w.dir)
 }
 
 func (w *world) String() string {
@@ -84,6 +91,7 @@ func (w *world) String() string {
 func (w *world) begin(write bool) *life {
 	w.job.Next = append([]int(nil), w.history.next...)
 	w.job.Seed = w.rng.Uint64()
+	w.job.Check = w.rng.IntN(4) == 0 && !w.faulty
 	l := w.live(w.t, w.job)
 	l.say("read")
 	for range 5 {
@@ -117,7 +125,7 @@ func (w *world) round(cut bool) error {
 	}
 	l := w.begin(true)
 	if reached == nil && l.awaitCount("end", 1) {
-		reached = w.StopAfter(1 + w.rng.IntN(1000))
+		reached = w.StopAfter(1 + w.rng.IntN(600))
 	}
 	var err error
 	select {

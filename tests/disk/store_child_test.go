@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,6 +55,8 @@ type job struct {
 	Window    int64
 	Reserve   int64
 	Dedupe    int
+
+	Check bool // before the log is opened; it always is in the end
 }
 
 // topicOf, idOf and payloadOf say what message seq of a worker is: the same in
@@ -93,12 +97,41 @@ func storeChild() int {
 	if err := json.Unmarshal(in.Bytes(), &p.job); err != nil {
 		return fail(err)
 	}
+	if p.job.Check {
+		p.check()
+	}
 	if err := p.run(in); err != nil {
+		p.awaitWorkers()
 		p.say("failed %s", strings.ReplaceAll(err.Error(), "\n", " / "))
 		p.say("unanswered %d", p.pending.Load())
 		return fail(err)
 	}
+	p.check()
 	return 0
+}
+
+// check says what storage.Check finds wrong while nobody has the store open.
+func (p *publisher) check() {
+	if _, err := os.Stat(filepath.Join(p.job.Dir, "FORMAT")); err != nil {
+		return // the power was cut before there was one
+	}
+	report, err := storage.Check(context.Background(), p.job.Dir, nil)
+	if err := errors.Join(append(report.Problems, err)...); err != nil {
+		p.say("damage by the check: %s", strings.ReplaceAll(err.Error(), "\n", " / "))
+	}
+}
+
+// awaitWorkers waits until all have learned of the end, or will not.
+func (p *publisher) awaitWorkers() {
+	done := make(chan struct{})
+	go func() {
+		p.workers.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+	}
 }
 
 func (p *publisher) say(format string, args ...any) {
@@ -110,9 +143,6 @@ func (p *publisher) say(format string, args ...any) {
 
 func (p *publisher) run(in *bufio.Scanner) error {
 	quiet := slog.New(slog.DiscardHandler)
-	if os.Getenv("DEBUG") != "" {
-		quiet = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	}
 	store, err := storage.Open(p.job.Dir, storage.Options{ReserveBytes: p.job.Reserve, Logger: quiet})
 	if err != nil {
 		return err
