@@ -45,12 +45,18 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// resolvingAtOnce is how many starts are searched for in the log at once: each
+// may take tens of milliseconds and megabytes.
+const resolvingAtOnce = 4
+
 // A Broker takes messages in and brings them to subscriptions. Its methods may
 // be called from many goroutines.
 type Broker struct {
 	log     Log
 	options Options
 	metrics *metrics
+
+	resolving chan struct{} // has a token for each start that is being searched for
 
 	// mu guards the live groups and the offset up to which commits are applied.
 	// Both change together: a subscription whose cursor is applied and that is
@@ -66,7 +72,7 @@ type Broker struct {
 
 // New returns a broker on a log. [Broker.Run] makes it work.
 func New(log Log, options Options) *Broker {
-	b := &Broker{log: log, options: options.withDefaults()}
+	b := &Broker{log: log, options: options.withDefaults(), resolving: make(chan struct{}, resolvingAtOnce)}
 	b.metrics = newMetrics(options.Registerer)
 	_, head := log.Bounds()
 	b.applied = head
@@ -111,6 +117,7 @@ func (b *Broker) match(c *storage.Commit) []delivery {
 		if !ok {
 			break // cannot be: the log made the chunk
 		}
+		framed := rest[:len(rest)-len(next)]
 		rest = next
 		offset, _ := protocol.RecordPlace(record)
 		found = b.groups.match(topic, found[:0])
@@ -118,7 +125,7 @@ func (b *Broker) match(c *storage.Commit) []delivery {
 			if g.open == nil && len(g.chunks) == 0 {
 				touched = append(touched, g)
 			}
-			g.append(record, offset, c.Chunk.Term)
+			g.append(framed, offset, c.Chunk.Term)
 		}
 	}
 	b.applied = c.Chunk.Through

@@ -10,10 +10,16 @@ import (
 // be larger.
 const maxChunkBytes = 64 << 10
 
-// chunk is a part of the log on its way to subscribers, encoded once for each
-// codec that somebody reads.
+// chunk is a part of the log on its way to subscribers. It is encoded when the
+// first of them takes it, once for each codec that somebody reads: a chunk that
+// all its subscribers are too slow for costs nothing.
 type chunk struct {
 	protocol.Chunk
+
+	// A live chunk has its records as parts of the commit's memory; Records is
+	// empty. One that was read from the log has Records and no parts.
+	parts [][]byte
+	size  int // bytes of parts
 
 	mu    sync.Mutex
 	tails []tail
@@ -25,16 +31,38 @@ type tail struct {
 	bytes []byte
 }
 
+// ready returns the shared part of the chunk's Deliver frame if it has been
+// encoded, or nil.
+func (c *chunk) ready(codec protocol.Codec) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.find(codec)
+}
+
 // tail returns the shared part of the chunk's Deliver frame.
 func (c *chunk) tail(codec protocol.Codec) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if b := c.find(codec); b != nil {
+		return b
+	}
+	whole := c.Chunk
+	if len(c.parts) > 0 {
+		whole.Records = make([]byte, 0, c.size)
+		for _, p := range c.parts {
+			whole.Records = append(whole.Records, p...)
+		}
+	}
+	b := codec.AppendDeliverTail(make([]byte, 0, len(whole.Records)+64), &whole)
+	c.tails = append(c.tails, tail{codec, b})
+	return b
+}
+
+func (c *chunk) find(codec protocol.Codec) []byte {
 	for _, t := range c.tails {
 		if t.codec == codec {
 			return t.bytes
 		}
 	}
-	b := codec.AppendDeliverTail(make([]byte, 0, len(c.Records)+64), &c.Chunk)
-	c.tails = append(c.tails, tail{codec, b})
-	return b
+	return nil
 }

@@ -41,15 +41,17 @@ func (g *group) own() {
 	}
 }
 
-// append adds a record of the current commit.
-func (g *group) append(record []byte, offset uint64, term protocol.Term) {
-	if g.open != nil && len(g.open.Records)+len(record) > maxChunkBytes {
+// append adds a record of the current commit, as it stands framed in the
+// commit's own memory: nothing is copied before somebody gets it.
+func (g *group) append(framed []byte, offset uint64, term protocol.Term) {
+	if g.open != nil && g.open.size+len(framed) > maxChunkBytes {
 		g.finish(offset - 1)
 	}
 	if g.open == nil {
 		g.open = &chunk{Chunk: protocol.Chunk{Term: term, After: g.through}}
 	}
-	g.open.Records = protocol.AppendFramed(g.open.Records, record)
+	g.open.parts = append(g.open.parts, framed)
+	g.open.size += len(framed)
 	g.open.Count++
 }
 

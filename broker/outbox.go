@@ -17,13 +17,19 @@ func (f *Frame) Head() []byte { return f.head[:f.headSize] }
 // Size returns the bytes of the frame.
 func (f *Frame) Size() int { return int(f.headSize) + len(f.Tail) }
 
+// frameOverhead is what a waiting frame takes beside its bytes. It counts, so
+// that many small frames are no way around the limits.
+const frameOverhead = 96
+
+func (f *Frame) cost() int { return f.Size() + frameOverhead }
+
 // outbox is what waits to be written to a session, in order. It is guarded by
-// its session, and empty it holds no memory.
+// its session. Empty it holds next to no memory.
 type outbox struct {
 	frames  []Frame
 	next    int // index of the first frame that was not taken
-	bytes   int // of the frames that wait
-	writing int // of the frames that were taken last and are being written
+	bytes   int // cost of the frames that wait
+	writing int // cost of the frames that were taken last and are being written
 }
 
 // size returns the bytes that the session holds for its client.
@@ -35,7 +41,7 @@ func (o *outbox) push(body []byte) {
 		return // the codec has no form for it
 	}
 	o.frames = append(o.frames, Frame{Tail: body})
-	o.bytes += len(body)
+	o.bytes += len(body) + frameOverhead
 }
 
 // pushDeliver appends a Deliver frame with a shared tail.
@@ -43,7 +49,7 @@ func (o *outbox) pushDeliver(codec protocol.Codec, sub uint32, tail []byte) {
 	o.frames = append(o.frames, Frame{Tail: tail})
 	f := &o.frames[len(o.frames)-1]
 	f.headSize = uint8(len(codec.AppendDeliverHead(f.head[:0], sub, len(tail))))
-	o.bytes += f.Size()
+	o.bytes += f.cost()
 }
 
 // take appends waiting frames to into, at most about maxBytes of them.
@@ -51,22 +57,29 @@ func (o *outbox) take(into []Frame, maxBytes int) []Frame {
 	taken := 0
 	for o.next < len(o.frames) && taken < maxBytes {
 		f := &o.frames[o.next]
-		taken += f.Size()
+		taken += f.cost()
 		into = append(into, *f)
 		*f = Frame{}
 		o.next++
 	}
 	o.bytes -= taken
 	o.writing += taken
-	if o.next == len(o.frames) {
-		o.next = 0
-		o.frames = o.frames[:0]
-		if cap(o.frames) > 64 {
-			o.frames = nil
-		}
+	switch {
+	case o.next < len(o.frames)/2:
+	case o.next < len(o.frames): // what is left moves to the front, so that the slice does not creep on
+		n := copy(o.frames, o.frames[o.next:])
+		clear(o.frames[n:])
+		o.frames, o.next = o.frames[:n], 0
+	case cap(o.frames) > keptFrames:
+		o.frames, o.next = nil, 0
+	default:
+		o.frames, o.next = o.frames[:0], 0
 	}
 	return into
 }
+
+// keptFrames is how much of its slice an empty outbox keeps.
+const keptFrames = 4
 
 // written says that what was taken is out.
 func (o *outbox) written() { o.writing = 0 }

@@ -83,6 +83,9 @@ type publishing struct {
 	resume   bool                     // a resume has come that the log has not seen
 }
 
+// resultCost is about what an answer takes while it waits to be written.
+const resultCost = 256
+
 // Publish publishes the messages of a frame; the answers are queued for the
 // client. It waits while too many messages wait for their answer, so that a
 // client which does not wait is slowed down by its own connection.
@@ -127,6 +130,7 @@ func (s *Session) admit(resume bool, n int, refused []protocol.PublishResult) bo
 		s.pub.refusing, s.pub.resume = false, true
 	}
 	s.pub.results = append(s.pub.results, refused...)
+	s.checkHard()
 	s.unlockAndWake()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +166,10 @@ func (s *Session) refuse(entries []*storage.Entry, err *protocol.Error) {
 func (s *Session) answer(r protocol.PublishResult) {
 	s.mu.Lock()
 	s.pub.inFlight--
-	s.pub.results = append(s.pub.results, r)
+	if s.end == nil {
+		s.pub.results = append(s.pub.results, r)
+	}
 	s.pub.room.Signal()
+	s.checkHard()
 	s.unlockAndWake()
 }

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"slices"
+
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 )
@@ -10,49 +12,58 @@ const (
 	maxTakeBytes = 256 << 10
 	// enoughBytes is what is worth a write without looking at the log first.
 	enoughBytes = 32 << 10
+	// maxReads is how often Take looks at the log in vain before it returns, so
+	// that a long stretch without a match does not keep its caller.
+	maxReads = 16
+	// maxResults bounds the answers in one Published frame.
+	maxResults = 1000
 )
 
 // Take returns the frames to write next, appended to into, and counts those it
 // returned before as written. When it returns none, there is nothing to do
-// until Wake is called; or, if it returns an error, ever: the session has ended
-// for that reason and all its frames are out.
+// until Wake is called (which may be at once); or, if it returns an error, ever:
+// the session has ended for that reason and all its frames are out.
 //
 // Subscriptions that are behind are served here, at the pace at which the
 // client takes what is written: one part of the log at a time, when little else
 // waits.
 func (s *Session) Take(into []Frame) ([]Frame, *protocol.Error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.out.written()
-	for {
+	into, end := s.take(into)
+	if len(into) == 0 && end == nil {
+		s.pumping = false
+	}
+	s.unlockAndWake()
+	return into, end
+}
+
+func (s *Session) take(into []Frame) ([]Frame, *protocol.Error) {
+	for range maxReads {
 		s.flushResults()
 		into = s.out.take(into, maxTakeBytes)
 		if s.out.writing >= enoughBytes || (len(into) > 0 && len(s.behind) == 0) {
 			return into, nil
 		}
 		if len(s.behind) == 0 {
-			if s.end != nil {
-				return into, s.end
-			}
-			s.pumping = false
-			return into, nil
+			return into, s.end
 		}
 		s.serve()
 		if len(into) > 0 {
-			return s.out.take(into, maxTakeBytes), nil
+			break
 		}
 	}
+	return s.out.take(into, maxTakeBytes), nil
 }
 
 // flushResults turns the answers that have come in since the last write into
-// one frame.
+// frames.
 func (s *Session) flushResults() {
-	if len(s.pub.results) == 0 {
-		return
+	for results := range slices.Chunk(s.pub.results, maxResults) {
+		s.out.push(s.codec.AppendServer(nil, &protocol.Published{Results: results}))
 	}
-	s.out.push(s.codec.AppendServer(nil, &protocol.Published{Results: s.pub.results}))
 	s.pub.results = s.pub.results[:0]
-	if cap(s.pub.results) > 256 {
+	if cap(s.pub.results) > 16 {
 		s.pub.results = nil
 	}
 }
@@ -65,9 +76,14 @@ func (s *Session) serve() {
 	if sub.closed {
 		return
 	}
-	cursor := sub.cursor
+	cursor, told := sub.cursor, sub.told
 	s.mu.Unlock()
 	p := s.broker.pull(sub, cursor)
+	var tail []byte
+	if p.chunk != nil && p.chunk.Count > 0 {
+		p.chunk.After = told // parts without a match were not worth a frame
+		tail = p.chunk.tail(s.codec)
+	}
 	s.mu.Lock()
 	if sub.closed || s.end != nil || p.live {
 		return
@@ -80,18 +96,17 @@ func (s *Session) serve() {
 		s.out.push(s.codec.AppendServer(nil, s.broker.gapFrame(sub.number, p.gap)))
 		sub.cursor, sub.told = p.gap.Next, p.gap.Next
 	case p.chunk != nil:
-		s.catchUp(sub, p.chunk)
+		s.catchUp(sub, p.chunk, tail)
 	}
 	s.behind = append(s.behind, sub)
 }
 
 // catchUp queues what was read from the log.
-func (s *Session) catchUp(sub *subscription, c *chunk) {
+func (s *Session) catchUp(sub *subscription, c *chunk, tail []byte) {
 	sub.cursor = c.Through
 	if c.Count > 0 {
-		c.After = sub.told // parts without a match were not worth a frame
 		sub.told = c.Through
-		s.out.pushDeliver(s.codec, sub.number, c.tail(s.codec))
+		s.out.pushDeliver(s.codec, sub.number, tail)
 		s.broker.metrics.delivered.Add(float64(c.Count))
 	}
 	s.tellCaughtUp(sub)
@@ -107,7 +122,6 @@ func (s *Session) tellCaughtUp(sub *subscription) {
 
 // failSubscription ends a subscription whose part of the log cannot be read.
 func (s *Session) failSubscription(sub *subscription, err error) {
-	s.broker.options.Logger.Error("read the log", "filter", sub.filter.String(), "after", sub.cursor, "error", err)
 	s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, sub.number, protocol.AsError(err))))
 	s.drop(sub)
 	go s.broker.leave(sub) // takes Broker.mu, which comes before mu
@@ -136,28 +150,43 @@ func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position
 // subscription is still live: when too much waits for the session, it goes back
 // to reading the log.
 func (s *Session) deliver(sub *subscription, c *chunk) bool {
-	tail := c.tail(s.codec)
+	tail := c.ready(s.codec)
 	s.mu.Lock()
-	if !sub.live || sub.closed || s.end != nil {
-		s.mu.Unlock()
-		return false
-	}
-	if c.Through <= sub.cursor {
-		s.mu.Unlock()
-		return true // it joined after this commit
-	}
-	if s.out.size() > s.broker.options.SoftOutbound {
-		sub.live = false
-		s.behind = append(s.behind, sub)
-		s.broker.metrics.fallbacks.Inc()
+	if wanted, live := s.wants(sub, c); !wanted {
 		s.unlockAndWake()
-		return false
+		return live
+	}
+	if tail == nil { // it is encoded for the first who wants it, and not under mu
+		s.mu.Unlock()
+		tail = c.tail(s.codec)
+		s.mu.Lock()
+		if wanted, live := s.wants(sub, c); !wanted {
+			s.unlockAndWake()
+			return live
+		}
 	}
 	sub.cursor, sub.told = c.Through, c.Through
 	s.out.pushDeliver(s.codec, sub.number, tail)
 	s.broker.metrics.delivered.Add(float64(c.Count))
 	s.unlockAndWake()
 	return true
+}
+
+// wants reports whether a chunk is to be queued for a subscription, and whether
+// that is live. If too much waits already, it is live no more.
+func (s *Session) wants(sub *subscription, c *chunk) (wanted, live bool) {
+	switch {
+	case !sub.live || sub.closed || s.end != nil:
+		return false, false
+	case c.Through <= sub.cursor:
+		return false, true // it joined after this commit
+	case s.out.size() > s.broker.options.SoftOutbound:
+		sub.live = false
+		s.behind = append(s.behind, sub)
+		s.broker.metrics.fallbacks.Inc()
+		return false, false
+	}
+	return true, true
 }
 
 // Progress tells the client where its quiet live subscriptions are, so that

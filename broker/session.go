@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
@@ -20,10 +21,9 @@ type SessionOptions struct {
 // A Session is one connected client. All methods may be called from many
 // goroutines, but Take, Publish and Subscribe each from one at a time.
 //
-// What waits for the client is bounded: answers by the requests in flight,
-// deliveries by the soft limit, beyond which subscriptions read the log at the
-// client's own pace, and everything by the hard limit, beyond which the session
-// is ended.
+// What waits for the client is bounded: deliveries by the soft limit, beyond
+// which subscriptions read the log at the client's own pace, and everything by
+// the hard limit, beyond which the session is ended.
 type Session struct {
 	broker *Broker
 	codec  protocol.Codec
@@ -78,7 +78,9 @@ func (s *Session) SetIdentity(id *Identity) {
 func (s *Session) Send(frames ...any) {
 	s.mu.Lock()
 	for _, f := range frames {
-		s.out.push(s.codec.AppendServer(nil, f))
+		if s.end == nil {
+			s.out.push(s.codec.AppendServer(nil, f))
+		}
 	}
 	s.checkHard()
 	s.unlockAndWake()
@@ -105,8 +107,9 @@ func (s *Session) endLocked(reason *protocol.Error) {
 
 // checkHard ends a session for which too much waits.
 func (s *Session) checkHard() {
-	if s.out.size() > s.broker.options.HardOutbound {
+	if s.out.size()+len(s.pub.results)*resultCost > s.broker.options.HardOutbound {
 		s.out.clear()
+		s.pub.results = nil
 		s.endLocked(protocol.Errorf(protocol.CodeSlowConnection, "more than %d bytes wait for this connection: read what arrives before sending more", s.broker.options.HardOutbound))
 	}
 }
@@ -164,6 +167,8 @@ func (s *Session) checkNumber(number uint32) *protocol.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.end != nil:
+		return s.end
 	case number == 0:
 		return protocol.Errorf(protocol.CodeBadRequest, "`sub` is missing: give the subscription a number above 0")
 	case s.subs[number] != nil:
@@ -195,6 +200,9 @@ func (s *Session) Unsubscribe(number uint32) {
 func (s *Session) drop(sub *subscription) {
 	sub.closed = true
 	delete(s.subs, sub.number)
+	if i := slices.Index(s.behind, sub); i >= 0 {
+		s.behind = slices.Delete(s.behind, i, i+1)
+	}
 	s.broker.metrics.subscriptions.Dec()
 }
 

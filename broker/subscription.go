@@ -79,6 +79,10 @@ func (b *Broker) resolve(start protocol.Start, f protocol.Filter, head uint64) (
 	if start.Kind == protocol.StartPosition && start.Position.Partition != 0 {
 		return storage.Resolved{}, protocol.Errorf(protocol.CodeInvalidPosition, "the position %s is in partition %d, but this stream has only partition 0", start.Position, start.Position.Partition)
 	}
+	if start.Kind != protocol.StartPosition && start.Kind != protocol.StartNew {
+		b.resolving <- struct{}{} // these search the log: not for everybody at once
+		defer func() { <-b.resolving }()
+	}
 	at, err := b.log.Resolve(start, f, head)
 	if err != nil {
 		b.options.Logger.Error("resolve a start", "start", start.String(), "error", err)
@@ -120,6 +124,7 @@ func (b *Broker) pull(s *subscription, cursor uint64) pulled {
 		return pulled{gap: b.trimmedGap(cursor)}
 	}
 	if err != nil {
+		b.options.Logger.Error("read the log", "filter", s.filter.String(), "after", cursor, "error", err)
 		return pulled{err: err}
 	}
 	return pulled{chunk: &chunk{Chunk: c}}

@@ -88,6 +88,6 @@ func (c *committer) identify(b *batch, e *Entry, offset uint64) (result Result, 
 		return Result{Err: protocol.Errorf(protocol.CodeRepeatTooOld, "the message was first tried so long ago that the broker no longer knows whether it was stored: look for its id on the topic, and publish it under a new id if it is not there")}, false
 	}
 	c.dedupe.add(row)
-	b.block.identify(digestRow{key: row.key, payload: row.payload, first: row.first})
+	b.block.identify(&row.key, row.payload, row.first)
 	return result, true
 }

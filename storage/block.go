@@ -13,8 +13,9 @@ import (
 // A block is what one commit stored, as one value in a segment:
 //
 //	header   48 bytes: magic, version, flags, term, first offset, time, sizes
-//	table    8 bytes for each offset: where its record begins in the block,
-//	         0 for a repeat, which has none; CRC-32C of the framed record
+//	table    8 bytes for each offset: where its record begins among the records,
+//	         plus 1, or 0 for a repeat, which has none; CRC-32C of the framed
+//	         record
 //	crc      CRC-32C of header and table
 //	digests  36 bytes for each message id: key, payload hash, offset of the
 //	         first, slot of this one
@@ -69,86 +70,73 @@ type digestRow struct {
 	slot    uint32 // of this one in its block
 }
 
-// blockBuilder makes a block, entry by entry.
+// blockBuilder makes a block, entry by entry, so that little is left to do when
+// it is wanted.
 type blockBuilder struct {
 	blockHeader
-	slots  []slot
-	rows   []digestRow
-	body   []byte // records, framed
-	dollar bool
-	stored int
-}
-
-// slot is what the table says of one offset.
-type slot struct {
-	at  int // of the record in the body, -1 if it has none
-	sum uint32
+	count   int // offsets
+	records int
+	rows    int
+	flags   byte
+	table   []byte
+	digests []byte
+	body    []byte // records, framed
 }
 
 // begin starts a block, in the memory of the one before.
 func (b *blockBuilder) begin(h blockHeader) {
-	*b = blockBuilder{blockHeader: h, slots: b.slots[:0], rows: b.rows[:0], body: b.body[:0]}
+	*b = blockBuilder{blockHeader: h, table: b.table[:0], digests: b.digests[:0], body: b.body[:0]}
+}
+
+// identify adds the digest row of the entry that is added next.
+func (b *blockBuilder) identify(key *DedupeKey, payload, first uint64) {
+	le := binary.LittleEndian
+	b.digests = append(b.digests, key[:]...)
+	b.digests = le.AppendUint64(b.digests, payload)
+	b.digests = le.AppendUint64(b.digests, first)
+	b.digests = le.AppendUint32(b.digests, uint32(b.count))
+	b.rows++
 }
 
 // add gives the next offset to a record, or to a repeat if it is nil, and writes
 // the place into the record.
 func (b *blockBuilder) add(record []byte) {
+	offset := b.first + uint64(b.count)
+	b.count++
 	if record == nil {
-		b.slots = append(b.slots, slot{at: -1})
+		b.table = append(b.table, make([]byte, slotBytes)...)
 		return
 	}
-	protocol.PlaceRecord(record, b.first+uint64(len(b.slots)), b.time)
+	protocol.PlaceRecord(record, offset, b.time)
 	at := len(b.body)
 	b.body = protocol.AppendFramed(b.body, record)
-	b.slots = append(b.slots, slot{at, crc32.Checksum(b.body[at:], castagnoli)})
-	b.stored++
+	b.table = binary.LittleEndian.AppendUint32(b.table, uint32(at+1))
+	b.table = binary.LittleEndian.AppendUint32(b.table, crc32.Checksum(b.body[at:], castagnoli))
+	b.records++
 	if topic := protocol.RecordTopic(record); len(topic) > 0 && topic[0] == '$' {
-		b.dollar = true
+		b.flags |= flagDollar
 	}
-}
-
-// identify adds the digest row of the entry that is added next.
-func (b *blockBuilder) identify(r digestRow) {
-	r.slot = uint32(len(b.slots))
-	b.rows = append(b.rows, r)
 }
 
 // encode returns the block.
 func (b *blockBuilder) encode() []byte {
-	table := headerBytes + len(b.slots)*slotBytes // where it ends
-	head := table + crcBytes + len(b.rows)*rowBytes + crcBytes
-	raw := make([]byte, head+len(b.body))
+	size := headerBytes + len(b.table) + crcBytes + len(b.digests) + crcBytes + len(b.body)
+	raw := make([]byte, headerBytes, size)
 	le := binary.LittleEndian
 	le.PutUint32(raw, blockMagic)
-	raw[4] = blockVersion
-	if b.dollar {
-		raw[5] = flagDollar
-	}
+	raw[4], raw[5] = blockVersion, b.flags
 	le.PutUint64(raw[8:], uint64(b.term))
 	le.PutUint64(raw[16:], b.first)
 	le.PutUint64(raw[24:], b.time)
-	le.PutUint32(raw[32:], uint32(len(b.slots)))
-	le.PutUint32(raw[36:], uint32(b.stored))
-	le.PutUint32(raw[40:], uint32(len(b.rows)))
-	le.PutUint32(raw[44:], uint32(len(raw)))
-	for i, s := range b.slots {
-		if s.at >= 0 {
-			le.PutUint32(raw[headerBytes+i*slotBytes:], uint32(head+s.at))
-			le.PutUint32(raw[headerBytes+i*slotBytes+4:], s.sum)
-		}
-	}
-	le.PutUint32(raw[table:], crc32.Checksum(raw[:table], castagnoli))
-	digests := raw[table+crcBytes : head-crcBytes]
-	for i, r := range b.rows {
-		row := digests[i*rowBytes:]
-		copy(row, r.key[:])
-		le.PutUint64(row[16:], r.payload)
-		le.PutUint64(row[24:], r.first)
-		le.PutUint32(row[32:], r.slot)
-	}
-	le.PutUint32(raw[head-crcBytes:], crc32.Checksum(digests, castagnoli))
-	copy(raw[head:], b.body)
-	return raw
+	le.PutUint32(raw[32:], uint32(b.count))
+	le.PutUint32(raw[36:], uint32(b.records))
+	le.PutUint32(raw[40:], uint32(b.rows))
+	le.PutUint32(raw[44:], uint32(size))
+	raw = append(raw, b.table...)
+	raw = le.AppendUint32(raw, crc32.Checksum(raw, castagnoli))
+	raw = append(raw, b.digests...)
+	raw = le.AppendUint32(raw, crc32.Checksum(b.digests, castagnoli))
+	return append(raw, b.body...)
 }
 
 // openBlock reads the front of a block and verifies header and table. The block
@@ -194,7 +182,11 @@ func (b *block) body() []byte { return b.raw[b.head:] }
 
 // at returns where the record of a slot begins, or 0 if it has none.
 func (b *block) at(slot int) int {
-	return int(binary.LittleEndian.Uint32(b.raw[headerBytes+slot*slotBytes:]))
+	at := int(binary.LittleEndian.Uint32(b.raw[headerBytes+slot*slotBytes:]))
+	if at == 0 {
+		return 0
+	}
+	return b.head + at - 1
 }
 
 // frame returns the record of a slot and the same with its frame, both
@@ -204,7 +196,7 @@ func (b *block) frame(slot int) (record, framed []byte, err error) {
 	if at == 0 {
 		return nil, nil, nil
 	}
-	if at < b.head || at > len(b.raw) {
+	if at > len(b.raw) {
 		return nil, nil, fmt.Errorf("%w: the record at offset %d is not where the block says", errDamaged, b.first+uint64(slot))
 	}
 	record, rest, ok := protocol.NextFramed(b.raw[at:])

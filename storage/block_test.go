@@ -15,12 +15,13 @@ func sampleBlock(t testing.TB) []byte {
 	t.Helper()
 	var b blockBuilder
 	b.begin(blockHeader{term: 7, first: 100, time: 1234567})
-	b.identify(digestRow{key: KeyOf("a.b", "1"), payload: 11, first: 100})
+	identify := func(key DedupeKey, payload, first uint64) { b.identify(&key, payload, first) }
+	identify(KeyOf("a.b", "1"), 11, 100)
 	b.add(message("a.b", "1", "one").Record)
-	b.identify(digestRow{key: KeyOf("a.b", "1"), payload: 11, first: 100})
+	identify(KeyOf("a.b", "1"), 11, 100)
 	b.add(nil)
 	b.add(message("c", "", "").Record)
-	b.identify(digestRow{key: KeyOf("$dead.x", "2"), payload: 33, first: 103})
+	identify(KeyOf("$dead.x", "2"), 33, 103)
 	b.add(message("$dead.x", "2", string(make([]byte, 300))).Record)
 	return b.encode()
 }

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -28,8 +27,10 @@ type committer struct {
 	spare  *batch // to be used again, or nil
 	head   uint64 // last offset that was given, durable or not
 	time   uint64 // of the last batch
+	used   int64  // bytes of the active segment's file, 0 if it has no block
 	warned uint64 // when the short memory of ids was last logged
 
+	work    chan *batch        // to the writer
 	tick    chan struct{}      // has a token after a commit
 	seal    chan struct{}      // the keeper asks for the active segment to end
 	sealDue bool               // it has asked
@@ -50,17 +51,30 @@ func newCommitter(l *Log) *committer {
 }
 
 // run commits what is queued until ctx ends and the queue is empty, or a sync
-// fails.
+// fails. Whatever was taken from the queue has an answer then.
 func (c *committer) run(ctx context.Context, hand func(*Commit)) error {
-	q := c.log.queue
-	work, written := make(chan *batch), make(chan error)
-	defer close(work)
+	written := make(chan error)
+	c.work = make(chan *batch)
+	defer close(c.work)
 	go func() {
-		for b := range work {
-			written <- c.store(b)
+		for b := range c.work {
+			written <- c.write(b)
 		}
 	}()
 	c.next, c.head = &batch{}, c.log.state.head
+	err := c.loop(ctx, written, hand)
+	if err != nil && c.flying != nil {
+		<-written // it may be stored or not: that is what unknown means
+		c.refuse(c.flying, errUnknown(), hand)
+	}
+	if err != nil && len(c.next.answers) > 0 {
+		c.refuse(c.next, errUnknown(), hand)
+	}
+	return err
+}
+
+func (c *committer) loop(ctx context.Context, written <-chan error, hand func(*Commit)) error {
+	q := c.log.queue
 	ended := ctx.Done()
 	for stopping := false; ; {
 		if ctx.Err() != nil && !stopping {
@@ -72,10 +86,13 @@ func (c *committer) run(ctx context.Context, hand func(*Commit)) error {
 			if err := c.endSegment(); err != nil {
 				return err
 			}
-			if c.launch(work, hand) {
+			launched, err := c.launch(true, hand)
+			switch {
+			case err != nil:
+				return err
+			case launched:
 				continue
-			}
-			if stopping && !more {
+			case stopping && !more:
 				return nil
 			}
 		}
@@ -92,9 +109,6 @@ func (c *committer) run(ctx context.Context, hand func(*Commit)) error {
 		case <-c.seal:
 			c.sealDue = true
 		case <-c.log.keeper.failed:
-			if c.flying != nil {
-				return errors.Join(errKeeper, c.settle(<-written, hand))
-			}
 			return errKeeper
 		case <-ended:
 		}
@@ -123,50 +137,73 @@ func (c *committer) gather() bool {
 	return true
 }
 
-// launch hands the next batch to the writer. One without an offset has nothing
-// to be written and is done at once. It returns false if there is no batch.
-func (c *committer) launch(work chan<- *batch, hand func(*Commit)) bool {
+// launch hands the next batch to the writer. It returns false if there is none,
+// or if it must wait for the one before to be published: that is so if it needs
+// another segment, or has nothing to write and is done at once.
+func (c *committer) launch(published bool, hand func(*Commit)) (launched bool, err error) {
 	b := c.next
 	if len(b.answers) == 0 {
-		return false
+		return false, nil
+	}
+	if b.block.count == 0 {
+		if published {
+			hand(&Commit{Chunk: c.nothing(), Answers: b.answers})
+			b.reset()
+		}
+		return published, nil
+	}
+	b.raw = b.block.encode()
+	if !c.fits(b) {
+		if !published {
+			return false, nil
+		}
+		if err := c.rotate(); err != nil {
+			return true, c.fail(b, err, hand)
+		}
 	}
 	if c.next = c.spare; c.next == nil {
 		c.next = &batch{}
 	}
-	c.spare = nil
-	if len(b.block.slots) == 0 {
-		hand(&Commit{Chunk: c.nothing(), Answers: b.answers})
-		c.recycle(b)
-		return true
-	}
-	b.raw = b.block.encode()
 	b.started = time.Now()
-	c.flying = b
-	work <- b
-	return true
+	c.spare, c.flying = nil, b
+	c.work <- b
+	return true, nil
 }
 
-// settle ends the flying batch: err says how the writer fared. An error of
-// settle is fatal: what the disk holds is no longer known.
+// settle ends the flying batch: err says how the writer fared. The next one is
+// launched before this one is published, so that the disk does not wait.
 func (c *committer) settle(err error, hand func(*Commit)) error {
 	b := c.flying
 	c.flying = nil
-	switch {
-	case err == nil:
-		c.dedupe.keep(len(b.block.rows))
-		c.log.metrics.committed(b, time.Since(b.started))
-		c.observe(b.time)
-		hand(c.publish(b))
-		c.recycle(b)
-		poke(c.tick)
-		return nil
-	case isFull(err):
+	if err != nil {
+		return c.fail(b, err, hand)
+	}
+	c.dedupe.keep(b.block.rows)
+	c.used = b.used
+	c.log.metrics.committed(b, time.Since(b.started))
+	if !c.sealDue {
+		c.gather()
+		if _, err := c.launch(false, hand); err != nil {
+			return err
+		}
+	}
+	hand(c.publish(b))
+	c.observe(b.time)
+	b.reset()
+	c.spare = b
+	poke(c.tick)
+	return nil
+}
+
+// fail ends a batch that could not be written. An error of fail is fatal: what
+// the disk holds is no longer known.
+func (c *committer) fail(b *batch, err error, hand func(*Commit)) error {
+	if isFull(err) {
 		c.refuse(b, protocol.Errorf(protocol.CodeStorageFull, "the broker's disk is full: free some space or lower the retention, then publish again"), hand)
 		return nil
-	default:
-		c.refuse(b, errUnknown(), hand)
-		return fmt.Errorf("commit to log %s: %w", c.log.name, err)
 	}
+	c.refuse(b, errUnknown(), hand)
+	return fmt.Errorf("commit to log %s: %w", c.log.name, err)
 }
 
 func errUnknown() *protocol.Error {
@@ -179,7 +216,11 @@ func (c *committer) refuse(b *batch, err *protocol.Error, hand func(*Commit)) {
 	c.dedupe.revert()
 	c.head = c.log.state.head
 	commit := &Commit{Chunk: c.nothing()}
-	for _, b := range []*batch{b, c.next} {
+	failed := []*batch{b}
+	if b != c.next {
+		failed = append(failed, c.next)
+	}
+	for _, b := range failed {
 		for _, a := range b.answers {
 			a.Entry.Order.refused(err)
 			commit.Answers = append(commit.Answers, Answer{a.Entry, Result{Err: err}})
@@ -207,11 +248,6 @@ func (c *committer) refuseQueued(err *protocol.Error, hand func(*Commit)) {
 func (c *committer) nothing() protocol.Chunk {
 	head := c.log.state.head // changed by this goroutine alone
 	return protocol.Chunk{Term: c.log.terms.at(head), After: head, Through: head}
-}
-
-func (c *committer) recycle(b *batch) {
-	b.reset()
-	c.spare = b
 }
 
 // publish makes a stored batch visible to readers and returns it as a commit.

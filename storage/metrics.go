@@ -84,7 +84,7 @@ func (m *metrics) committed(b *batch, took time.Duration) {
 	m.batch.Observe(float64(len(b.answers)))
 	m.messages.Add(float64(len(b.stored)))
 	m.bytes.Add(float64(len(b.raw)))
-	m.repeats.Add(float64(len(b.block.slots) - len(b.stored)))
+	m.repeats.Add(float64(b.block.count - len(b.stored)))
 }
 
 // dedupe shows how many ids are remembered, and since when.

@@ -241,7 +241,9 @@ func (o *opening) begin() error {
 		l.state.segs = append(l.state.segs, s)
 		o.empty = o.empty[1:]
 	}
-	l.committer.active = l.state.active()
+	if l.committer.active = l.state.active(); l.committer.active.info.last != 0 {
+		l.committer.used = int64(l.committer.active.info.size)
+	}
 	if len(o.empty) > 0 {
 		l.state.spare = o.empty[0]
 	}

@@ -6,28 +6,17 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-var errSegmentFull = errors.New("segment full")
-
-// store writes the block to the active segment, or to the next one if it is
-// full. The writer's goroutine runs it.
-func (c *committer) store(b *batch) error {
-	err := c.write(b)
-	for errors.Is(err, errSegmentFull) {
-		if err = c.rotate(); err == nil {
-			err = c.write(b)
-		}
-	}
-	return err
-}
-
-// writeBlock stores the block in one transaction.
+// writeBlock stores a block in one transaction. The writer's goroutine runs it.
 func (c *committer) writeBlock(b *batch) error {
+	if err := c.log.reserve.hold(); err != nil {
+		return err // while it is in use for harder times, nothing may grow
+	}
 	tx, err := c.active.db.Begin(true)
 	if err != nil {
 		return err
 	}
 	b.used = tx.Size() + int64(len(b.raw)) + pageSlack
-	err = c.room(b.used)
+	err = c.active.extend(b.used)
 	if err == nil {
 		err = putBlock(tx, b.block.first, b.raw)
 	}
@@ -35,6 +24,12 @@ func (c *committer) writeBlock(b *batch) error {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
+}
+
+// fits reports whether the active segment has room for the batch. One that is
+// empty has room for any.
+func (c *committer) fits(b *batch) bool {
+	return c.used == 0 || c.used+int64(len(b.raw))+pageSlack <= c.log.opts.SegmentBytes
 }
 
 // putBlock stores a block in a transaction.
@@ -51,18 +46,6 @@ func putBlock(tx *bbolt.Tx, first uint64, raw []byte) error {
 	return b.Put(blockKey, raw)
 }
 
-// room makes sure that the active segment may grow to size. While the disk is so
-// full that the reserve is in use, it may not.
-func (c *committer) room(size int64) error {
-	if size > c.log.opts.SegmentBytes && c.active.info.last != 0 {
-		return errSegmentFull
-	}
-	if err := c.log.reserve.hold(); err != nil {
-		return err
-	}
-	return c.active.extend(size)
-}
-
 // endSegment makes the next segment active if the keeper has asked for it and
 // the active one has anything.
 func (c *committer) endSegment() error {
@@ -70,7 +53,7 @@ func (c *committer) endSegment() error {
 		return nil
 	}
 	c.sealDue = false
-	if c.active.info.last == 0 {
+	if c.used == 0 {
 		return nil
 	}
 	if err := c.rotate(); !isFull(err) {
@@ -95,7 +78,7 @@ func (c *committer) rotate() error {
 	}
 	for {
 		if next := c.log.state.rotate(); next != nil {
-			c.active = next
+			c.active, c.used = next, 0
 			k.signal()
 			return nil
 		}

@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +47,9 @@ func (c *conn) open() {
 	c.session = s.broker.NewSession(broker.SessionOptions{Identity: c.identity, Codec: c.codec, Wake: c.wire.kick})
 	s.metrics.connections.Inc()
 	s.register(c)
+	if s.draining.Load() { // it came in while Drain was asking the others to go
+		c.session.End(errDraining)
+	}
 }
 
 func (c *conn) setExpiry(id *broker.Identity) {
@@ -78,12 +83,34 @@ func (c *conn) take(into []broker.Frame) ([]broker.Frame, []byte) {
 	if end == nil {
 		return frames, nil
 	}
-	c.server.metrics.closes.WithLabelValues(string(end.Code)).Inc()
 	code := end.Code.Info().Close
 	if code == 0 {
 		code = protocol.CodeInternal.Info().Close
 	}
 	return frames, closeFrame(code, end.Message)
+}
+
+// closed counts a close frame that was written, by the code that it stands for;
+// one of WebSocket's own goes by its number.
+func (c *conn) closed(frame []byte) {
+	if c.session == nil || len(frame) < 4 {
+		return
+	}
+	number := binary.BigEndian.Uint16(frame[2:])
+	name := strconv.Itoa(int(number))
+	for _, info := range protocol.Codes() {
+		if info.Close == number {
+			name = string(info.Code)
+		}
+	}
+	c.server.metrics.closes.WithLabelValues(name).Inc()
+}
+
+// gone ends the session of a connection that cannot be written to any more.
+func (c *conn) gone() {
+	if c.session != nil {
+		c.session.End(protocol.Errorf(protocol.CodeGoingAway, "the connection is closed"))
+	}
 }
 
 // goAway asks the client to come back after a random part of spread.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -106,6 +107,10 @@ func (st *stream) wake() {
 
 // run writes events until the session or the request ends.
 func (st *stream) run() {
+	// A client that goes ends the session, and so what is under way for it.
+	defer context.AfterFunc(st.r.Context(), func() {
+		st.session.End(protocol.Errorf(protocol.CodeGoingAway, "the client has gone"))
+	})()
 	quiet := time.NewTimer(eventsQuiet)
 	defer quiet.Stop()
 	var frames []broker.Frame

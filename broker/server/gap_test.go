@@ -8,8 +8,8 @@ import (
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/brokertest"
 	"github.com/tidewire/tidewire/broker/server"
-	"github.com/tidewire/tidewire/protocol"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
 )
 
 // TestGapSurvivesCuts resumes from before what retention has kept, and cuts the

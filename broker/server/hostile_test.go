@@ -125,6 +125,7 @@ func TestBadFrames(t *testing.T) {
 	connect := protocol.Proto{}.AppendClient(nil, &tidewirev1.Connect{Ref: 1})
 	neighbour := e.connect(protocol.Proto{}, &tidewirev1.Subscribe{Sub: 1, Filter: ">"})
 	follow := newReader(t, "", ">")
+	follow.until(neighbour, func() bool { return follow.subs[1].caughtUp })
 	tests := []struct {
 		name  string
 		codec protocol.Codec

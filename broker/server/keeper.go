@@ -54,7 +54,12 @@ func (s *Server) keep(stop <-chan struct{}) {
 		select {
 		case now := <-ticker.C:
 			for _, c := range s.connections() {
-				c.look(now)
+				select {
+				case <-stop: // another keeper may be at work by now
+					return
+				default:
+					c.look(now)
+				}
 			}
 		case <-stop:
 			return

@@ -24,7 +24,6 @@ type Options struct {
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
 	Ready    func() error // nil means ready; else why not
-	Fatal    func() bool  // later: the log has failed
 }
 
 // Limits bound what clients can make large or slow. Zero values mean the
@@ -147,19 +146,33 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) {
 	for _, c := range s.connections() {
 		c.goAway(spread)
 	}
+	s.untilGone(ctx)
+	for _, c := range s.connections() {
+		c.session.End(errDraining)
+	}
+	last, stop := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer stop()
+	s.untilGone(last) // their close frames are on the way
+	for _, c := range s.connections() {
+		c.wire.abort()
+	}
+}
+
+// lastWords is how long the close frames of a shutdown may take.
+const lastWords = time.Second
+
+var errDraining = protocol.Errorf(protocol.CodeGoingAway, "the broker is shutting down: connect again")
+
+// untilGone waits until there are no connections or ctx ends.
+func (s *Server) untilGone(ctx context.Context) {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for len(s.connections()) > 0 {
 		select {
 		case <-ticker.C:
-			continue
 		case <-ctx.Done():
+			return
 		}
-		break
-	}
-	reason := protocol.Errorf(protocol.CodeGoingAway, "the broker is shutting down: connect again")
-	for _, c := range s.connections() {
-		c.session.End(reason)
 	}
 }
 

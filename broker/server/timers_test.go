@@ -107,6 +107,7 @@ func TestStuckClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		healthy := e.connect(protocol.Proto{}, &tidewirev1.Subscribe{Sub: 1, Filter: ">"})
+		synctest.Wait() // both have subscribed
 		start := time.Now()
 		r := newReader(t, "", ">")
 		for range 100 {

@@ -86,12 +86,14 @@ func (w *wire) goodbye(frame []byte) {
 	w.kick()
 }
 
-// abort closes the connection at once; a write under way fails.
+// abort closes the connection at once; a write under way fails. The session
+// ends too, so that work for a client that has gone stops.
 func (w *wire) abort() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
 	_ = w.Conn.Close()
+	w.owner.gone()
 }
 
 // readerGone says that nothing is read any more. The connection is closed, by
@@ -135,12 +137,11 @@ func (w *wire) rest() bool {
 // write is the writer.
 func (w *wire) write() {
 	b := batches.Get().(*batch)
-	b.opcode = w.opcode
 	defer batches.Put(b)
 	for {
 		frames, last := w.take(b.frames[:0])
 		b.frames = frames
-		size := b.load(w.takeControl())
+		size := b.load(w.opcode, w.takeControl())
 		if size > 0 && !w.flush(b) {
 			return
 		}
@@ -179,6 +180,7 @@ func (w *wire) finish(bye []byte) {
 	const patience = 3 * time.Second
 	_ = w.SetWriteDeadline(time.Now().Add(patience))
 	_, err := w.Conn.Write(bye)
+	w.owner.closed(bye)
 	w.mu.Lock()
 	w.closed = true
 	unread := w.unread
@@ -212,16 +214,15 @@ type batch struct {
 	heads   []byte
 	buffers net.Buffers
 	backing net.Buffers // buffers before WriteTo consumed it
-	opcode  byte
 }
 
 // batches holds batches that no writer uses, so that a quiet connection has
 // none.
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-// load prepares the frames, and a control frame before them, and returns the
-// number of bytes.
-func (b *batch) load(control []byte) int {
+// load prepares the frames, whose opcode is given, and a control frame before
+// them, and returns the number of bytes.
+func (b *batch) load(opcode byte, control []byte) int {
 	need := len(control)
 	for i := range b.frames {
 		need += maxHeader + len(b.frames[i].Head())
@@ -238,7 +239,7 @@ func (b *batch) load(control []byte) int {
 	for i := range b.frames {
 		f := &b.frames[i]
 		from := len(b.heads)
-		b.heads = appendHeader(b.heads, b.opcode, f.Size())
+		b.heads = appendHeader(b.heads, opcode, f.Size())
 		b.heads = append(b.heads, f.Head()...)
 		b.buffers = append(b.buffers, b.heads[from:len(b.heads):len(b.heads)])
 		if len(f.Tail) > 0 {

@@ -68,7 +68,12 @@ type running struct {
 func (w *walker) shell(text string) *exec.Cmd {
 	cmd := exec.Command("bash", "-c", "set -eo pipefail\n"+text)
 	cmd.Dir = w.dir
-	cmd.Env = append(os.Environ(), "TIDEWIRE_DATA="+filepath.Join(w.dir, "walk-data"))
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "MAKE") && name != "MFLAGS" {
+			cmd.Env = append(cmd.Env, v) // a newcomer's terminal is not below a make
+		}
+	}
+	cmd.Env = append(cmd.Env, "TIDEWIRE_DATA="+filepath.Join(w.dir, "walk-data"))
 	return cmd
 }
 
