@@ -63,7 +63,8 @@ type Broker struct {
 	// put into its group under mu misses nothing and gets nothing twice.
 	mu      sync.Mutex
 	applied uint64
-	groups  trie
+	exact   map[string]*group // of filters that are topics
+	groups  trie              // of patterns
 
 	// delivered is the offset up to which all chunks are in the queues of all
 	// live subscriptions. It follows applied.
@@ -72,7 +73,7 @@ type Broker struct {
 
 // New returns a broker on a log. [Broker.Run] makes it work.
 func New(log Log, options Options) *Broker {
-	b := &Broker{log: log, options: options.withDefaults(), resolving: make(chan struct{}, resolvingAtOnce)}
+	b := &Broker{log: log, exact: make(map[string]*group), options: options.withDefaults(), resolving: make(chan struct{}, resolvingAtOnce)}
 	b.metrics = newMetrics(options.Registerer)
 	_, head := log.Bounds()
 	b.applied = head
@@ -120,7 +121,11 @@ func (b *Broker) match(c *storage.Commit) []delivery {
 		framed := rest[:len(rest)-len(next)]
 		rest = next
 		offset, _ := protocol.RecordPlace(record)
-		found = b.groups.match(topic, found[:0])
+		found = found[:0]
+		if g := b.exact[topic]; g != nil {
+			found = append(found, g)
+		}
+		found = b.groups.match(topic, found)
 		for _, g := range found {
 			if g.open == nil && len(g.chunks) == 0 {
 				touched = append(touched, g)
@@ -160,11 +165,19 @@ func (b *Broker) join(s *subscription) bool {
 
 // group returns the live group of a filter, made if need be. Callers hold mu.
 func (b *Broker) group(f protocol.Filter) *group {
-	if g := b.groups.get(f.String()); g != nil {
+	g := b.exact[f.String()]
+	if !f.Exact() {
+		g = b.groups.get(f.String())
+	}
+	if g != nil {
 		return g
 	}
-	g := &group{filter: f, through: b.applied}
-	b.groups.put(f.String(), g)
+	g = &group{filter: f, through: b.applied}
+	if f.Exact() {
+		b.exact[f.String()] = g
+	} else {
+		b.groups.put(f.String(), g)
+	}
 	return g
 }
 
@@ -177,7 +190,10 @@ func (b *Broker) leave(s *subscription) {
 	}
 	s.group.remove(s)
 	if len(s.group.members) == 0 {
-		b.groups.remove(s.filter.String())
+		delete(b.exact, s.filter.String())
+		if !s.filter.Exact() {
+			b.groups.remove(s.filter.String())
+		}
 	}
 	s.group = nil
 }

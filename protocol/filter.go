@@ -10,6 +10,12 @@ type Filter struct {
 	exact bool
 }
 
+// Limits of patterns: what matching costs grows with both.
+const (
+	MaxPatternTokens = 32
+	MaxPatternStars  = 8
+)
+
 // ParseFilter checks s and returns it as a filter. Errors have the code
 // invalid_filter.
 func ParseFilter(s string) (Filter, error) {
@@ -18,6 +24,10 @@ func ParseFilter(s string) (Filter, error) {
 	}
 	if !strings.ContainsAny(s, "*>") {
 		return Filter{text: s, exact: true}, nil
+	}
+	tokens, stars := 1+strings.Count(s, "."), strings.Count(s, "*")
+	if tokens > MaxPatternTokens || stars > MaxPatternStars {
+		return Filter{}, Errorf(CodeInvalidFilter, "the pattern %s has %d tokens and %d '*', at most %d and %d are allowed", quote(s), tokens, stars, MaxPatternTokens, MaxPatternStars)
 	}
 	rest, last := s, false
 	for !last {

@@ -90,20 +90,26 @@ func (c *conn) take(into []broker.Frame) ([]broker.Frame, []byte) {
 	return frames, closeFrame(code, end.Message)
 }
 
-// closed counts a close frame that was written, by the code that it stands for;
-// one of WebSocket's own goes by its number.
+// closed counts a close frame that was written, by the code that it stands for.
+// The answer to a client that leaves by itself is not counted.
 func (c *conn) closed(frame []byte) {
 	if c.session == nil || len(frame) < 4 {
 		return
 	}
 	number := binary.BigEndian.Uint16(frame[2:])
-	name := strconv.Itoa(int(number))
+	name := ""
+	switch number {
+	case 1002, 1007, 1009: // the verdicts of gws
+		name = strconv.Itoa(int(number))
+	}
 	for _, info := range protocol.Codes() {
 		if info.Close == number {
 			name = string(info.Code)
 		}
 	}
-	c.server.metrics.closes.WithLabelValues(name).Inc()
+	if name != "" {
+		c.server.metrics.closes.WithLabelValues(name).Inc()
+	}
 }
 
 // gone ends the session of a connection that cannot be written to any more.

@@ -3,6 +3,7 @@ package server_test
 import (
 	"io"
 	"net"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -192,6 +193,32 @@ func TestDrain(t *testing.T) {
 		}
 		if early+late != 50 || early < 10 || late < 10 {
 			t.Errorf("%d come back early, %d late", early, late)
+		}
+	})
+}
+
+// TestManySmallFrames is slow to read while a thousand subscriptions are
+// answered: writes of very many frames keep them whole.
+func TestManySmallFrames(t *testing.T) {
+	bubble(t, server.Options{}, func(t *testing.T, e *edge) {
+		r := e.open(protocol.Proto{})
+		connect := &tidewirev1.Connect{Ref: 1}
+		for i := range 1000 {
+			connect.Subscriptions = append(connect.Subscriptions, &tidewirev1.Subscribe{Sub: uint32(i + 1), Filter: "t." + strconv.Itoa(i)})
+		}
+		r.write(frame(0x82, protocol.Proto{}.AppendClient(nil, connect)))
+		synctest.Wait()       // everything waits now
+		for i := range 2001 { // Welcome, and Subscribed and CaughtUp for each
+			head, err := r.br.Peek(1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if head[0] != 0x82 {
+				t.Fatalf("frame %d begins with %#x", i, head[0])
+			}
+			if _, _, err := r.read(); err != nil {
+				t.Fatalf("frame %d: %v", i, err)
+			}
 		}
 	})
 }
