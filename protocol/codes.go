@@ -91,7 +91,7 @@ var codeTable = []CodeInfo{
 	{CodeRepeatTooOld, http.StatusConflict, 0, false, "The broker no longer remembers ids from the time of the first attempt, so it cannot tell whether that was stored; nothing was stored now."},
 	{CodeOutOfOrder, http.StatusConflict, 0, true, "An earlier message of this connection was refused; repeat from that one on, with `resume`."},
 
-	{CodeStorageFull, http.StatusInsufficientStorage, 0, true, "The disk is full; nothing was stored."},
+	{CodeStorageFull, http.StatusInsufficientStorage, 0, true, "The broker has no room to store more; nothing was stored."},
 	{CodeOverloaded, http.StatusServiceUnavailable, 0, true, "Too much is waiting to be stored; nothing was stored."},
 	{CodeUnknown, http.StatusServiceUnavailable, 0, true, "The message may or may not have been stored; repeat it with the same id."},
 	{CodeInternal, http.StatusInternalServerError, 3004, true, "Something went wrong inside the broker."},

@@ -53,11 +53,11 @@ func newCommitter(l *Log) *committer {
 // run commits what is queued until ctx ends and the queue is empty, or a sync
 // fails. Whatever was taken from the queue has an answer then.
 func (c *committer) run(ctx context.Context, hand func(*Commit)) error {
-	written := make(chan error)
-	c.work = make(chan *batch)
-	defer close(c.work)
+	work, written := make(chan *batch), make(chan error)
+	c.work = work
+	defer close(work)
 	go func() {
-		for b := range c.work {
+		for b := range work {
 			written <- c.write(b)
 		}
 	}()
@@ -199,7 +199,8 @@ func (c *committer) settle(err error, hand func(*Commit)) error {
 // the disk holds is no longer known.
 func (c *committer) fail(b *batch, err error, hand func(*Commit)) error {
 	if isFull(err) {
-		c.refuse(b, protocol.Errorf(protocol.CodeStorageFull, "the broker's disk is full: free some space or lower the retention, then publish again"), hand)
+		c.log.keeper.signal() // it releases the reserve, and says that the log is not ready
+		c.refuse(b, protocol.Errorf(protocol.CodeStorageFull, "the broker has no room: its disk is full, or it may open no more files; free some space, lower the retention or raise the limit of open files, then publish again"), hand)
 		return nil
 	}
 	c.refuse(b, errUnknown(), hand)

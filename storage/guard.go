@@ -52,10 +52,19 @@ func damagedFile(path string, err error) error {
 	return &fileError{path, err}
 }
 
-// isFull reports whether err says that the disk is full and that nothing has
-// been synced yet. A write says so with a path; a sync without one, and then
-// the pages are lost.
+// isFull reports whether err says that the disk is full, or that the process has
+// no file descriptor left, and that nothing has been synced yet: it may succeed
+// later. A write or an open says so with a path; a sync without one, and then the
+// pages are lost.
 func isFull(err error) bool {
 	p, ok := errors.AsType[*fs.PathError](err)
-	return ok && (errors.Is(p.Err, syscall.ENOSPC) || errors.Is(p.Err, syscall.EDQUOT))
+	if !ok {
+		return false
+	}
+	for _, errno := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(p.Err, errno) {
+			return true
+		}
+	}
+	return false
 }

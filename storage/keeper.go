@@ -19,10 +19,11 @@ import (
 // cannot be done for later. A sync that fails is fatal here too.
 type keeper struct {
 	log      *Log
-	wake     chan struct{} // the segments have changed
-	progress chan struct{} // a segment was sealed, or could not be
-	full     atomic.Bool   // the disk was full at the last attempt
-	leftover []*segment    // trimmed before a crash, but not cleaned up
+	wake     chan struct{}         // the segments have changed
+	progress chan struct{}         // a segment was sealed, or could not be
+	full     atomic.Bool           // the disk was full at the last attempt
+	trouble  atomic.Pointer[error] // what the last attempt failed with, or nil
+	leftover []*segment            // trimmed before a crash, but not cleaned up
 
 	preparing sync.Mutex // one of keeper and committer prepares a segment
 
@@ -80,12 +81,16 @@ func (k *keeper) run(ctx context.Context) {
 			}
 		}
 		pause := k.nextDeadline()
+		k.trouble.Store(nil)
+		if err != nil {
+			k.trouble.Store(&err)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
 		case isFull(err):
 			if !k.full.Swap(true) {
-				k.log.log.Warn("the disk is full: publishes are refused until there is space", "stream", k.log.name)
+				k.log.log.Warn("there is no room to store more: publishes are refused until there is", "stream", k.log.name, "error", err)
 			}
 			pause = fullPause
 		case errors.Is(err, errDamaged):

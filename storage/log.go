@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sort"
@@ -66,6 +67,15 @@ func (l *Log) Bounds() (earliest, head uint64) {
 	l.state.mu.RLock()
 	defer l.state.mu.RUnlock()
 	return l.state.segs[0].first, l.state.head
+}
+
+// Ready returns nil, or why the log cannot do all its work at the moment: it has
+// no room, or a file is damaged.
+func (l *Log) Ready() error {
+	if err := l.keeper.trouble.Load(); err != nil {
+		return fmt.Errorf("the stream %s: %w", l.name, *err)
+	}
+	return nil
 }
 
 // PositionOf returns the position of an offset: it has the term in which the

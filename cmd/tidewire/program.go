@@ -69,7 +69,9 @@ func (p *Program) Run(ctx context.Context) error {
 	defer p.close("log", log)
 
 	b := broker.New(log, o.broker())
-	s, err := server.New(b, o.server(p.Version))
+	edge := o.server(p.Version)
+	edge.Ready = log.Ready
+	s, err := server.New(b, edge)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -49,7 +50,8 @@ type printer struct {
 	mu      sync.Mutex
 	out     *bufio.Writer
 	printed int
-	broken  bool // the output takes nothing any more
+	broken  bool  // the output takes nothing any more
+	lost    error // why the output is broken
 
 	once   sync.Once
 	reason error // why the command ends, unless it is interrupted
@@ -67,8 +69,16 @@ func (p *printer) end(err error) {
 
 // why returns the reason of the end. That of an interrupt is context.Canceled,
 // which also is what the subscriptions report then.
+//
+// The last messages may have been counted and then not been written: then the
+// output is the reason, not that there were enough.
 func (p *printer) why() error {
 	p.end(context.Canceled)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lost != nil && errors.Is(p.reason, errEnough) {
+		return p.lost
+	}
 	return p.reason
 }
 
@@ -123,6 +133,7 @@ func (p *printer) breakOff(err error) {
 	if err = outputError(err); err == nil {
 		err = errOutput
 	}
+	p.lost = err
 	p.end(err)
 }
 

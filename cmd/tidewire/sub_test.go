@@ -249,3 +249,19 @@ func TestSubTellsGaps(t *testing.T) {
 		t.Fatal(got)
 	}
 }
+
+// TestSubFullOutput counts to the end on an output that takes nothing: that is no
+// success.
+func TestSubFullOutput(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skipf("there is no /dev/full: %v", err)
+	}
+	defer func() { _ = full.Close() }()
+	s := start(t, nil)
+	s.publish(t, "a", "one", "one")
+	err = runClient(t.Context(), streams{nil, full, io.Discard}, "sub", "a", "--from", "earliest", "--count", "1", "--server", s.public)
+	if err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Fatalf("it ended with %v", err)
+	}
+}
