@@ -171,7 +171,9 @@ func TestKillsUnderLoad(t *testing.T) {
 	if err := r.Err(); err != nil {
 		t.Error(err)
 	}
-	if r.Traffic.Reconnects < 5*4 {
+	// Each kill cuts at least the publisher that had answers since the one before;
+	// who was still waiting to come back then has nothing to lose.
+	if r.Traffic.Reconnects < 5 {
 		t.Errorf("only %d connections over 5 kills", r.Traffic.Reconnects)
 	}
 }
