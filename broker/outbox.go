@@ -52,10 +52,10 @@ func (o *outbox) pushDeliver(codec protocol.Codec, sub uint32, tail []byte) {
 	o.bytes += f.cost()
 }
 
-// take appends waiting frames to into, at most about maxBytes of them.
-func (o *outbox) take(into []Frame, maxBytes int) []Frame {
+// take appends waiting frames to into, at most about maxTakeBytes of them.
+func (o *outbox) take(into []Frame) []Frame {
 	taken := 0
-	for o.next < len(o.frames) && taken < maxBytes {
+	for o.next < len(o.frames) && taken < maxTakeBytes {
 		f := &o.frames[o.next]
 		taken += f.cost()
 		into = append(into, *f)

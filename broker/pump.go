@@ -41,7 +41,7 @@ func (s *Session) Take(into []Frame) ([]Frame, *protocol.Error) {
 func (s *Session) take(into []Frame) ([]Frame, *protocol.Error) {
 	for range maxReads {
 		s.flushResults()
-		into = s.out.take(into, maxTakeBytes)
+		into = s.out.take(into)
 		if s.out.writing >= enoughBytes || (len(into) > 0 && len(s.behind) == 0) {
 			return into, nil
 		}
@@ -53,7 +53,7 @@ func (s *Session) take(into []Frame) ([]Frame, *protocol.Error) {
 			break
 		}
 	}
-	return s.out.take(into, maxTakeBytes), nil
+	return s.out.take(into), nil
 }
 
 // flushResults turns the answers that have come in since the last write into

@@ -64,7 +64,7 @@ func (c *committer) run(ctx context.Context, hand func(*Commit)) error {
 	c.next, c.head = &batch{}, c.log.state.head
 	err := c.loop(ctx, written, hand)
 	if err != nil && c.flying != nil {
-		<-written // it may be stored or not: that is what unknown means
+		_ = <-written // it may be stored or not: that is what unknown means
 		c.refuse(c.flying, errUnknown(), hand)
 	}
 	if err != nil && len(c.next.answers) > 0 {

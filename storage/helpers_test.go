@@ -57,7 +57,7 @@ func (l *testLog) close() {
 	if l.store == nil {
 		return
 	}
-	if err := l.Log.Close(); err != nil {
+	if err := l.Close(); err != nil {
 		l.t.Error(err)
 	}
 	if err := l.store.Close(); err != nil {

@@ -126,7 +126,9 @@ func TestModel(t *testing.T) {
 		name   string
 		do     func()
 	}{
-		{30, "publish", r.publish}, {30, "read", r.read}, {12, "resolve", r.resolve},
+		{30, "publish", r.publish},
+		{30, "read", r.read},
+		{12, "resolve", r.resolve},
 		{5, "reopen", func() { r.log = r.log.reopen() }},
 		{5, "crash", func() { old := r.log; r.log = old.crash(); old.close() }},
 		{8, "settle", func() { r.log.settle() }},

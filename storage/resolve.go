@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"math"
+	"slices"
 	"sort"
 	"time"
 
@@ -105,11 +106,11 @@ func (l *Log) beforeLast(f protocol.Filter, head uint64, n int) (uint64, error) 
 	l.state.mu.RLock()
 	segs := l.state.segs
 	l.state.mu.RUnlock()
-	for i := len(segs) - 1; i >= 0; i-- {
-		if segs[i].first > head {
+	for i, seg := range slices.Backward(segs) {
+		if seg.first > head {
 			continue
 		}
-		offsets, err := l.newest(segs[i], f, head, n)
+		offsets, err := l.newest(seg, f, head, n)
 		switch {
 		case errors.Is(err, ErrTrimmed):
 			return segs[i+1].first - 1, nil // retention was faster
@@ -159,8 +160,8 @@ func (l *Log) newest(seg *segment, f protocol.Filter, through uint64, n int) ([]
 		return err
 	})
 	offsets := make([]uint64, 0, count)
-	for i := len(blocks) - 1; i >= 0; i-- {
-		offsets = append(offsets, blocks[i]...)
+	for _, block := range slices.Backward(blocks) {
+		offsets = append(offsets, block...)
 	}
 	return offsets, err
 }

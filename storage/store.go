@@ -145,9 +145,9 @@ func checkFormat(dir string) error {
 func dirError(dir string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("the data directory %s cannot be written (%v): give this user the right to it or choose another one", dir, err)
+		return fmt.Errorf("the data directory %s cannot be written (%w): give this user the right to it or choose another one", dir, err)
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("the disk of the data directory %s is full (%v): free some space or choose another directory", dir, err)
+		return fmt.Errorf("the disk of the data directory %s is full (%w): free some space or choose another directory", dir, err)
 	}
 	return fmt.Errorf("the data directory %s cannot be used (%w): choose another one", dir, err)
 }

@@ -30,7 +30,7 @@ func (d *disk) open(t *testing.T) {
 
 func (d *disk) close(t *testing.T) {
 	t.Helper()
-	if err := errors.Join(d.Log.Close(), d.store.Close()); err != nil {
+	if err := errors.Join(d.Close(), d.store.Close()); err != nil {
 		t.Error(err)
 	}
 }

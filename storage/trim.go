@@ -145,29 +145,11 @@ func (k *keeper) carry(ctx context.Context, s *segment) (evicted uint64, err err
 		return 0, err
 	}
 	for from <= s.info.last {
-		var firsts []uint64
-		var values [][]byte
-		size := 0
-		err := k.log.handles.view(s, func(tx *bbolt.Tx) error {
-			c := newBlockCursor(tx)
-			b, ok, err := c.seek(from)
-			for ; ok && size < sealBytes; b, ok, err = c.next() {
-				from = b.last() + 1
-				rows, err := b.digests()
-				if err != nil {
-					return err
-				}
-				if len(rows) > 0 {
-					v := encodeCarried(b.time, rows)
-					firsts, values = append(firsts, b.first), append(values, v)
-					size += len(v)
-				}
-			}
-			return err
-		})
+		firsts, values, next, err := k.rowsFrom(s, from)
 		if err != nil {
 			return 0, err
 		}
+		from = next
 		err = k.log.meta.update(func(tx *bbolt.Tx) error {
 			d := tx.Bucket(bucketDigests)
 			d.FillPercent = 1
@@ -186,6 +168,30 @@ func (k *keeper) carry(ctx context.Context, s *segment) (evicted uint64, err err
 		}
 	}
 	return evicted, nil
+}
+
+// rowsFrom encodes the digest rows of some blocks of a segment, from the one that
+// has an offset on. next is where to go on.
+func (k *keeper) rowsFrom(s *segment, from uint64) (firsts []uint64, values [][]byte, next uint64, err error) {
+	size := 0
+	err = k.log.handles.view(s, func(tx *bbolt.Tx) error {
+		c := newBlockCursor(tx)
+		b, ok, err := c.seek(from)
+		for ; ok && size < sealBytes; b, ok, err = c.next() {
+			from = b.last() + 1
+			rows, err := b.digests()
+			if err != nil {
+				return err
+			}
+			if len(rows) > 0 {
+				v := encodeCarried(b.time, rows)
+				firsts, values = append(firsts, b.first), append(values, v)
+				size += len(v)
+			}
+		}
+		return err
+	})
+	return firsts, values, from, err
 }
 
 // storedRows returns the number of digest rows in the segments.
@@ -231,22 +237,8 @@ func (k *keeper) prune(ctx context.Context) error {
 	for more := true; more; {
 		more = false
 		err := k.log.meta.update(func(tx *bbolt.Tx) error {
-			rows, limit := k.storedRows(), uint64(k.log.opts.DedupeWindow)
-			earliest, _ := k.log.Bounds()
 			d := tx.Bucket(bucketDigests)
-			var old [][]byte
-			var newest uint64
-			c := d.Cursor()
-			for first, v := c.Last(); first != nil && len(old) < slice; first, v = c.Prev() {
-				if number(first) >= earliest {
-					continue // a carry was cut short, its segment is still there
-				}
-				if rows >= limit {
-					old = append(old, append([]byte(nil), first...))
-					newest = max(newest, carriedTime(v))
-				}
-				rows += carriedRows(v)
-			}
+			old, newest := k.leaving(d, slice)
 			if len(old) == 0 {
 				return errNothing
 			}
@@ -269,6 +261,25 @@ func (k *keeper) prune(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// leaving returns up to n keys of carried rows that have left the window, and the
+// time of the newest of them.
+func (k *keeper) leaving(d *bbolt.Bucket, n int) (old [][]byte, newest uint64) {
+	rows, limit := k.storedRows(), uint64(k.log.opts.DedupeWindow)
+	earliest, _ := k.log.Bounds()
+	c := d.Cursor()
+	for first, v := c.Last(); first != nil && len(old) < n; first, v = c.Prev() {
+		if number(first) >= earliest {
+			continue // a carry was cut short, its segment is still there
+		}
+		if rows >= limit {
+			old = append(old, append([]byte(nil), first...))
+			newest = max(newest, carriedTime(v))
+		}
+		rows += carriedRows(v)
+	}
+	return old, newest
 }
 
 // Carried digest rows are stored behind their time and before a checksum of both.

@@ -161,7 +161,7 @@ func TestHistoryTrimmedMeanwhile(t *testing.T) {
 			e.publishText("a", fmt.Sprint(i))
 		}
 		l := &trimming{Log: e.log, after: reads + 1, to: 4}
-		e.Server.broker = broker.New(l, broker.Options{})
+		e.broker = broker.New(l, broker.Options{})
 		var got []string
 		for next := "earliest"; len(got) < 6; {
 			p := e.historyOf("a", "from="+next)
@@ -204,7 +204,7 @@ func TestHistoryByPages(t *testing.T) {
 			if p.Gap != nil {
 				lost += p.Gap.Through - p.Gap.After
 			}
-			for _, payload := range strings.Fields(p.payloads()) {
+			for payload := range strings.FieldsSeq(p.payloads()) {
 				if seen[payload] || !want[payload] {
 					t.Fatalf("limit %d: %s came again, or has expired", limit, payload)
 				}

@@ -38,12 +38,12 @@ func TestHosts(t *testing.T) {
 		{"anywhere", Access{}, false, "evil.example.com 10.0.0.1:7070", ""},
 	} {
 		a := mustAccess(t, c.access, c.dev)
-		for _, host := range strings.Fields(c.good) {
+		for host := range strings.FieldsSeq(c.good) {
 			if err := a.checkHost(&http.Request{Host: host}); err != nil {
 				t.Errorf("%s: %q: %v", c.name, host, err)
 			}
 		}
-		for _, host := range strings.Fields(c.bad) {
+		for host := range strings.FieldsSeq(c.bad) {
 			wantRefusal(t, a.checkHost(&http.Request{Host: host}), protocol.CodeBadHost, "allowed_hosts")
 		}
 	}
@@ -60,7 +60,9 @@ func TestOrigins(t *testing.T) {
 		bad    string
 	}{
 		{
-			"same origin", Access{}, false,
+			"same origin",
+			Access{},
+			false,
 			"http://broker.example.com:7070 https://broker.example.com:7070 HTTP://BROKER.example.com:7070",
 			"http://broker.example.com http://broker.example.com:7071 http://example.com:7070 http://localhost:7070 null ftp://broker.example.com:7070 http://broker.example.com:7070@evil.com http://broker.example.com:7070/",
 		},
@@ -70,7 +72,9 @@ func TestOrigins(t *testing.T) {
 			"http://app.example.com https://app.example.com:444 https://app.example.com.evil.com https://evil.com null https://other.example.com:8080 app.example.com //app.example.com",
 		},
 		{
-			"dev", Access{}, true,
+			"dev",
+			Access{},
+			true,
 			"http://localhost http://localhost:5173 https://localhost:5173 http://127.0.0.1:3000 http://[::1]:3000 null",
 			"http://localhost.evil.com http://evil.com http://127.0.0.2 http://a.localhost x://localhost",
 		},
@@ -87,12 +91,12 @@ func TestOrigins(t *testing.T) {
 		if err := check(); err != nil {
 			t.Errorf("%s: without Origin: %v", c.name, err)
 		}
-		for _, origin := range strings.Fields(c.good) {
+		for origin := range strings.FieldsSeq(c.good) {
 			if err := check(origin); err != nil {
 				t.Errorf("%s: %q: %v", c.name, origin, err)
 			}
 		}
-		for _, origin := range strings.Fields(c.bad) {
+		for origin := range strings.FieldsSeq(c.bad) {
 			wantRefusal(t, check(origin), protocol.CodeBadOrigin, "allowed_origins")
 		}
 		wantRefusal(t, check(""), map[bool]protocol.Code{true: "", false: protocol.CodeBadOrigin}[c.name == "all"], "")

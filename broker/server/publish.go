@@ -77,7 +77,7 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request) (published, 
 func (s *Server) refusal(doing string, err error) *protocol.Error {
 	e := protocol.AsError(err)
 	if _, ours := errors.AsType[*protocol.Error](err); !ours && !errors.Is(err, context.Canceled) {
-		s.log.Error(doing, "error", err)
+		s.log.Error("a request failed", "doing", doing, "error", err)
 	}
 	return e
 }

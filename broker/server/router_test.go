@@ -157,7 +157,7 @@ func TestPanics(t *testing.T) {
 		_, _ = io.WriteString(w, "half")
 		panic("late")
 	})
-	if panicked != http.ErrAbortHandler {
+	if !errors.Is(http.ErrAbortHandler, panicked) {
 		t.Errorf("after half an answer: %v", panicked)
 	}
 }
