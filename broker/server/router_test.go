@@ -157,7 +157,7 @@ func TestPanics(t *testing.T) {
 		_, _ = io.WriteString(w, "half")
 		panic("late")
 	})
-	if !errors.Is(http.ErrAbortHandler, panicked) {
+	if err, _ := panicked.(error); !errors.Is(err, http.ErrAbortHandler) {
 		t.Errorf("after half an answer: %v", panicked)
 	}
 }
