@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -64,7 +65,8 @@ func (c *committer) run(ctx context.Context, hand func(*Commit)) error {
 	c.next, c.head = &batch{}, c.log.state.head
 	err := c.loop(ctx, written, hand)
 	if err != nil && c.flying != nil {
-		_ = <-written // it may be stored or not: that is what unknown means
+		// It may be stored or not: that is what unknown means.
+		err = errors.Join(err, <-written)
 		c.refuse(c.flying, errUnknown(), hand)
 	}
 	if err != nil && len(c.next.answers) > 0 {

@@ -239,7 +239,10 @@ func readDamaged(t *testing.T, dir string, stored map[string][]string, tail int)
 			if err != nil {
 				return err
 			}
-			for m := range c.Messages() {
+			for m, err := range c.Messages() {
+				if err != nil {
+					return err
+				}
 				got = append(got, string(m.Payload))
 			}
 			after = c.Through
