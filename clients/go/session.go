@@ -270,6 +270,9 @@ func (s *session) refused(f *tidewirev1.Error) {
 	case f.Sub != 0:
 		if sub := s.client.subscription(s, f.Sub); sub != nil {
 			s.follow(sub, f.Sub, sub.refused(f.Sub, err))
+			if err.Retryable() && sub.options.OnRefused != nil {
+				sub.options.OnRefused(err)
+			}
 		}
 	case f.Ref != 0:
 		s.client.refusedPublish(s, f.Ref, err)

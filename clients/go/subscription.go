@@ -29,6 +29,11 @@ type SubscribeOptions struct {
 	// has been handled. It and OnGap run between two messages, on the goroutine of
 	// the loop.
 	OnCaughtUp func()
+	// OnRefused is told when the broker cannot serve the subscription for now, for
+	// instance because a part of its log is damaged. It is asked again after a
+	// pause. OnRefused runs on the goroutine that reads the connection and must not
+	// block.
+	OnRefused func(*Error)
 }
 
 const defaultQueueBytes = 8 << 20

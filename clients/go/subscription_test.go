@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -294,7 +295,8 @@ func TestSubscribeRefused(t *testing.T) {
 func TestSubscriptionRetries(t *testing.T) {
 	bubble(t, func(t *testing.T, b *fakeBroker) {
 		c, p := open(t, b, Options{})
-		s, n := subscribe(t, c, p, SubscribeOptions{})
+		var told []string
+		s, n := subscribe(t, c, p, SubscribeOptions{OnRefused: func(err *Error) { told = append(told, err.Message) }})
 		p.send(deliver(n, 10, 12, 12), protocol.ErrorFrame(0, n, protocol.Errorf(protocol.CodeInternal, "cannot read")))
 		start := time.Now()
 		f := expect[*tidewirev1.Subscribe](p)
@@ -306,6 +308,9 @@ func TestSubscriptionRetries(t *testing.T) {
 		got.want(t, "12", "13")
 		if !errors.Is(got.end, &Error{Code: CodeForbidden}) {
 			t.Fatal(got.end)
+		}
+		if !slices.Equal(told, []string{"cannot read"}) {
+			t.Fatalf("told of %q", told)
 		}
 	})
 }

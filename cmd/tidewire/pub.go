@@ -94,7 +94,7 @@ func (p *publisher) arguments(_ *cobra.Command, args []string) error {
 		p.data = &args[1]
 	}
 	if err := protocol.CheckTopic(p.topic); err != nil {
-		return err
+		return plain(err)
 	}
 	return nil
 }

@@ -121,7 +121,7 @@ func (s *subscriber) subscribe(ctx context.Context, c *tidewire.Client, p *print
 		if from == "" {
 			from = s.from
 		}
-		sub, err := c.Subscribe(ctx, filter, tidewire.SubscribeOptions{From: from, OnGap: s.tellGap})
+		sub, err := c.Subscribe(ctx, filter, tidewire.SubscribeOptions{From: from, OnGap: s.tellGap, OnRefused: s.tellRefused(filter)})
 		if err != nil {
 			return err
 		}
@@ -161,6 +161,18 @@ func (s *subscriber) outcome(err error, p *printer) error {
 		return fmt.Errorf("interrupted after %d of %d messages", p.printed, s.count)
 	}
 	return plain(err)
+}
+
+// tellRefused returns what tells on standard error, once for each reason, that a
+// filter gets nothing for now.
+func (s *subscriber) tellRefused(filter string) func(*tidewire.Error) {
+	last := ""
+	return func(err *tidewire.Error) {
+		if err.Message != last {
+			last = err.Message
+			_, _ = fmt.Fprintf(s.errs, "tidewire: the broker cannot serve %s for now: %s; trying again\n", filter, err.Message)
+		}
+	}
 }
 
 // tellGap tells on standard error what cannot be had, so that standard output has
