@@ -89,7 +89,7 @@ func (l *Log) Close() error {
 	l.queue.close(errClosed())
 	l.metrics.unregister()
 	var errs []error
-	for _, s := range l.state.segs {
+	for _, s := range slices.Concat(l.state.segs, l.keeper.leftover) { // Run may have ended in mid-trim
 		errs = append(errs, s.close())
 	}
 	if l.state.spare != nil {
