@@ -39,8 +39,8 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 	if err := s.Identity().MaySubscribe(filter); err != nil {
 		return nil, nil, err
 	}
-	if req.Stream != "" && req.Stream != mainStream {
-		return nil, nil, protocol.Errorf(protocol.CodeUnknownStream, "there is no stream %.80q, this broker has %s", req.Stream, mainStream)
+	if req.Stream != "" && req.Stream != MainStream {
+		return nil, nil, protocol.Errorf(protocol.CodeUnknownStream, "there is no stream %.80q, this broker has %s", req.Stream, MainStream)
 	}
 	start, err := protocol.ParseStart(req.From)
 	if err != nil {
@@ -71,8 +71,8 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 	return sub, frames, nil
 }
 
-// mainStream is the name of the one stream.
-const mainStream = "main"
+// MainStream is the name of the stream that every broker has.
+const MainStream = "main"
 
 // resolve says where a start begins.
 func (b *Broker) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {

@@ -38,7 +38,7 @@ func (s *Server) Admin() http.Handler {
 		defer s.finish(out, r)
 		if onLoopback(r) {
 			if err := s.access.checkLocalHost(r); err != nil {
-				writeProblem(out, r, err)
+				writeProblem(out, err)
 				return
 			}
 		}

@@ -28,14 +28,14 @@ const eventsRetry = "retry: 1000\n\n"
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	request, who, err := s.eventsRequest(r)
 	if err != nil {
-		writeProblem(w, r, err)
+		writeProblem(w, err)
 		return
 	}
 	st := &stream{server: s, w: w, r: r, control: http.NewResponseController(w), woken: make(chan struct{}, 1)}
 	st.session = s.broker.NewSession(broker.SessionOptions{Identity: who, Codec: sse{}, Wake: st.wake})
 	defer st.session.Close()
 	if err := s.streams.add(st, s.limits.Connections); err != nil {
-		writeProblem(w, r, err)
+		writeProblem(w, err)
 		return
 	}
 	defer s.streams.remove(st)
@@ -165,7 +165,7 @@ func (st *stream) write(frames []broker.Frame) bool {
 // subscription stands, and returns the frames to write; nil if it does not.
 func (st *stream) begin(frames []broker.Frame) []broker.Frame {
 	if data, refused := bytes.CutPrefix(frames[0].Tail, errorEvent); refused {
-		writeProblem(st.w, st.r, refusalOf(data))
+		writeProblem(st.w, refusalOf(data))
 		return nil
 	}
 	// The first event tells where the subscription begins. If a gap follows, only

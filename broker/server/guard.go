@@ -41,7 +41,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.WriteTimeout))
 		}
 		if err := s.access.checkHost(r); err != nil {
-			writeProblem(out, r, err)
+			writeProblem(out, err)
 			return
 		}
 		if s.cors(out, r) {
@@ -61,7 +61,7 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
 	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
 	if err := s.access.checkOrigin(r); err != nil {
 		if preflight || !isSafe(r.Method) {
-			writeProblem(w, r, err)
+			writeProblem(w, err)
 			return false
 		}
 		return true // without the headers below the page cannot read the answer
@@ -120,7 +120,7 @@ func (s *Server) finish(out *response, r *http.Request) {
 	if p != nil {
 		s.log.Error("panic while a request was handled", "method", r.Method, "route", out.route, "panic", p, "stack", string(debug.Stack()))
 		if out.status == 0 {
-			writeProblem(out, r, protocol.Errorf(protocol.CodeInternal, "something went wrong inside the broker; its log says more"))
+			writeProblem(out, protocol.Errorf(protocol.CodeInternal, "something went wrong inside the broker; its log says more"))
 		} else {
 			defer panic(http.ErrAbortHandler)
 		}

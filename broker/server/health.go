@@ -28,7 +28,7 @@ func (s *Server) unready() []string {
 // restart would help nobody whose disk is full.
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	if _, err := parseQuery(r); err != nil {
-		writeProblem(w, r, err)
+		writeProblem(w, err)
 		return
 	}
 	writeHealth(w, readiness{Status: "ok"})
@@ -37,7 +37,7 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 // readyz says whether requests should come here; why not is for operators.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	if _, err := parseQuery(r); err != nil {
-		writeProblem(w, r, err)
+		writeProblem(w, err)
 		return
 	}
 	body := s.readiness()

@@ -35,7 +35,7 @@ func gapOf(g *tidewirev1.Gap) *gap {
 func (s *Server) history(w http.ResponseWriter, r *http.Request) {
 	p, size, err := s.readPage(r)
 	if err != nil {
-		writeProblem(w, r, err)
+		writeProblem(w, err)
 		return
 	}
 	defer s.pages.leave(size)

@@ -19,9 +19,7 @@ type metrics struct {
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
-	// The program may have registered these itself: then that is enough.
-	_ = r.Register(collectors.NewGoCollector())
-	_ = r.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	f := promauto.With(r)
 	gauge := func(name, help string) prometheus.Gauge {
 		return f.NewGauge(prometheus.GaugeOpts{Namespace: "tidewire", Name: name, Help: help})

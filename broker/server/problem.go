@@ -32,7 +32,7 @@ func problemOf(err *protocol.Error) problem {
 }
 
 // writeProblem answers a request with an error.
-func writeProblem(w http.ResponseWriter, _ *http.Request, err *protocol.Error) {
+func writeProblem(w http.ResponseWriter, err *protocol.Error) {
 	p := problemOf(err)
 	h := w.Header()
 	if err.RetryAfter > 0 {

@@ -29,7 +29,7 @@ type published struct {
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 	answer, err := s.publishOne(w, r)
 	if err != nil {
-		writeProblem(w, r, err)
+		writeProblem(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -23,7 +23,7 @@ type route struct {
 	handler http.HandlerFunc
 }
 
-func newRouter(*Server) *router { return &router{} }
+func newRouter() *router { return &router{} }
 
 // handle registers a handler. A segment {name} of the pattern matches any one
 // segment, which the handler finds, decoded, in [http.Request.PathValue].
@@ -38,7 +38,7 @@ func (rt *router) handle(method, pattern string, handler http.HandlerFunc) {
 func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parts, err := splitPath(r.URL.EscapedPath())
 	if err != nil {
-		writeProblem(w, r, err)
+		writeProblem(w, err)
 		return
 	}
 	var methods []string
@@ -54,7 +54,7 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		methods = append(methods, route.method)
 	}
 	if len(methods) == 0 {
-		writeProblem(w, r, protocol.Errorf(protocol.CodeNotFound, "there is nothing at %.80q: docs/http.md lists the paths", r.URL.Path))
+		writeProblem(w, protocol.Errorf(protocol.CodeNotFound, "there is nothing at %.80q: docs/http.md lists the paths", r.URL.Path))
 		return
 	}
 	refuseMethod(w, r, methods)
@@ -72,7 +72,7 @@ func refuseMethod(w http.ResponseWriter, r *http.Request, methods []string) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	writeProblem(w, r, protocol.Errorf(protocol.CodeMethodNotAllowed, "this path takes %s, not %.20q", allow, r.Method))
+	writeProblem(w, protocol.Errorf(protocol.CodeMethodNotAllowed, "this path takes %s, not %.20q", allow, r.Method))
 }
 
 func (rt *route) match(parts []string) bool {

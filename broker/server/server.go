@@ -114,7 +114,7 @@ func New(b *broker.Broker, o Options) (*Server, error) {
 
 // Public returns the handler of the public listener.
 func (s *Server) Public() http.Handler {
-	r := newRouter(s)
+	r := newRouter()
 	r.handle("GET", "/v1/ws", s.serveWebSocket)
 	r.handle("POST", "/v1/topics/{topic}/messages", s.publish)
 	r.handle("GET", "/v1/topics/{topic}/messages", s.history)

@@ -25,7 +25,7 @@ const readBuffer = 512
 // is freed.
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	if !isUpgrade(r) {
-		writeProblem(w, r, protocol.Errorf(protocol.CodeBadRequest, "this is a WebSocket address: connect with a WebSocket client and the subprotocol %s or %s", protocol.SubprotocolProto, protocol.SubprotocolJSON))
+		writeProblem(w, protocol.Errorf(protocol.CodeBadRequest, "this is a WebSocket address: connect with a WebSocket client and the subprotocol %s or %s", protocol.SubprotocolProto, protocol.SubprotocolJSON))
 		return
 	}
 	identity, refusal := s.admit(r)
@@ -95,7 +95,7 @@ const bearerSubprotocol = "bearer."
 func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request, offered string, refusal *protocol.Error) {
 	info := refusal.Code.Info()
 	if r.Header.Get("Origin") == "" || info.Close == 0 {
-		writeProblem(w, r, refusal)
+		writeProblem(w, refusal)
 		return
 	}
 	c := &conn{server: s}
@@ -110,7 +110,7 @@ func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request, offered s
 func (c *conn) upgrade(w http.ResponseWriter, r *http.Request, subprotocol string) *gws.Conn {
 	netConn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		writeProblem(w, r, protocol.Errorf(protocol.CodeBadRequest, "WebSocket needs HTTP/1.1"))
+		writeProblem(w, protocol.Errorf(protocol.CodeBadRequest, "WebSocket needs HTTP/1.1"))
 		return nil
 	}
 	_ = netConn.SetDeadline(time.Time{})

@@ -12,16 +12,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/server"
 	"github.com/tidewire/tidewire/config"
 	"github.com/tidewire/tidewire/storage"
 )
-
-// mainStream is the name of the stream that every broker has.
-const mainStream = "main"
 
 // A Program is a broker with its listeners, as a value. Its fields are set
 // before Run and not changed.
@@ -56,13 +52,12 @@ func (p *Program) Run(ctx context.Context) error {
 	defer func() { _ = admin.Close() }()
 
 	o := options{config: p.Config, logger: p.Logger, registry: prometheus.NewRegistry()}
-	o.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	store, err := storage.Open(p.Config.Data, o.storage())
 	if err != nil {
 		return err
 	}
 	defer p.close("data directory", store)
-	log, err := store.OpenLog(mainStream, o.log())
+	log, err := store.OpenLog(broker.MainStream, o.log())
 	if err != nil {
 		return err
 	}
