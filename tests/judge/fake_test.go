@@ -195,8 +195,13 @@ func (m *message) setPayload(b []byte) {
 // fakeConn is one connection of the fake.
 type fakeConn struct {
 	*fake
-	ws *websocket.Conn
-	mu sync.Mutex // guards subs
+	ws      *websocket.Conn
+	ctx     context.Context // of the connection
+	writing sync.Mutex      // held for a whole write; guards broken
+	// broken is set by the first write that fails. Nothing may follow it: a
+	// frame after one that was lost would be a hole that the fake did not plan.
+	broken bool
+	mu     sync.Mutex // guards subs
 	// subs by number; the deliverer of each ends when its context does.
 	subs map[uint32]context.CancelFunc
 	// refusing is set after a retryable refusal, until resume.
@@ -218,24 +223,28 @@ func (f *fake) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		_ = ws.Close(3501, "")
 		return
 	}
-	c := &fakeConn{fake: f, ws: ws, subs: map[uint32]context.CancelFunc{}}
+	c := &fakeConn{fake: f, ws: ws, ctx: ctx, subs: map[uint32]context.CancelFunc{}}
 	for {
 		_, text, err := ws.Read(ctx)
 		if err != nil {
 			return
 		}
-		if !c.take(ctx, text) {
+		if !c.take(text) {
 			return
 		}
 	}
 }
 
-func (c *fakeConn) write(ctx context.Context, form map[string]any) {
+func (c *fakeConn) write(form map[string]any) {
 	text, _ := json.Marshal(form)
-	_ = c.ws.Write(ctx, websocket.MessageText, text)
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if !c.broken {
+		c.broken = c.ws.Write(c.ctx, websocket.MessageText, text) != nil
+	}
 }
 
-func (c *fakeConn) take(ctx context.Context, text []byte) bool {
+func (c *fakeConn) take(text []byte) bool {
 	var form struct {
 		Type          string          `json:"type"`
 		Ref           uint32          `json:"ref"`
@@ -251,24 +260,24 @@ func (c *fakeConn) take(ctx context.Context, text []byte) bool {
 	}
 	switch form.Type {
 	case "connect":
-		c.write(ctx, map[string]any{"type": "welcome", "ref": form.Ref, "ping_interval_ms": 20000, "ping_timeout_ms": 10000})
-		c.write(ctx, map[string]any{"type": "ping", "seq": 1})
+		c.write(map[string]any{"type": "welcome", "ref": form.Ref, "ping_interval_ms": 20000, "ping_timeout_ms": 10000})
+		c.write(map[string]any{"type": "ping", "seq": 1})
 		for _, s := range form.Subscriptions {
-			c.subscribe(ctx, s)
+			c.subscribe(s)
 		}
 	case "subscribe":
-		c.subscribe(ctx, subscribeForm{Sub: form.Sub, Filter: form.Filter, From: form.From})
+		c.subscribe(subscribeForm{Sub: form.Sub, Filter: form.Filter, From: form.From})
 	case "unsubscribe":
 		c.mu.Lock()
 		c.subs[form.Sub]()
 		c.mu.Unlock()
 	case "publish":
-		return c.publishAll(ctx, form.Ref, form.Messages, form.Resume)
+		return c.publishAll(form.Ref, form.Messages, form.Resume)
 	}
 	return true
 }
 
-func (c *fakeConn) publishAll(ctx context.Context, ref uint32, messages []message, resume bool) bool {
+func (c *fakeConn) publishAll(ref uint32, messages []message, resume bool) bool {
 	order := make([]int, len(messages))
 	for i := range order {
 		order[i] = i
@@ -293,11 +302,11 @@ func (c *fakeConn) publishAll(ctx context.Context, ref uint32, messages []messag
 		}
 		results = append(results, form)
 	}
-	c.write(ctx, map[string]any{"type": "published", "results": results})
+	c.write(map[string]any{"type": "published", "results": results})
 	return true
 }
 
-func (c *fakeConn) subscribe(ctx context.Context, s subscribeForm) {
+func (c *fakeConn) subscribe(s subscribeForm) {
 	c.fake.mu.Lock()
 	head := len(c.log)
 	start := head
@@ -312,11 +321,11 @@ func (c *fakeConn) subscribe(ctx context.Context, s subscribeForm) {
 		start = 0 // close enough to last:N and durations: everything
 	}
 	c.fake.mu.Unlock()
-	c.write(ctx, map[string]any{
+	c.write(map[string]any{
 		"type": "subscribed", "sub": s.Sub, "position": c.position(start), "resumed": resumed,
 		"cursors": []map[string]any{{"offset": start}},
 	})
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(c.ctx)
 	c.mu.Lock()
 	c.subs[s.Sub] = cancel
 	c.mu.Unlock()
@@ -326,10 +335,10 @@ func (c *fakeConn) subscribe(ctx context.Context, s subscribeForm) {
 // deliver follows the log for one subscription.
 func (c *fakeConn) deliver(ctx context.Context, s subscribeForm, cursor, head int) {
 	caughtUp := false
-	for {
+	for ctx.Err() == nil {
 		if !caughtUp && cursor >= head {
 			if caughtUp = true; !c.will(neverCaughtUp) {
-				c.write(ctx, map[string]any{"type": "caught_up", "sub": s.Sub})
+				c.write(map[string]any{"type": "caught_up", "sub": s.Sub})
 			}
 		}
 		c.fake.mu.Lock()
@@ -358,7 +367,7 @@ func (c *fakeConn) deliverChunk(ctx context.Context, s subscribeForm, chunk []me
 		}
 	}
 	if len(matched) == 0 {
-		c.write(ctx, map[string]any{"type": "progress", "subs": []uint32{s.Sub}, "term": fakeTerm, "through": through, "position": c.position(through)})
+		c.write(map[string]any{"type": "progress", "subs": []uint32{s.Sub}, "term": fakeTerm, "through": through, "position": c.position(through)})
 		return through
 	}
 	c.fake.mu.Lock()
@@ -367,7 +376,7 @@ func (c *fakeConn) deliverChunk(ctx context.Context, s subscribeForm, chunk []me
 	lost := s.Filter == "judge.>" && through < len(c.log) && c.willLocked(dropFrame)
 	c.fake.mu.Unlock()
 	if gone != "" {
-		c.write(ctx, map[string]any{
+		c.write(map[string]any{
 			"type": "gap", "sub": s.Sub, "reason": gone, "term": fakeTerm, "after": after,
 			"through": through, "position": c.position(through), "offset": through,
 		})
@@ -378,10 +387,10 @@ func (c *fakeConn) deliverChunk(ctx context.Context, s subscribeForm, chunk []me
 		"position": c.position(through), "messages": matched,
 	}
 	if !lost {
-		c.write(ctx, frame)
+		c.write(frame)
 	}
 	if again {
-		c.write(ctx, frame)
+		c.write(frame)
 	}
 	return through
 }
