@@ -2,7 +2,9 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -16,6 +18,7 @@ type Report struct {
 	Blocks   int
 	Records  int
 	Bytes    int64 // of files
+	Undone   int   // commits that a power cut left unfinished; the next start undoes them
 	Problems []error
 }
 
@@ -125,17 +128,11 @@ func (c *checker) problem(err error) {
 func (c *checker) segment(s *segment, known *segmentInfo, next uint64) uint64 {
 	defer func() { _ = s.close() }()
 	prefetch(s.path, 1<<40)
-	err := checkPages(s.path)
-	switch {
-	case err != nil:
-	case known != nil:
-		s.db, err = s.openSealed()
-	default:
-		err = s.openWritable(0) // which changes nothing
+	open := c.openUnsealed
+	if known != nil {
+		open = c.openSealed
 	}
-	if err == nil {
-		err = s.rebuild(c.log.terms)
-	}
+	err := open(s)
 	if err == nil {
 		err = c.compare(s, known)
 	}
@@ -151,6 +148,58 @@ func (c *checker) segment(s *segment, known *segmentInfo, next uint64) uint64 {
 		c.problem(fmt.Errorf("%s begins at offset %d where %d should follow: its files are not from one moment, put the directory back from a backup as a whole", s.path, s.info.first, next))
 	}
 	return s.info.last + 1
+}
+
+// openSealed opens a sealed segment and verifies it.
+func (c *checker) openSealed(s *segment) error {
+	err := checkPages(s.path)
+	if err == nil {
+		s.db, err = s.openSealed()
+	}
+	if err == nil {
+		err = s.rebuild(c.log.terms)
+	}
+	return err
+}
+
+// openUnsealed opens a segment that is not sealed. If the power went during its
+// newest commit, that is undone in a copy.
+func (c *checker) openUnsealed(s *segment) error {
+	err := s.openWritable(0, c.log.terms) // which changes nothing
+	if !errors.Is(err, errDamaged) {
+		return err
+	}
+	dir, tmpErr := os.MkdirTemp("", "tidewire-check-")
+	if tmpErr != nil {
+		return errors.Join(err, tmpErr)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	duplicate := c.log.newSegment(s.ordinal)
+	duplicate.path = filepath.Join(dir, filepath.Base(s.path))
+	if copyErr := copyFile(duplicate.path, s.path); copyErr != nil {
+		return errors.Join(err, copyErr)
+	}
+	undone, _ := duplicate.openNewest(0, c.log.terms)
+	if !undone {
+		return err
+	}
+	c.report.Undone++
+	s.db, s.info, s.index = duplicate.db, duplicate.info, duplicate.index
+	return nil
+}
+
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
 // compare holds what was found in a segment against its own index, if it is

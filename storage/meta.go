@@ -35,7 +35,7 @@ type meta struct {
 const (
 	metaFile   = "meta.db"
 	lockWait   = 100 * time.Millisecond
-	logFormat  = 1
+	logFormat  = 2
 	metaMapped = 64 << 20
 )
 

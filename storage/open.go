@@ -170,12 +170,12 @@ func (o *opening) openUnsealed() error {
 			return fmt.Errorf("the segment %s is missing: put it back from a backup", s.path)
 		}
 		prefetch(s.path, o.files[ordinal])
-		if err := s.openWritable(2 * o.log.opts.SegmentBytes); err != nil {
+		undone, err := s.openNewest(2*o.log.opts.SegmentBytes, o.log.terms)
+		if err != nil {
 			return err
 		}
-		if err := s.rebuild(o.log.terms); err != nil {
-			_ = s.close()
-			return err
+		if undone {
+			o.log.log.Warn("the power went during a commit; it is undone, nothing in it had been answered", "stream", o.log.name, "file", s.path, "last_offset", s.info.last)
 		}
 		if s.info.last == 0 {
 			o.empty = append(o.empty, s)

@@ -30,6 +30,9 @@ func (s *segment) rebuild(terms chain) error {
 			}
 			s.info.add(&b)
 		}
+		if err == nil {
+			err = checkStamp(tx, s.info.last)
+		}
 		return err
 	})
 }
