@@ -44,7 +44,9 @@ With --lines each line of standard input is a message. With --json-lines each
 line is a message in the JSON form that ` + "`sub --json`" + ` prints; it names its topic,
 so TOPIC is left out. Both publish as fast as the broker answers, keep the order,
 and end with status 0 only if every line was stored. When the connection is lost
-they go on as soon as the broker is back; nothing is stored twice.`,
+they go on as soon as the broker is back; nothing is stored twice.
+
+Ctrl-C and SIGTERM end it with status 1, and it says what was stored.`,
 		Example: `  tidewire pub room.42.chat hello
   tidewire pub room.42.chat --id 7 --header lang=en - < letter.txt
   vmstat 1 | tidewire pub hosts.$(hostname).vmstat --lines
