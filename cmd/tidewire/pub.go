@@ -158,8 +158,16 @@ func (p *publisher) publishOne(ctx context.Context, m tidewire.Message) error {
 
 // publishError makes a sentence of the outcome of a message.
 func (p *publisher) publishError(err error) error {
-	if e, ok := errors.AsType[*tidewire.UnknownOutcomeError](err); ok && errors.Is(err, context.Canceled) {
-		return fmt.Errorf("interrupted: whether the message was stored is not known; publish it again with --id %s to be sure", e.ID)
+	if e, ok := errors.AsType[*tidewire.UnknownOutcomeError](err); ok {
+		switch {
+		case errors.Is(err, context.Canceled):
+			return fmt.Errorf("interrupted: whether the message was stored is not known; publish it again with --id %s to be sure", e.ID)
+		case refusedToken(err):
+			return fmt.Errorf("whether the message was stored is not known: %w; publish it again with --id %s to be sure", tokenError(err), e.ID)
+		}
+	}
+	if refusedToken(err) {
+		return tokenError(err)
 	}
 	if e, ok := errors.AsType[*tidewire.Error](err); ok {
 		return errors.New(e.Message)

@@ -167,7 +167,7 @@ func (s *subscriber) outcome(err error, p *printer) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("interrupted after %d of %d messages", p.printed, s.count)
 	}
-	return plain(err)
+	return plain(tokenError(err))
 }
 
 // tellRefused returns what tells on standard error, once for each reason, that a
