@@ -160,9 +160,9 @@ func serverSamples() map[string][]sample {
 			{name: "two subscriptions", frame: &tidewirev1.Progress{Subs: []uint32{1, 4294967295}, Term: "1z141z3", Through: 60}},
 			{name: "another partition", frame: &tidewirev1.Progress{Subs: []uint32{1}, Partition: 3, Term: "1z141z3", Through: MaxOffset}},
 		},
-		"go_away":      {{name: "empty", frame: &tidewirev1.GoAway{}}, {name: "elsewhere", frame: &tidewirev1.GoAway{ReconnectAfterMs: 800, Elsewhere: []string{"wss://a.example", "wss://b.example"}, Reason: "the broker is shutting down"}}},
-		"ping":         {{name: "zero", frame: &tidewirev1.Ping{}}, {name: "largest", frame: &tidewirev1.Ping{Seq: 4294967295}}},
-		"error":        {
+		"go_away": {{name: "empty", frame: &tidewirev1.GoAway{}}, {name: "elsewhere", frame: &tidewirev1.GoAway{ReconnectAfterMs: 800, Elsewhere: []string{"wss://a.example", "wss://b.example"}, Reason: "the broker is shutting down"}}},
+		"ping":    {{name: "zero", frame: &tidewirev1.Ping{}}, {name: "largest", frame: &tidewirev1.Ping{Seq: 4294967295}}},
+		"error": {
 			{name: "of a request", frame: (&RequestError{Request: "publish", Ref: 10, Err: refused}).Frame()},
 			{name: "of a subscription that is refused", frame: (&RequestError{Request: "subscribe", Sub: 2, Err: Errorf(CodeInvalidFilter, "the filter is empty")}).Frame()},
 			{name: "of a request without a number", frame: (&RequestError{Request: "subscribe", Err: Errorf(CodeBadRequest, "`sub` is missing")}).Frame()},

@@ -3,10 +3,10 @@ package server
 import (
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/json"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"net/http/httptest"
 	"strconv"
 	"strings"

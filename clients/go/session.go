@@ -88,7 +88,7 @@ func (c *Client) newSession(ctx context.Context, t target) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.socket, s.ws, err = dial(ctx, t, &c.options, token, s); err != nil {
+	if s.socket, s.ws, err = c.options.dial(ctx, t, token, s); err != nil {
 		return nil, err
 	}
 	s.socket.silence.Store(int64(c.options.ConnectTimeout))

@@ -92,7 +92,7 @@ func (s *socket) Close() error {
 
 // dial makes a connection to a target and opens a WebSocket on it. ctx bounds
 // all of it.
-func dial(ctx context.Context, t target, o *Options, token string, events gws.Event) (*socket, *gws.Conn, error) {
+func (o *Options) dial(ctx context.Context, t target, token string, events gws.Event) (*socket, *gws.Conn, error) {
 	raw, err := o.Dial(ctx, "tcp", t.addr)
 	if err != nil {
 		return nil, nil, err
