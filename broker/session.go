@@ -139,12 +139,12 @@ func (s *Session) Close() {
 // Subscribe begins a subscription and queues its answer.
 func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 	if err := s.checkNumber(req.Sub); err != nil {
-		s.Send(protocol.ErrorFrame(0, req.Sub, err))
+		s.Send((&protocol.RequestError{Request: "subscribe", Sub: req.Sub, Err: err}).Frame())
 		return
 	}
 	sub, frames, err := s.subscribe(req)
 	if err != nil {
-		s.Send(protocol.ErrorFrame(0, req.Sub, err))
+		s.Send((&protocol.RequestError{Request: "subscribe", Sub: req.Sub, Err: err}).Frame())
 		return
 	}
 	s.mu.Lock()
@@ -186,7 +186,8 @@ func (s *Session) Unsubscribe(number uint32) {
 	sub := s.subs[number]
 	if sub == nil {
 		s.mu.Unlock()
-		s.Send(protocol.ErrorFrame(0, number, protocol.Errorf(protocol.CodeUnknownSubscription, "the session has no subscription %d", number)))
+		err := protocol.Errorf(protocol.CodeUnknownSubscription, "the session has no subscription %d", number)
+		s.Send((&protocol.RequestError{Request: "unsubscribe", Sub: number, Err: err}).Frame())
 		return
 	}
 	s.drop(sub)

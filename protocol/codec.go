@@ -70,9 +70,10 @@ type PublishResult struct {
 // A RequestError is the refusal of one request whose frame could be read well
 // enough to know its number.
 type RequestError struct {
-	Ref uint32
-	Sub uint32
-	Err *Error
+	Request string // type of its frame, as JSON names it
+	Ref     uint32
+	Sub     uint32
+	Err     *Error
 }
 
 // Error returns the refusal's text.
@@ -81,7 +82,15 @@ func (e *RequestError) Error() string { return e.Err.Error() }
 // Unwrap returns the refusal.
 func (e *RequestError) Unwrap() error { return e.Err }
 
-// ErrorFrame returns the frame that tells a client of err.
+// Frame returns the frame that tells a client of the refusal.
+func (e *RequestError) Frame() *tidewirev1.Error {
+	f := ErrorFrame(e.Ref, e.Sub, e.Err)
+	f.Request = e.Request
+	return f
+}
+
+// ErrorFrame returns the frame that tells a client of err, which refuses no
+// request: it ends a subscription or, with two zeros, the connection.
 func ErrorFrame(ref, sub uint32, err *Error) *tidewirev1.Error {
 	wait := err.RetryAfter.Milliseconds()
 	if err.RetryAfter > 0 && err.RetryAfter < time.Millisecond {

@@ -192,7 +192,7 @@ func (c *conn) handle(opcode gws.Opcode, b []byte) *protocol.Error {
 func (c *conn) refuse(err error) *protocol.Error {
 	e := protocol.AsError(err)
 	if request, ok := err.(*protocol.RequestError); ok && c.connected.Load() { //nolint:errorlint // the codec returns it bare
-		c.session.Send(protocol.ErrorFrame(request.Ref, request.Sub, e))
+		c.session.Send(request.Frame())
 		return nil
 	}
 	if e.Code.Info().Close == 0 {
@@ -217,6 +217,7 @@ func (c *conn) connect(f *tidewirev1.Connect) *protocol.Error {
 		PingIntervalMs: uint32(l.PingInterval.Milliseconds()),
 		PingTimeoutMs:  uint32(l.PingTimeout.Milliseconds()),
 		Time:           protocol.Micros(time.Now()),
+		ExpiresAt:      protocol.Micros(c.identity.Expires),
 	})
 	for _, sub := range f.Subscriptions {
 		c.session.Subscribe(sub)
@@ -231,7 +232,7 @@ func (c *conn) refresh(f *tidewirev1.Refresh) {
 		err = protocol.Errorf(protocol.CodeForbidden, "the new token is for another subject: connect again with it")
 	}
 	if err != nil {
-		c.session.Send(protocol.ErrorFrame(f.Ref, 0, err))
+		c.session.Send((&protocol.RequestError{Request: "refresh", Ref: f.Ref, Err: err}).Frame())
 		return
 	}
 	c.session.SetIdentity(id)

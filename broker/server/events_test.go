@@ -291,6 +291,10 @@ func TestEventsEnd(t *testing.T) {
 		if d := time.Since(start); d != time.Minute {
 			t.Errorf("the token was good for %v", d)
 		}
+		// A browser comes back by itself, once: anything but 200 makes it stay away.
+		if response := e.get(client, "/v1/events?filter=a", "Authorization: Bearer "+token); response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("with the expired token: %s", response.Status)
+		}
 		e.Drain(context.Background(), 10*time.Second)
 		reading.Wait()
 		if lasting.retry == "1000" {
