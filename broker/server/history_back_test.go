@@ -97,7 +97,7 @@ func TestHistoryBackwardsRolledBack(t *testing.T) {
 
 func TestHistoryBackwardsIsBounded(t *testing.T) {
 	e := newTestEdge(t, anyone())
-	const count, size = 200, 30 << 10 // several messages of a chunk, and not all fit on the page
+	const count, size = 200, 27 << 10 // several messages of a chunk, and not all fit on the page
 	for i := range count {
 		e.store(protocol.Message{Topic: "a", Payload: fmt.Appendf(nil, "%0*d", size, i)})
 	}
