@@ -17,23 +17,30 @@ const maxPageBytes = 4 << 20
 type HistoryQuery struct {
 	Filter protocol.Filter
 	From   protocol.Start
-	Limit  int // messages
+	Back   bool // the newest before From, in place of the oldest after it
+	Limit  int  // messages
 }
 
-// A Page is a part of the log as one request sees it.
+// A Page is a part of the log as one request sees it, the oldest message first.
 type Page struct {
 	Messages []protocol.Message
-	Next     protocol.Position // where the next page begins, or a subscription that goes on
-	Gap      *tidewirev1.Gap   // what was missing before the first message; may be nil
+	Next     protocol.Position // where the next page in the same direction begins
+	Gap      *tidewirev1.Gap   // what is missing; may be nil
 }
 
 // History reads a page of stored messages. It ends at the limit, at 4 MiB, at
 // the head of the log or where a gap begins: Next always tells where to go on,
 // and whoever goes on from there misses nothing and gets nothing twice.
 // Expired messages are left out.
+//
+// Forwards a gap lies before the messages of its page, and Next is also a good
+// beginning for a subscription. Backwards see [Broker.historyBack].
 func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*Page, error) {
 	if err := who.MaySubscribe(q.Filter); err != nil {
 		return nil, err
+	}
+	if q.Back {
+		return b.historyBack(ctx, q)
 	}
 	head := b.head()
 	at, err := b.resolve(q.From, q.Filter, head)

@@ -19,6 +19,9 @@ type Log interface {
 	Run(ctx context.Context, apply func(*storage.Commit)) error
 	// Read returns what matches above an offset, or [storage.ErrTrimmed].
 	Read(q storage.Query) (protocol.Chunk, error)
+	// ReadBack returns the newest that match up to an offset, at most n, or
+	// [storage.ErrTrimmed].
+	ReadBack(q storage.Query, n int) (protocol.Chunk, error)
 	// Resolve says where a start begins, counted from the given head.
 	Resolve(s protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, error)
 	// Bounds returns the oldest stored offset and the last one given.

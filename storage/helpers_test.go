@@ -178,6 +178,36 @@ func (l *testLog) readAll(filter string, after uint64, maxBytes int) []protocol.
 	return all
 }
 
+// readAllBack reads everything that matches in (After, Through], from the end,
+// n at once, and returns it in the order of the log.
+func (l *testLog) readAllBack(q Query, n int) []protocol.Message {
+	l.t.Helper()
+	var all []protocol.Message
+	earliest, _ := l.Bounds()
+	for q.Through > max(q.After, earliest-1) {
+		c, err := l.ReadBack(q, n)
+		if err != nil {
+			l.t.Fatalf("read back from %d: %v", q.Through, err)
+		}
+		if c.Through != q.Through || c.After >= c.Through || c.After < q.After || c.Count > n {
+			l.t.Fatalf("read back from %d: chunk (%d, %d] with %d records", q.Through, c.After, c.Through, c.Count)
+		}
+		var page []protocol.Message
+		for m, err := range c.Messages() {
+			if err != nil || m.Position.Offset <= c.After || m.Position.Offset > c.Through || m.Position != l.PositionOf(m.Position.Offset) {
+				l.t.Fatalf("record at %v in chunk (%d, %d]: %v", m.Position, c.After, c.Through, err)
+			}
+			page = append(page, m)
+		}
+		if len(page) != c.Count {
+			l.t.Fatalf("chunk counts %d records and has %d", c.Count, len(page))
+		}
+		all = append(page, all...)
+		q.Through = c.After
+	}
+	return all
+}
+
 func mustFilter(t testing.TB, s string) protocol.Filter {
 	t.Helper()
 	f, err := protocol.ParseFilter(s)

@@ -80,6 +80,36 @@ func (p *postings) after(dst []uint64, after uint64, n int) []uint64 {
 	return dst
 }
 
+// until appends the offsets up to the given one to dst, the newest first, at
+// most n. It walks from the end: a varint ends with its only byte below 128, so
+// the list can be read in both directions.
+func (p *postings) until(dst []uint64, through uint64, n int) []uint64 {
+	offset, rest := p.last, p.deltas
+	for range p.count {
+		if offset <= through {
+			if n == 0 {
+				return dst
+			}
+			n--
+			dst = append(dst, offset)
+		}
+		start := len(rest) - 1
+		for start > 0 && rest[start-1] >= 0x80 {
+			start--
+		}
+		if start < 0 {
+			return dst
+		}
+		delta, size := binary.Uvarint(rest[start:])
+		if size <= 0 {
+			return dst
+		}
+		rest = rest[:start]
+		offset -= delta
+	}
+	return dst
+}
+
 // A stored posting list is the count, the first offset, the distance to the
 // last, all as varints, and the deltas. The deltas of a topic that makes up
 // much of its segment are left out: such a segment is read as a whole.

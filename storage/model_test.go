@@ -128,6 +128,7 @@ func TestModel(t *testing.T) {
 	}{
 		{30, "publish", r.publish},
 		{30, "read", r.read},
+		{20, "read back", r.readBack},
 		{12, "resolve", r.resolve},
 		{5, "reopen", func() { r.log = r.log.reopen() }},
 		{5, "crash", func() { old := r.log; r.log = old.crash(); old.close() }},
@@ -224,10 +225,39 @@ func (r *run) read() {
 	filter, after := r.filter(), r.place()
 	maxBytes := []int{1, 100, 5000, 0}[r.rand.IntN(4)]
 	r.note("%s after %d by %d", filter, after, maxBytes)
+	r.compare(r.log.readAll(filter, after, maxBytes), r.model.matches(mustFilter(r.t, filter), after))
+	if earliest, _ := r.log.Bounds(); earliest > 1 {
+		if _, err := r.log.Read(Query{Filter: mustFilter(r.t, filter), After: earliest - 2}); !errors.Is(err, ErrTrimmed) && r.model.head >= earliest-1 && r.model.head > earliest-2 {
+			r.t.Fatalf("read before the earliest offset %d: %v", earliest, err)
+		}
+	}
+}
+
+// readBack reads backwards, down to some place.
+func (r *run) readBack() {
+	filter, from, after := r.filter(), r.place(), uint64(0)
+	if r.rand.IntN(3) == 0 {
+		after = r.rand.Uint64N(from + 1)
+	}
+	maxBytes, n := []int{1, 100, 5000, 0}[r.rand.IntN(4)], []int{1, 2, 30, 1000}[r.rand.IntN(4)]
+	r.note("%s (%d, %d] by %d and %d", filter, after, from, maxBytes, n)
 	want := r.model.matches(mustFilter(r.t, filter), after)
-	got := r.log.readAll(filter, after, maxBytes)
+	for len(want) > 0 && want[len(want)-1].offset > from {
+		want = want[:len(want)-1]
+	}
+	r.compare(r.log.readAllBack(Query{Filter: mustFilter(r.t, filter), After: after, Through: from, MaxBytes: maxBytes}, n), want)
+	if earliest, _ := r.log.Bounds(); earliest > 1 {
+		if _, err := r.log.ReadBack(Query{Filter: mustFilter(r.t, filter), Through: earliest - 1}, 1); !errors.Is(err, ErrTrimmed) {
+			r.t.Fatalf("read back from before the earliest offset %d: %v", earliest, err)
+		}
+	}
+}
+
+// compare compares what was read with the model.
+func (r *run) compare(got []protocol.Message, want []modelRecord) {
+	r.t.Helper()
 	if len(got) != len(want) {
-		r.t.Fatalf("%d records of %s after %d, the model has %d", len(got), filter, after, len(want))
+		r.t.Fatalf("%d records, the model has %d", len(got), len(want))
 	}
 	for i, m := range got {
 		w := want[i]
@@ -236,11 +266,6 @@ func (r *run) read() {
 		}
 		if m.Position.Term != r.model.terms[w.offset] {
 			r.t.Fatalf("offset %d has term %v, the model says %v", w.offset, m.Position.Term, r.model.terms[w.offset])
-		}
-	}
-	if earliest, _ := r.log.Bounds(); earliest > 1 {
-		if _, err := r.log.Read(Query{Filter: mustFilter(r.t, filter), After: earliest - 2}); !errors.Is(err, ErrTrimmed) && r.model.head >= earliest-1 && r.model.head > earliest-2 {
-			r.t.Fatalf("read before the earliest offset %d: %v", earliest, err)
 		}
 	}
 }

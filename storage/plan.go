@@ -35,7 +35,13 @@ const (
 // most n offsets.
 func (l *Log) planSealed(seg *segment, f protocol.Filter, after uint64, n int) (plan, error) {
 	if f.Exact() {
-		return l.planTopic(seg, f.String(), after, n)
+		return l.planTopic(seg, f.String(), func(post *postings, records int) plan {
+			if post.last > after && post.dense(records) {
+				return plan{scan: true}
+			}
+			offsets := post.after(nil, after, n)
+			return plan{offsets: offsets, all: len(offsets) < n}
+		})
 	}
 	p, err := l.plans.get(l, seg, f)
 	if err != nil || p.scan {
@@ -50,8 +56,9 @@ func (l *Log) planSealed(seg *segment, f protocol.Filter, after uint64, n int) (
 	return plan{offsets: rest[:n], all: n == len(rest)}, nil
 }
 
-// planTopic makes the plan for one topic, which needs no cache.
-func (l *Log) planTopic(seg *segment, topic string, after uint64, n int) (p plan, err error) {
+// planTopic makes the plan for one topic, which needs no cache. choose gets the
+// stored postings and the number of records in the segment.
+func (l *Log) planTopic(seg *segment, topic string, choose func(post *postings, records int) plan) (p plan, err error) {
 	err = l.handles.view(seg, func(tx *bbolt.Tx) error {
 		v, err := findTopic(tx.Bucket(bucketIndex), topic)
 		if v == nil || err != nil {
@@ -62,12 +69,7 @@ func (l *Log) planTopic(seg *segment, topic string, after uint64, n int) (p plan
 		if err != nil {
 			return err
 		}
-		if post.last > after && post.dense(int(seg.info.records)) {
-			p.scan = true
-			return nil
-		}
-		p.offsets = post.after(nil, after, n)
-		p.all = len(p.offsets) < n
+		p = choose(&post, int(seg.info.records))
 		return nil
 	})
 	return p, err

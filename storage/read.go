@@ -73,6 +73,7 @@ type plan struct {
 	// else picksAtOnce of them.
 	offsets []uint64
 	all     bool
+	newest  uint64 // the last match in the segment, if that is known
 }
 
 // step goes on within one segment.

@@ -69,6 +69,10 @@ func (c chain) end(offset uint64) uint64 {
 	return math.MaxUint64
 }
 
+// begin returns the offset before the first one that the term of the given
+// offset covers.
+func (c chain) begin(offset uint64) uint64 { return max(c[c.index(offset)].first, 1) - 1 }
+
 // span returns the offsets that the term covers; last is the largest number for
 // the newest term.
 func (c chain) span(term protocol.Term) (first, last uint64, ok bool) {

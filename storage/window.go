@@ -35,3 +35,13 @@ func (w *window) from(offset uint64, n int) []block {
 	}
 	return append([]block(nil), w.blocks[i:min(i+n, len(w.blocks))]...)
 }
+
+// until returns up to n blocks, in order, that end with the one that has the
+// offset; none if the window does not have it.
+func (w *window) until(offset uint64, n int) []block {
+	i := sort.Search(len(w.blocks), func(i int) bool { return w.blocks[i].last() >= offset })
+	if i == len(w.blocks) || w.blocks[i].first > offset {
+		return nil
+	}
+	return append([]block(nil), w.blocks[max(0, i+1-n):i+1]...)
+}

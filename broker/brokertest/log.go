@@ -125,6 +125,9 @@ func (l *Log) Run(ctx context.Context, apply func(*storage.Commit)) error {
 		select {
 		case <-l.ready:
 		case <-ctx.Done():
+		}
+		ended := ctx.Err() != nil
+		if ended {
 			l.mu.Lock()
 			l.closed = true
 			l.mu.Unlock()
@@ -132,7 +135,7 @@ func (l *Log) Run(ctx context.Context, apply func(*storage.Commit)) error {
 		if c := l.commit(); c != nil {
 			apply(c)
 		}
-		if ctx.Err() != nil {
+		if ended {
 			return nil
 		}
 	}

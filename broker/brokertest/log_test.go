@@ -9,6 +9,7 @@ import (
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
+	"github.com/tidewire/tidewire/storage/logtest"
 )
 
 var _ broker.Log = (*Log)(nil)
@@ -130,4 +131,16 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s: %+v, %q, %v; want %d, %q", c.position, got, reason, err, c.after, c.reason)
 		}
 	}
+}
+
+// TestSuite: it behaves as the log on disk.
+func TestSuite(t *testing.T) {
+	logtest.Test(t, logtest.Maker{
+		Open: func(*testing.T) logtest.Log { return NewLog() },
+		Reopen: func(_ *testing.T, l logtest.Log) logtest.Log {
+			_, head := l.Bounds()
+			l.(*Log).Reboot(head)
+			return l
+		},
+	})
 }

@@ -42,6 +42,42 @@ func (l *Log) Read(q storage.Query) (protocol.Chunk, error) {
 	return c, nil
 }
 
+// ReadBack returns the newest that match in a part of the log, at most n. A chunk
+// ends where a term begins.
+func (l *Log) ReadBack(q storage.Query, n int) (protocol.Chunk, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	through := l.head()
+	if q.Through != 0 {
+		through = min(through, q.Through)
+	}
+	at, _ := l.span(through)
+	c := protocol.Chunk{Term: at.term, After: through, Through: through}
+	if through <= q.After {
+		return c, nil
+	}
+	if through < l.earliest {
+		return protocol.Chunk{}, storage.ErrTrimmed
+	}
+	maxBytes := q.MaxBytes
+	if maxBytes == 0 {
+		maxBytes = defaultReadBytes
+	}
+	floor := max(q.After, l.earliest-1, max(at.first, 1)-1)
+	for ; c.After > floor && c.Count < n; c.After-- {
+		r := l.records[c.After-1]
+		if r.bytes == nil || !q.Filter.Match(r.topic) {
+			continue
+		}
+		if c.Count > 0 && len(c.Records)+len(r.bytes) > maxBytes {
+			break
+		}
+		c.Records = append(protocol.AppendFramed(nil, r.bytes), c.Records...)
+		c.Count++
+	}
+	return c, nil
+}
+
 // Resolve says where a start begins.
 func (l *Log) Resolve(s protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, error) {
 	l.mu.Lock()

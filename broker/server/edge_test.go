@@ -25,11 +25,17 @@ type testEdge struct {
 	t       testing.TB
 	log     *brokertest.Log
 	handler http.Handler
+	stop    func() // ends the broker; the test does so too
 }
 
 func newTestEdge(t testing.TB, o Options) *testEdge {
 	t.Helper()
-	log := brokertest.NewLog()
+	return newTestEdgeOn(t, brokertest.NewLog(), o)
+}
+
+// newTestEdgeOn returns one on a given log.
+func newTestEdgeOn(t testing.TB, log *brokertest.Log, o Options) *testEdge {
+	t.Helper()
 	e := &testEdge{t: t, log: log}
 	b := broker.New(log, broker.Options{MaxPayload: o.Limits.PayloadBytes})
 	s, err := New(b, o)
@@ -40,10 +46,11 @@ func newTestEdge(t testing.TB, o Options) *testEdge {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = b.Run(ctx) })
-	t.Cleanup(func() {
+	e.stop = func() {
 		cancel()
 		running.Wait()
-	})
+	}
+	t.Cleanup(e.stop)
 	return e
 }
 

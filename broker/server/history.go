@@ -113,8 +113,8 @@ func (s *Server) historyQuery(r *http.Request) (broker.HistoryQuery, *protocol.E
 	if err != nil {
 		return out, err
 	}
-	if q.Has("before") {
-		return out, protocol.Errorf(protocol.CodeUnsupported, "this version cannot read backwards: use from=last:N in place of before")
+	if q.Has("before") && q.Has("from") {
+		return out, protocol.Errorf(protocol.CodeBadRequest, "from and before are both given: from=X gives the oldest messages after X, before=X the newest before it, leave one of them out")
 	}
 	topic := r.PathValue("topic")
 	if err := protocol.CheckTopic(topic); err != nil {
@@ -129,7 +129,11 @@ func (s *Server) historyQuery(r *http.Request) (broker.HistoryQuery, *protocol.E
 		return out, err
 	}
 	out.From = protocol.Start{Kind: protocol.StartEarliest}
-	if q.Has("from") {
+	switch {
+	case q.Has("before"):
+		out.Back = true
+		out.From, err = parseStart("before", q.Get("before"))
+	case q.Has("from"):
 		out.From, err = parseFrom(q.Get("from"))
 	}
 	return out, err
@@ -147,11 +151,14 @@ func (s *Server) historyLimit(text string, given bool) (int, *protocol.Error) {
 	return n, nil
 }
 
-// parseFrom reads `from`. An empty one is more likely a variable that is not
-// set than a wish to miss everything.
-func parseFrom(text string) (protocol.Start, *protocol.Error) {
+// parseFrom reads `from`.
+func parseFrom(text string) (protocol.Start, *protocol.Error) { return parseStart("from", text) }
+
+// parseStart reads a parameter that names a place in the log. An empty one is
+// more likely a variable that is not set than a wish to miss everything.
+func parseStart(name, text string) (protocol.Start, *protocol.Error) {
 	if text == "" {
-		return protocol.Start{}, protocol.Errorf(protocol.CodeInvalidStart, "from is empty: leave it out, or write new, earliest, last:N, -10m, a time or a position")
+		return protocol.Start{}, protocol.Errorf(protocol.CodeInvalidStart, "%s is empty: leave it out, or write new, earliest, last:N, -10m, a time or a position", name)
 	}
 	start, err := protocol.ParseStart(text)
 	return start, protocol.AsError(err)

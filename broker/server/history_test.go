@@ -90,13 +90,18 @@ func TestHistoryRefusals(t *testing.T) {
 		"limit=1001":    {protocol.CodeBadRequest, "from 1 to 1000"},
 		"limit=":        {protocol.CodeBadRequest, "from 1 to 1000"},
 		"limit=x":       {protocol.CodeBadRequest, "from 1 to 1000"},
-		"before=x":      {protocol.CodeUnsupported, "last:N"},
-		"from=":         {protocol.CodeInvalidStart, "is empty"},
-		"from=tomorrow": {protocol.CodeInvalidStart, "RFC"},
-		"from=last:0":   {protocol.CodeInvalidStart, "from 1 to"},
-		"from=1234":     {protocol.CodeOffsetNotPosition, "give the `position`"},
-		"from=pxyz":     {protocol.CodeInvalidPosition, "not a position"},
-		"from=p1-3_7":   {protocol.CodeInvalidPosition, "partition"},
+		"before=x":      {protocol.CodeInvalidStart, "RFC"},
+		"before=":       {protocol.CodeInvalidStart, "before is empty"},
+		"before=17":     {protocol.CodeOffsetNotPosition, "give the `position`"},
+		"before=p1-3_7": {protocol.CodeInvalidPosition, "partition"},
+
+		"before=new&from=new": {protocol.CodeBadRequest, "both given"},
+		"from=":               {protocol.CodeInvalidStart, "is empty"},
+		"from=tomorrow":       {protocol.CodeInvalidStart, "RFC"},
+		"from=last:0":         {protocol.CodeInvalidStart, "from 1 to"},
+		"from=1234":           {protocol.CodeOffsetNotPosition, "give the `position`"},
+		"from=pxyz":           {protocol.CodeInvalidPosition, "not a position"},
+		"from=p1-3_7":         {protocol.CodeInvalidPosition, "partition"},
 	} {
 		t.Run(query, func(t *testing.T) {
 			sentence := c.sentence

@@ -18,6 +18,7 @@ type Log interface {
 	Append(ctx context.Context, entries ...*storage.Entry) error
 	Run(ctx context.Context, apply func(*storage.Commit)) error
 	Read(q storage.Query) (protocol.Chunk, error)
+	ReadBack(q storage.Query, n int) (protocol.Chunk, error)
 	Resolve(s protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, error)
 	Bounds() (earliest, head uint64)
 	PositionOf(offset uint64) protocol.Position
@@ -40,6 +41,7 @@ func Test(t *testing.T, m Maker) {
 	}{
 		{"order", (*suite).order},
 		{"chunks", (*suite).chunks},
+		{"backwards", (*suite).backwards},
 		{"duplicates", (*suite).duplicates},
 		{"conflict", (*suite).conflict},
 		{"order over refusals", (*suite).resume},
@@ -198,6 +200,50 @@ func (s *suite) chunks() {
 			s.want("everything", len(s.read("t.*", after, size)), 60-from)
 		}
 	}
+}
+
+// readBack returns the payloads of what is asked for, in order, read from the end
+// by n.
+func (s *suite) readBack(q storage.Query, n int) (payloads []string) {
+	s.Helper()
+	for q.Through > q.After {
+		c, err := s.log.ReadBack(q, n)
+		if err != nil || c.Through != q.Through || c.After >= q.Through || c.After < q.After || c.Count > n {
+			s.Fatalf("read %s back from %d: (%d, %d], %d records, %v", q.Filter, q.Through, c.After, c.Through, c.Count, err)
+		}
+		var chunk []string
+		for m, err := range c.Messages() {
+			if err != nil || m.Position.Offset <= c.After || m.Position.Offset > c.Through || m.Position != s.log.PositionOf(m.Position.Offset) {
+				s.Fatalf("record at %v in (%d, %d]: %v", m.Position, c.After, c.Through, err)
+			}
+			chunk = append(chunk, string(m.Payload))
+		}
+		payloads = append(chunk, payloads...)
+		q.Through = c.After
+	}
+	return payloads
+}
+
+// backwards: what is read from the end, in whatever chunks, is what is read from
+// the beginning; chunks end where a term begins.
+func (s *suite) backwards() {
+	c, err := s.log.ReadBack(storage.Query{Filter: s.filter(">")}, 1)
+	s.want("the empty log", fmt.Sprint(c.After, c.Through, c.Count, err), "0 0 0 <nil>")
+	for i := range 40 {
+		s.publish(entry(fmt.Sprintf("t.%d", i%3), "", fmt.Sprint(i)), entry("other", fmt.Sprint(i/2), "x"))
+	}
+	_, head := s.log.Bounds()
+	for _, filter := range []string{"t.1", "t.*", ">", "none"} {
+		all := s.read(filter, 0, 0)
+		for _, n := range []int{1, 3, 100} {
+			for _, size := range []int{1, 60, 0} {
+				s.want(filter, s.readBack(storage.Query{Filter: s.filter(filter), Through: head, MaxBytes: size}, n), all)
+			}
+		}
+		s.want("a part of "+filter, s.readBack(storage.Query{Filter: s.filter(filter), After: 20, Through: head}, 2), s.read(filter, 20, 0))
+	}
+	c, err = s.log.ReadBack(storage.Query{Filter: s.filter(">"), After: head, Through: head}, 1)
+	s.want("nothing", fmt.Sprint(c.After == head, c.Through == head, c.Count, err), "true true 0 <nil>")
 }
 
 // duplicates: a repeat is answered with the position of the first, in the same
