@@ -159,13 +159,8 @@ func (o *opening) openSealed() error {
 // indexes.
 func (o *opening) openUnsealed() error {
 	first := o.meta.trimmed + uint64(len(o.meta.sealed)) + 1
-	count := 0
-	for ordinal := range o.files {
-		if ordinal >= first {
-			count++
-		}
-	}
-	for ordinal := first; count > 0; ordinal, count = ordinal+1, count-1 {
+	o.log.keeper.newest = o.meta.newest
+	for ordinal := first; ordinal <= o.lastOrdinal(); ordinal++ {
 		s := o.log.newSegment(ordinal)
 		if _, there := o.files[ordinal]; !there {
 			return fmt.Errorf("the segment %s is missing: put it back from a backup", s.path)

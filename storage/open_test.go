@@ -108,6 +108,10 @@ func TestRefusals(t *testing.T) {
 		{"no first segment", func(t *testing.T, dir string) {
 			remove(t, files(t, dir)[0])
 		}, "is missing"},
+		{"no newest segment", func(t *testing.T, dir string) {
+			f := segmentFiles(t, dir)
+			removeNewest(t, f)
+		}, "is missing"},
 		{"segments swapped", func(t *testing.T, dir string) {
 			f := files(t, dir)
 			f = f[:len(f)-1]
@@ -406,6 +410,27 @@ func write(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func segmentFiles(t *testing.T, dir string) []string {
+	return slices.DeleteFunc(files(t, dir), func(path string) bool { return filepath.Ext(path) != segmentSuffix })
+}
+
+// removeNewest removes the newest segment that was active, and the spare if
+// there is one.
+func removeNewest(t *testing.T, segments []string) {
+	t.Helper()
+	for _, path := range slices.Backward(segments) {
+		var head []byte
+		edit(t, path, func(tx *bbolt.Tx) error {
+			head, _ = tx.Bucket(bucketBlocks).Cursor().First()
+			return nil
+		})
+		remove(t, path)
+		if head != nil {
+			return
+		}
 	}
 }
 
