@@ -132,17 +132,17 @@ func TestUnmarshalMessageRefuses(t *testing.T) {
 		`null`:                                  "give `payload` (text)",
 		`{"topic":"a","payload":null}`:          "give `payload` (text)",
 
-		`{"payload":"\ud800"}`:                "half of a surrogate pair",
-		`{"payload":"\uDC00\uD800"}`:          "half of a surrogate pair",
-		`{"payload":"\ud800\ud83d\ude00"}`:    "half of a surrogate pair",
-		`{"payload":"\\\ud800"}`:              "half of a surrogate pair",
-		`{"topic":"\ud800","json":"\ud801"}`:  "half of a surrogate pair",
+		`{"payload":"\ud800"}`:                          "half of a surrogate pair",
+		`{"payload":"\uDC00\uD800"}`:                    "half of a surrogate pair",
+		`{"payload":"\ud800\ud83d\ude00"}`:              "half of a surrogate pair",
+		`{"payload":"\\\ud800"}`:                        "half of a surrogate pair",
+		`{"topic":"\ud800","json":"\ud801"}`:            "half of a surrogate pair",
 		`{"key":"a","headers":{"a":"\ud800"},"json":1}`: "half of a surrogate pair",
-		`{"payload":"` + "\xff" + `"}`:        "not valid UTF-8: send other bytes as `payload_base64`",
-		`{"headers":[]}`:                      `"headers" must be an object of texts`,
-		`{"headers":{"` + long + `":1}}`:      "must be a text",
-		`{"headers":{"a":null}}`:              `the value of the header "a" must be a text`,
-		`{"headers":{"a":["b"]}}`:             `the value of the header "a" must be a text`,
+		`{"payload":"` + "\xff" + `"}`:                  "not valid UTF-8: send other bytes as `payload_base64`",
+		`{"headers":[]}`:                                `"headers" must be an object of texts`,
+		`{"headers":{"` + long + `":1}}`:                "must be a text",
+		`{"headers":{"a":null}}`:                        `the value of the header "a" must be a text`,
+		`{"headers":{"a":["b"]}}`:                       `the value of the header "a" must be a text`,
 	} {
 		err := new(Message).UnmarshalJSON([]byte(text))
 		code := CodeInvalidMessage
@@ -171,7 +171,7 @@ func TestRepeatedHeadersAreRefused(t *testing.T) {
 		wantError(t, m.Check(10), CodeInvalidHeader, `the header "a" is given twice`, text)
 	}
 	var m Message // more headers than are allowed: read only as far as Check needs
-	text := `{"topic":"a","headers":{"a":"` + strings.Repeat(`","a":"`, 10_000) + `"}}`
+	text := `{"topic":"a","payload":"","headers":{"a":"` + strings.Repeat(`","a":"`, 10_000) + `"}}`
 	if err := m.UnmarshalJSON([]byte(text)); err != nil {
 		t.Fatal(err)
 	}

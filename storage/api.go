@@ -144,4 +144,5 @@ const (
 	GapRetention  = "retention"   // removed by retention
 	GapRolledBack = "rolled_back" // the log was put back to an earlier state
 	GapOtherLog   = "other_log"   // the position is from another log
+	GapPassedOver = "passed_over" // damaged on disk
 )

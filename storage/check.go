@@ -93,11 +93,7 @@ func (c *checker) stream() {
 		return
 	}
 	next, done := o.meta.earliest, 0
-	last := o.meta.trimmed
-	for ordinal := range o.files {
-		last = max(last, ordinal)
-	}
-	last = max(last, o.meta.trimmed+uint64(len(o.meta.sealed)))
+	last := max(o.lastOrdinal(), o.meta.trimmed+uint64(len(o.meta.sealed)))
 	for ordinal := o.meta.trimmed + 1; ordinal <= last && c.ctx.Err() == nil; ordinal++ {
 		done++
 		c.progress(Progress{Stream: c.log.name, Segment: done, Of: int(last - o.meta.trimmed)})

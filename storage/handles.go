@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -80,7 +81,7 @@ func (s *segment) acquire() (*bbolt.DB, error) {
 	if s.db == nil {
 		db, err := s.openSealed()
 		if err != nil {
-			return nil, err
+			return nil, unreadable(s.path, err)
 		}
 		s.db = db
 	}
@@ -148,6 +149,9 @@ func (s *segment) remove() error {
 	}
 	s.mu.Unlock()
 	err := os.Remove(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // somebody else was faster
+	}
 	if idle && db != nil {
 		return errors.Join(err, db.Close())
 	}

@@ -46,6 +46,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 	}
 	l.metrics = newMetrics(opts.Registerer, stream)
 	l.metrics.observe(l)
+	l.damages.observe(opts.Registerer, stream)
 	d := l.committer.dedupe
 	l.metrics.dedupe(d.len(), d.oldest(), uint64(opts.Now().UnixMicro()))
 	return l, nil
@@ -141,9 +142,9 @@ func (o *opening) openSealed() error {
 		size, there := o.files[ordinal]
 		switch {
 		case !there:
-			return fmt.Errorf("the segment %s is missing: put it back from a backup", s.path)
+			return missingSealed(s.path)
 		case uint64(size) < info.size:
-			return damagedFile(s.path, fmt.Errorf("%w: it has been cut short from %d to %d bytes", errDamaged, info.size, size))
+			o.log.damaged(s.path, fmt.Errorf("%w: it has been cut short from %d to %d bytes", errDamaged, info.size, size))
 		}
 		s.info, s.first = info, info.first
 		o.log.state.segs = append(o.log.state.segs, s)
@@ -158,13 +159,8 @@ func (o *opening) openSealed() error {
 // indexes.
 func (o *opening) openUnsealed() error {
 	first := o.meta.trimmed + uint64(len(o.meta.sealed)) + 1
-	count := 0
-	for ordinal := range o.files {
-		if ordinal >= first {
-			count++
-		}
-	}
-	for ordinal := first; count > 0; ordinal, count = ordinal+1, count-1 {
+	o.log.keeper.newest = o.meta.newest
+	for ordinal := first; ordinal <= o.lastOrdinal(); ordinal++ {
 		s := o.log.newSegment(ordinal)
 		if _, there := o.files[ordinal]; !there {
 			return fmt.Errorf("the segment %s is missing: put it back from a backup", s.path)

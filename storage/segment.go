@@ -237,6 +237,8 @@ func (c blockCursor) end() (b block, ok bool, err error)   { return c.open(c.cur
 func (c blockCursor) next() (b block, ok bool, err error)  { return c.open(c.cursor.Next()) }
 func (c blockCursor) prev() (b block, ok bool, err error)  { return c.open(c.cursor.Prev()) }
 
+func (c blockCursor) damaged() bool { return false }
+
 // seek moves to the block that holds the offset.
 func (c blockCursor) seek(offset uint64) (b block, ok bool, err error) {
 	k, v := c.cursor.Seek(key(offset))

@@ -187,6 +187,36 @@ func TestHistoryTrimmedMeanwhile(t *testing.T) {
 	}
 }
 
+// TestHistoryPastDamage tells of what cannot be read where it stood, however many
+// such places there are.
+func TestHistoryPastDamage(t *testing.T) {
+	for limit := 1; limit <= 8; limit++ {
+		e := newTestEdge(t, anyone())
+		for i := range 8 {
+			e.publishText("a", fmt.Sprint(i))
+		}
+		e.log.Damage(0, 1)
+		e.log.Damage(2, 4)
+		e.log.Damage(4, 5)
+		e.log.Damage(7, 8)
+		var got []string
+		for next := "earliest"; ; {
+			p := e.historyOf("a", fmt.Sprintf("from=%s&limit=%d", next, limit))
+			if p.Gap != nil {
+				got = append(got, fmt.Sprintf("%s(%d,%d]", p.Gap.Reason, p.Gap.After, p.Gap.Through))
+			}
+			got = append(got, strings.Fields(p.payloads())...)
+			if next == p.Next {
+				break
+			}
+			next = p.Next
+		}
+		if all := strings.Join(got, " "); all != "passed_over(0,1] 1 passed_over(2,4] passed_over(4,5] 5 6 passed_over(7,8]" {
+			t.Errorf("limit %d: %s", limit, all)
+		}
+	}
+}
+
 // TestHistoryByPages reads with every limit, on while messages expire and are
 // trimmed: each message comes once or lies in a gap.
 func TestHistoryByPages(t *testing.T) {

@@ -23,7 +23,8 @@ type Options struct {
 	Dev      bool   // admit local pages; see Access
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
-	Ready    func() error // nil means ready; else why not
+	Ready    func() error    // nil means ready; else why not
+	Degraded func() []string // what an operator must look at although requests are served
 }
 
 // Limits bound what clients can make large or slow. Zero values mean the

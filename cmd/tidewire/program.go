@@ -66,6 +66,7 @@ func (p *Program) Run(ctx context.Context) error {
 	b := broker.New(log, o.broker())
 	edge := o.server(p.Version)
 	edge.Ready = log.Ready
+	edge.Degraded = log.Degraded
 	s, err := server.New(b, edge)
 	if err != nil {
 		return err
