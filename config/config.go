@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"github.com/tidewire/tidewire/protocol"
+)
 
 // A Config is everything that can be set. Treat one that [Load] returned as
 // read-only.
@@ -135,18 +139,18 @@ func Default() *Config {
 			WindowBytes:    64 << 20,
 		}},
 		Limits: Limits{
-			PayloadBytes:      256 << 10,
-			FrameBytes:        1 << 20,
-			PublishMessages:   1000,
-			HistoryMessages:   1000,
-			InFlight:          1024,
-			Subscriptions:     1000,
-			Connections:       10_000,
-			OutboundSoftBytes: 1 << 20,
-			OutboundHardBytes: 4 << 20,
+			PayloadBytes:      Size(protocol.LimitPayload.Default()),
+			FrameBytes:        Size(protocol.LimitFrame.Default()),
+			PublishMessages:   protocol.LimitMessages.Default(),
+			HistoryMessages:   protocol.LimitHistory.Default(),
+			InFlight:          protocol.LimitInFlight.Default(),
+			Subscriptions:     protocol.LimitSubscriptions.Default(),
+			Connections:       protocol.LimitConnections.Default(),
+			OutboundSoftBytes: Size(protocol.LimitOutboundSoft.Default()),
+			OutboundHardBytes: Size(protocol.LimitOutboundHard.Default()),
 		},
-		Ping:     Ping{Interval: Duration(25 * time.Second), Timeout: Duration(10 * time.Second)},
-		Timeouts: Timeouts{Connect: Duration(10 * time.Second), Write: Duration(30 * time.Second)},
+		Ping:     Ping{Interval: Duration(25 * time.Second), Timeout: Duration(protocol.LimitPing.DefaultTime())},
+		Timeouts: Timeouts{Connect: Duration(protocol.LimitConnect.DefaultTime()), Write: Duration(protocol.LimitWrite.DefaultTime())},
 		Shutdown: Shutdown{Drain: Duration(10 * time.Second), Spread: Duration(5 * time.Second)},
 		Log:      Log{Level: "info", Format: "text"},
 	}

@@ -37,7 +37,7 @@ func (s *Server) Admin() http.Handler {
 		out := &response{ResponseWriter: w, route: "admin"}
 		defer s.finish(out, r)
 		if onLoopback(r) {
-			if err := s.access.checkLocalHost(r); err != nil {
+			if err := s.access().checkLocalHost(r); err != nil {
 				writeProblem(out, err)
 				return
 			}

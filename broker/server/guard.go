@@ -38,9 +38,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if r.ContentLength != 0 {
 			// Also of a request that is refused: net/http reads what is left of
 			// its body, for as long as it takes.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.WriteTimeout))
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits().WriteTimeout))
 		}
-		if err := s.access.checkHost(r); err != nil {
+		if err := s.access().checkHost(r); err != nil {
 			writeProblem(out, err)
 			return
 		}
@@ -59,7 +59,7 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
-	if err := s.access.checkOrigin(r); err != nil {
+	if err := s.access().checkOrigin(r); err != nil {
 		if preflight || !isSafe(r.Method) {
 			writeProblem(w, err)
 			return false
@@ -67,7 +67,7 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
 		return true // without the headers below the page cannot read the answer
 	}
 	h.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
-	if s.access.cookie != "" && r.Header.Get("Origin") != "null" {
+	if s.access().cookie != "" && r.Header.Get("Origin") != "null" {
 		h.Set("Access-Control-Allow-Credentials", "true")
 	}
 	if !preflight {
@@ -126,6 +126,9 @@ func (s *Server) finish(out *response, r *http.Request) {
 		}
 	}
 	s.metrics.request(out)
+	if out.refusal != nil {
+		s.metrics.limits.Refused(out.refusal)
+	}
 }
 
 // response notes what is answered.
@@ -133,6 +136,8 @@ type response struct {
 	http.ResponseWriter
 	route  string // pattern, empty if there is none
 	status int    // 0 before the answer has begun
+
+	refusal *protocol.Error // what it is, if it is one
 }
 
 // Unwrap lets [http.ResponseController] find the connection.

@@ -6,6 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/tidewire/tidewire/broker"
 )
 
 // metrics are what the edge counts.
@@ -16,6 +18,7 @@ type metrics struct {
 	upgradesRefused *prometheus.CounterVec // by code
 	bytesOut        prometheus.Counter
 	closes          *prometheus.CounterVec // by code
+	limits          *broker.LimitCounter
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -37,6 +40,7 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		upgradesRefused: vector("websocket_refused_total", "WebSocket upgrades that were refused, by code.", "code"),
 		bytesOut:        counter("sent_bytes_total", "Bytes written to WebSocket connections and event streams."),
 		closes:          vector("websocket_closes_total", "WebSocket connections that the broker closed, by code.", "code"),
+		limits:          broker.NewLimitCounter(r),
 	}
 }
 

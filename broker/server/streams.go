@@ -24,7 +24,7 @@ func (ss *streams) add(st *stream, limit int) *protocol.Error {
 		return ss.closed
 	}
 	if len(ss.open) >= limit {
-		return protocol.Errorf(protocol.CodeTooManyConns, "the broker has %d event streams, at most %d are allowed", len(ss.open), limit)
+		return protocol.Exceeded(protocol.LimitConnections, "the broker has %d event streams, at most %d are allowed", len(ss.open), limit)
 	}
 	if ss.open == nil {
 		ss.open = make(map[*stream]struct{})

@@ -2,12 +2,15 @@ package server
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/protocol"
 )
 
 // wire is the net.Conn that gws sees. It owns the write path: whatever gws
@@ -169,6 +172,9 @@ func (w *wire) flush(b *batch) bool {
 	b.clear()
 	w.owner.server.metrics.bytesOut.Add(float64(n))
 	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			w.owner.server.metrics.limits.Met(protocol.LimitWrite)
+		}
 		w.abort()
 	}
 	return err == nil

@@ -37,10 +37,11 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		refusal = protocol.Errorf(protocol.CodeGoingAway, "the broker is shutting down: connect again")
 	}
 	if refusal == nil && s.full() {
-		refusal = protocol.Errorf(protocol.CodeTooManyConns, "the broker has %d connections, at most %d are allowed", s.limits.Connections, s.limits.Connections)
+		refusal = protocol.Exceeded(protocol.LimitConnections, "the broker has %d connections, at most %d are allowed", s.limits().Connections, s.limits().Connections)
 	}
 	if refusal != nil {
 		s.metrics.upgradesRefused.WithLabelValues(string(refusal.Code)).Inc()
+		s.metrics.limits.Refused(refusal)
 		s.refuseUpgrade(w, r, offered, refusal)
 		return
 	}
@@ -114,8 +115,8 @@ func (c *conn) upgrade(w http.ResponseWriter, r *http.Request, subprotocol strin
 		return nil
 	}
 	_ = netConn.SetDeadline(time.Time{})
-	c.wire = &wire{Conn: netConn, timeout: c.server.limits.WriteTimeout, opcode: opcodeOf(c.codec), take: c.take}
-	socket, err := c.server.upgrader(subprotocol).UpgradeFromConn(c.wire, smallReader(buffered.Reader, c.wire), r)
+	c.wire = &wire{Conn: netConn, timeout: c.server.limits().WriteTimeout, opcode: opcodeOf(c.codec), take: c.take}
+	socket, err := c.server.rules.Load().upgrader(subprotocol).UpgradeFromConn(c.wire, smallReader(buffered.Reader, c.wire), r)
 	if err != nil {
 		_ = netConn.Close()
 		return nil
@@ -162,19 +163,19 @@ func (p *prefixed) Read(b []byte) (int, error) {
 
 // upgrader returns what answers a handshake with a subprotocol, which may be
 // none. Those of the two codecs are made once.
-func (s *Server) upgrader(subprotocol string) *gws.Upgrader {
-	if u := s.upgraders[subprotocol]; u != nil {
+func (r *rules) upgrader(subprotocol string) *gws.Upgrader {
+	if u := r.upgraders[subprotocol]; u != nil {
 		return u
 	}
-	return s.newUpgrader(subprotocol)
+	return r.newUpgrader(subprotocol)
 }
 
-func (s *Server) newUpgrader(subprotocol string) *gws.Upgrader {
+func (r *rules) newUpgrader(subprotocol string) *gws.Upgrader {
 	options := &gws.ServerOption{
-		ReadMaxPayloadSize: s.limits.FrameBytes,
+		ReadMaxPayloadSize: r.limits.FrameBytes,
 		ReadBufferSize:     readBuffer,
 		CheckUtf8Enabled:   true,
-		HandshakeTimeout:   s.limits.ConnectTimeout,
+		HandshakeTimeout:   r.limits.ConnectTimeout,
 	}
 	if subprotocol != "" {
 		options.SubProtocols = []string{subprotocol}
@@ -186,5 +187,5 @@ func (s *Server) newUpgrader(subprotocol string) *gws.Upgrader {
 func (s *Server) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.conns) >= s.limits.Connections
+	return len(s.conns) >= s.limits().Connections
 }
