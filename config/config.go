@@ -95,9 +95,17 @@ type Limits struct {
 	HistoryMessages   int  `yaml:"history_messages"`    // in one answer
 	InFlight          int  `yaml:"in_flight"`           // unanswered publishes of a connection
 	Subscriptions     int  `yaml:"subscriptions"`       // of a connection
-	Connections       int  `yaml:"connections"`         // in all
+	Connections       int  `yaml:"connections"`         // in all, of every kind; lowered to what the open files allow
 	OutboundSoftBytes Size `yaml:"outbound_soft_bytes"` // waiting for a connection: beyond, it reads the log at its own pace
 	OutboundHardBytes Size `yaml:"outbound_hard_bytes"` // waiting for a connection: beyond, it is closed
+
+	ConnectionsPerAddress int   `yaml:"connections_per_address"` // from one IPv4 address or 64 bits of an IPv6 one; 0 for no limit
+	Rates                 Rates `yaml:"rates"`
+}
+
+// Rates bound what clients do in a second. 0 is no limit.
+type Rates struct {
+	Connections int `yaml:"connections"` // new ones
 }
 
 // Ping says how dead clients are noticed.
@@ -110,6 +118,7 @@ type Ping struct {
 type Timeouts struct {
 	Connect Duration `yaml:"connect"` // for the head of a request, and from the handshake to Connect
 	Write   Duration `yaml:"write"`   // to take what is written to them
+	Body    Duration `yaml:"body"`    // for the body of a request
 }
 
 // Shutdown says how a broker ends when it is asked to.
@@ -150,7 +159,7 @@ func Default() *Config {
 			OutboundHardBytes: Size(protocol.LimitOutboundHard.Default()),
 		},
 		Ping:     Ping{Interval: Duration(25 * time.Second), Timeout: Duration(protocol.LimitPing.DefaultTime())},
-		Timeouts: Timeouts{Connect: Duration(protocol.LimitConnect.DefaultTime()), Write: Duration(protocol.LimitWrite.DefaultTime())},
+		Timeouts: Timeouts{Connect: Duration(protocol.LimitConnect.DefaultTime()), Write: Duration(protocol.LimitWrite.DefaultTime()), Body: Duration(protocol.LimitBody.DefaultTime())},
 		Shutdown: Shutdown{Drain: Duration(10 * time.Second), Spread: Duration(5 * time.Second)},
 		Log:      Log{Level: "info", Format: "text"},
 	}

@@ -20,13 +20,18 @@ const (
 	LimitInFlight      Limit = "in_flight"
 	LimitSubscriptions Limit = "subscriptions"
 	LimitConnections   Limit = "connections"
+	LimitAddress       Limit = "connections_per_address"
 	LimitOutboundSoft  Limit = "outbound_soft_bytes"
 	LimitOutboundHard  Limit = "outbound_hard_bytes"
 	LimitQueue         Limit = "queue_bytes"
 
+	LimitConnectionRate   Limit = "connection_rate"
+	LimitAdminConnections Limit = "admin_connections"
+
 	LimitPing    Limit = "ping_timeout"
 	LimitConnect Limit = "connect_timeout"
 	LimitWrite   Limit = "write_timeout"
+	LimitBody    Limit = "body_timeout"
 	LimitPublish Limit = "publish_timeout"
 
 	LimitTopic        Limit = "topic_bytes"
@@ -80,14 +85,19 @@ var limitTable = []LimitInfo{
 	{LimitHistoryHeld, "", 64 << 20, UnitBytes, "Answers of history that wait to be read by their clients, in the whole broker.", CodeOverloaded, ""},
 	{LimitInFlight, "limits.in_flight", 1024, UnitCount, "Unanswered publishes of a connection.", "", "The connection is not read until answers have gone out."},
 	{LimitSubscriptions, "limits.subscriptions", 1000, UnitCount, "Subscriptions of a connection.", CodeTooManySubscriptions, ""},
-	{LimitConnections, "limits.connections", 10_000, UnitCount, "Connections of the public listener.", CodeTooManyConns, ""},
+	{LimitConnections, "limits.connections", 10_000, UnitCount, "Connections of the public listener, of every kind, idle ones too. At the start it is lowered to what the open files of the process allow.", CodeTooManyConns, "32 connections at once are told so, within 5 s; those beyond are closed."},
+	{LimitAddress, "limits.connections_per_address", 0, UnitCount, "Connections from one IPv4 address, or from 64 bits of an IPv6 address. Behind a proxy all come from one.", CodeTooManyConns, "As above."},
+	{LimitAdminConnections, "", 64, UnitCount, "Connections of the admin listener.", CodeTooManyConns, "As above."},
 	{LimitOutboundSoft, "limits.outbound_soft_bytes", 1 << 20, UnitBytes, "What waits for a connection.", "", "Its subscriptions read the log at the client's own pace; nothing is lost."},
 	{LimitOutboundHard, "limits.outbound_hard_bytes", 4 << 20, UnitBytes, "What waits for a connection, answers included.", CodeSlowConnection, ""},
 	{LimitQueue, "", 32 << 20, UnitBytes, "Messages that wait to be stored, in the whole broker. A publisher waits 5 s for room.", CodeOverloaded, ""},
 
+	{LimitConnectionRate, "limits.rates.connections", 0, UnitPerSecond, "New connections of the public listener.", CodeRateLimited, "As with `connections`."},
+
 	{LimitPing, "ping.timeout", int64(10 * time.Second), UnitTime, "The answer of a client to a ping.", CodePingTimeout, ""},
 	{LimitConnect, "timeouts.connect", int64(10 * time.Second), UnitTime, "The head of a request, and Connect after the handshake.", CodeConnectTimeout, "A request whose head does not come is closed without an answer."},
 	{LimitWrite, "timeouts.write", int64(30 * time.Second), UnitTime, "One write of at most 256 KiB to a client.", "", "The connection is cut: a client that takes nothing cannot be told."},
+	{LimitBody, "timeouts.body", int64(30 * time.Second), UnitTime, "The body of a request.", CodeSlowConnection, ""},
 	{LimitPublish, "", int64(30 * time.Second), UnitTime, "The answer to a message that was published over HTTP.", CodeUnknown, ""},
 
 	{LimitTopic, "", MaxTopicBytes, UnitBytes, "A topic; a filter too, with the code `invalid_filter`.", CodeInvalidTopic, ""},

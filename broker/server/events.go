@@ -36,7 +36,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	st := &stream{server: s, w: w, r: r, control: http.NewResponseController(w), woken: make(chan struct{}, 1)}
 	st.session = s.broker.NewSession(broker.SessionOptions{Identity: who, Codec: sse{}, Wake: st.wake})
 	defer st.session.Close()
-	if err := s.streams.add(st, s.limits().Connections); err != nil {
+	if err := s.streams.add(st); err != nil {
 		writeProblem(w, err)
 		return
 	}

@@ -31,6 +31,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &response{ResponseWriter: w}
 		defer s.finish(out, r)
+		served(r)
 		if r.URL.Path == websocketPath && isUpgrade(r) {
 			next.ServeHTTP(out, r)
 			return
@@ -38,7 +39,10 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if r.ContentLength != 0 {
 			// Also of a request that is refused: net/http reads what is left of
 			// its body, for as long as it takes.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits().WriteTimeout))
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits().BodyTimeout))
+		}
+		if refuseGuest(out, r) {
+			return
 		}
 		if err := s.access().checkHost(r); err != nil {
 			writeProblem(out, err)
@@ -48,6 +52,22 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			next.ServeHTTP(out, r)
 		}
 	})
+}
+
+// refuseGuest answers a request whose connection has no room, and reports
+// whether it did. Who asks whether the process lives is answered all the same:
+// many clients are no reason to restart it.
+func refuseGuest(w http.ResponseWriter, r *http.Request) bool {
+	err := noRoom(r)
+	if err == nil {
+		return false
+	}
+	w.Header().Set("Connection", "close")
+	if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+		return false
+	}
+	writeProblem(w, err)
+	return true
 }
 
 // cors tells the browser what a page may do, and reports whether the request

@@ -17,11 +17,21 @@ type Limits struct {
 	InFlight        int // told to clients, kept by the broker
 	Subscriptions   int // of a session; told to clients, kept by the broker
 	Connections     int
-	HistoryMessages int           // in one answer
-	PingInterval    time.Duration // 25 s
-	PingTimeout     time.Duration
-	ConnectTimeout  time.Duration // from the handshake to Connect, and for the head of a request
-	WriteTimeout    time.Duration // for one write of at most 256 KiB
+	HistoryMessages int // in one answer
+	Rates           Rates
+
+	ConnectionsPerAddress int // 0 is no limit
+
+	PingInterval   time.Duration // 25 s
+	PingTimeout    time.Duration
+	ConnectTimeout time.Duration // from the handshake to Connect, and for the head of a request
+	WriteTimeout   time.Duration // for one write of at most 256 KiB
+	BodyTimeout    time.Duration // for the body of a request
+}
+
+// Rates bound what clients do in a second. 0 is no limit.
+type Rates struct {
+	Connections int // new ones of the public listener
 }
 
 func (l Limits) withDefaults() Limits {
@@ -45,6 +55,7 @@ func (l Limits) withDefaults() Limits {
 	setTime(&l.PingTimeout, protocol.LimitPing)
 	setTime(&l.ConnectTimeout, protocol.LimitConnect)
 	setTime(&l.WriteTimeout, protocol.LimitWrite)
+	setTime(&l.BodyTimeout, protocol.LimitBody)
 	if l.PingInterval == 0 {
 		l.PingInterval = 25 * time.Second
 	}

@@ -13,6 +13,7 @@ import (
 // metrics are what the edge counts.
 type metrics struct {
 	requests        *prometheus.CounterVec // by route and status
+	open            prometheus.Gauge
 	connections     prometheus.Gauge
 	streams         prometheus.Gauge
 	upgradesRefused *prometheus.CounterVec // by code
@@ -35,6 +36,7 @@ func newMetrics(r *prometheus.Registry) *metrics {
 	}
 	return &metrics{
 		requests:        vector("http_requests_total", "HTTP requests, by route and status.", "route", "status"),
+		open:            gauge("connections", "Open connections of both listeners, of every kind."),
 		connections:     gauge("websocket_connections", "Open WebSocket connections."),
 		streams:         gauge("event_streams", "Open streams of server-sent events."),
 		upgradesRefused: vector("websocket_refused_total", "WebSocket upgrades that were refused, by code.", "code"),

@@ -108,7 +108,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prot
 		error
 		Timeout() bool
 	}](err); ok && timeout.Timeout() {
-		return nil, protocol.Errorf(protocol.CodeSlowConnection, "the body did not arrive within %s: send it faster, or in smaller messages", s.limits().WriteTimeout)
+		return nil, protocol.Exceeded(protocol.LimitBody, "the body did not arrive within %s: send it faster, or in smaller messages", s.limits().BodyTimeout)
 	}
 	return nil, protocol.Errorf(protocol.CodeBadRequest, "the body ended too early: send as many bytes as Content-Length says")
 }

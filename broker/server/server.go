@@ -77,11 +77,14 @@ func (s *Server) Public() http.Handler {
 }
 
 // HTTP returns what answers requests with one of the server's handlers. The
-// caller serves its listeners with it and ends it with Shutdown, after
+// caller serves its listeners with it, which [Server.Gate] and
+// [Server.AdminGate] bound, and ends it with Shutdown, after
 // [Server.Drain]: then answers that are on their way are not cut off.
 func (s *Server) HTTP(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
+		ConnContext:       withGuest,
+		ConnState:         connState,
 		ReadHeaderTimeout: s.limits().ConnectTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    protocol.LimitRequestHead.Default(),

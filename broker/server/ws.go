@@ -10,6 +10,7 @@ import (
 
 	"github.com/lxzan/gws"
 
+	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -28,16 +29,17 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, protocol.Errorf(protocol.CodeBadRequest, "this is a WebSocket address: connect with a WebSocket client and the subprotocol %s or %s", protocol.SubprotocolProto, protocol.SubprotocolJSON))
 		return
 	}
-	identity, refusal := s.admit(r)
+	var identity *broker.Identity
+	refusal := noRoom(r)
+	if refusal == nil {
+		identity, refusal = s.admit(r)
+	}
 	codec, offered := chooseCodec(r)
 	if refusal == nil && codec == nil {
 		refusal = protocol.Errorf(protocol.CodeBadSubprotocol, "ask for the subprotocol %s or %s", protocol.SubprotocolProto, protocol.SubprotocolJSON)
 	}
 	if refusal == nil && s.draining.Load() {
 		refusal = protocol.Errorf(protocol.CodeGoingAway, "the broker is shutting down: connect again")
-	}
-	if refusal == nil && s.full() {
-		refusal = protocol.Exceeded(protocol.LimitConnections, "the broker has %d connections, at most %d are allowed", s.limits().Connections, s.limits().Connections)
 	}
 	if refusal != nil {
 		s.metrics.upgradesRefused.WithLabelValues(string(refusal.Code)).Inc()
@@ -96,6 +98,9 @@ const bearerSubprotocol = "bearer."
 func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request, offered string, refusal *protocol.Error) {
 	info := refusal.Code.Info()
 	if r.Header.Get("Origin") == "" || info.Close == 0 {
+		if noRoom(r) != nil {
+			w.Header().Set("Connection", "close")
+		}
 		writeProblem(w, refusal)
 		return
 	}
@@ -115,7 +120,7 @@ func (c *conn) upgrade(w http.ResponseWriter, r *http.Request, subprotocol strin
 		return nil
 	}
 	_ = netConn.SetDeadline(time.Time{})
-	c.wire = &wire{Conn: netConn, timeout: c.server.limits().WriteTimeout, opcode: opcodeOf(c.codec), take: c.take}
+	c.wire = &wire{Conn: netConn, out: direct(netConn), timeout: c.server.limits().WriteTimeout, opcode: opcodeOf(c.codec), take: c.take}
 	socket, err := c.server.rules.Load().upgrader(subprotocol).UpgradeFromConn(c.wire, smallReader(buffered.Reader, c.wire), r)
 	if err != nil {
 		_ = netConn.Close()
@@ -181,11 +186,4 @@ func (r *rules) newUpgrader(subprotocol string) *gws.Upgrader {
 		options.SubProtocols = []string{subprotocol}
 	}
 	return gws.NewUpgrader(events{}, options)
-}
-
-// full reports whether there are as many connections as there may be.
-func (s *Server) full() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.conns) >= s.limits().Connections
 }
