@@ -13,7 +13,7 @@ import (
 // it within the limits. The costly work, encoding and hashing, is done here, on
 // the publisher's goroutine.
 func (b *Broker) entry(who *Identity, m *protocol.Message) (*storage.Entry, *protocol.Error) {
-	if err := m.Check(b.options.MaxPayload); err != nil {
+	if err := m.Check(b.options().MaxPayload); err != nil {
 		return nil, err
 	}
 	if m.Ephemeral || !m.ExpiresAt.IsZero() {
@@ -38,7 +38,7 @@ func (b *Broker) entry(who *Identity, m *protocol.Message) (*storage.Entry, *pro
 func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message, age time.Duration) (storage.Result, error) {
 	e, err := b.entry(who, m)
 	if err != nil {
-		b.metrics.refused(err.Code)
+		b.metrics.refused(err)
 		return storage.Result{}, err
 	}
 	if age > 0 {
@@ -62,11 +62,14 @@ func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message
 
 // append queues entries, waiting a bounded time for room.
 func (b *Broker) append(ctx context.Context, entries ...*storage.Entry) *protocol.Error {
-	ctx, cancel := context.WithTimeout(ctx, b.options.AppendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.options().AppendTimeout)
 	defer cancel()
 	if err := b.log.Append(ctx, entries...); err != nil {
 		e := protocol.AsError(err)
-		b.metrics.refused(e.Code)
+		if e.Code == protocol.CodeOverloaded {
+			b.metrics.limits.Met(protocol.LimitQueue)
+		}
+		b.metrics.refused(e)
 		return e
 	}
 	return nil
@@ -97,7 +100,7 @@ func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 		ref := p.Ref + uint32(i)
 		e, err := s.broker.entry(who, &p.Messages[i])
 		if err != nil {
-			s.broker.metrics.refused(err.Code)
+			s.broker.metrics.refused(err)
 			refused = append(refused, protocol.PublishResult{Ref: ref, Err: err})
 			continue
 		}
@@ -134,7 +137,10 @@ func (s *Session) admit(resume bool, n int, refused []protocol.PublishResult) bo
 	s.unlockAndWake()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.end == nil && s.pub.inFlight > 0 && s.pub.inFlight+n > s.broker.options.MaxInFlight {
+	if most := s.broker.options().MaxInFlight; s.end == nil && s.pub.inFlight > 0 && s.pub.inFlight+n > most {
+		s.broker.metrics.limits.Met(protocol.LimitInFlight)
+	}
+	for s.end == nil && s.pub.inFlight > 0 && s.pub.inFlight+n > s.broker.options().MaxInFlight {
 		s.pub.room.Wait()
 	}
 	s.pub.inFlight += n

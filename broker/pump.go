@@ -180,10 +180,11 @@ func (s *Session) wants(sub *subscription, c *chunk) (wanted, live bool) {
 		return false, false
 	case c.Through <= sub.cursor:
 		return false, true // it joined after this commit
-	case s.out.size() > s.broker.options.SoftOutbound:
+	case s.out.size() > s.broker.options().SoftOutbound:
 		sub.live = false
 		s.behind = append(s.behind, sub)
 		s.broker.metrics.fallbacks.Inc()
+		s.broker.metrics.limits.Met(protocol.LimitOutboundSoft)
 		return false, false
 	}
 	return true, true

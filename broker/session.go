@@ -101,16 +101,17 @@ func (s *Session) endLocked(reason *protocol.Error) {
 	}
 	s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, 0, reason)))
 	s.end = reason
+	s.broker.metrics.limits.Refused(reason)
 	s.behind = nil
 	s.pub.room.Broadcast()
 }
 
 // checkHard ends a session for which too much waits.
 func (s *Session) checkHard() {
-	if s.out.size()+len(s.pub.results)*resultCost > s.broker.options.HardOutbound {
+	if s.out.size()+len(s.pub.results)*resultCost > s.broker.options().HardOutbound {
 		s.out.clear()
 		s.pub.results = nil
-		s.endLocked(protocol.Errorf(protocol.CodeSlowConnection, "more than %d bytes wait for this connection: read what arrives before sending more", s.broker.options.HardOutbound))
+		s.endLocked(protocol.Exceeded(protocol.LimitOutboundHard, "more than %d bytes wait for this connection: read what arrives before sending more", s.broker.options().HardOutbound))
 	}
 }
 
@@ -138,12 +139,14 @@ func (s *Session) Close() {
 
 // Subscribe begins a subscription and queues its answer.
 func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
-	if err := s.checkNumber(req.Sub); err != nil {
-		s.Send((&protocol.RequestError{Request: "subscribe", Sub: req.Sub, Err: err}).Frame())
-		return
+	err := s.checkNumber(req.Sub)
+	var sub *subscription
+	var frames []any
+	if err == nil {
+		sub, frames, err = s.subscribe(req)
 	}
-	sub, frames, err := s.subscribe(req)
 	if err != nil {
+		s.broker.metrics.limits.Refused(err)
 		s.Send((&protocol.RequestError{Request: "subscribe", Sub: req.Sub, Err: err}).Frame())
 		return
 	}
@@ -173,8 +176,8 @@ func (s *Session) checkNumber(number uint32) *protocol.Error {
 		return protocol.Errorf(protocol.CodeBadRequest, "`sub` is missing: give the subscription a number above 0")
 	case s.subs[number] != nil:
 		return protocol.Errorf(protocol.CodeSubscriptionInUse, "the session already has a subscription %d, choose another number", number)
-	case len(s.subs) >= s.broker.options.MaxSubs:
-		return protocol.Errorf(protocol.CodeTooManySubscriptions, "the session has %d subscriptions, at most %d are allowed", len(s.subs), s.broker.options.MaxSubs)
+	case len(s.subs) >= s.broker.options().MaxSubs:
+		return protocol.Exceeded(protocol.LimitSubscriptions, "the session has %d subscriptions, at most %d are allowed", len(s.subs), s.broker.options().MaxSubs)
 	}
 	return nil
 }

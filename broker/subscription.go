@@ -30,6 +30,9 @@ type subscription struct {
 // subscribe resolves a request and returns a subscription that stands behind,
 // with the frames that announce it.
 func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *protocol.Error) {
+	if err := s.checkNumber(req.Sub); err != nil {
+		return nil, nil, err
+	}
 	filter, err := protocol.ParseFilter(req.Filter)
 	if err != nil {
 		return nil, nil, protocol.AsError(err)
@@ -83,7 +86,7 @@ func (b *Broker) resolve(start protocol.Start, f protocol.Filter, head uint64) (
 	}
 	at, err := b.log.Resolve(start, f, head)
 	if err != nil {
-		b.options.Logger.Error("resolve a start", "start", start.String(), "error", err)
+		b.options().Logger.Error("resolve a start", "start", start.String(), "error", err)
 		return storage.Resolved{}, protocol.AsError(err)
 	}
 	return at, nil
@@ -122,7 +125,7 @@ func (b *Broker) pull(s *subscription, cursor uint64) pulled {
 		return pulled{gap: gap}
 	}
 	if err != nil {
-		b.options.Logger.Error("read the log", "filter", s.filter.String(), "after", cursor, "error", err)
+		b.options().Logger.Error("read the log", "filter", s.filter.String(), "after", cursor, "error", err)
 		return pulled{err: err}
 	}
 	return pulled{chunk: &chunk{Chunk: c}}

@@ -158,6 +158,8 @@ func (c *Config) checkLimits() error {
 		{"in_flight", l.InFlight, 1, maxInFlight},
 		{"subscriptions", l.Subscriptions, 1, maxSubs},
 		{"connections", l.Connections, 1, maxConnections},
+		{"connections_per_address", l.ConnectionsPerAddress, 0, maxConnections},
+		{"rates.connections", l.Rates.Connections, 0, maxConnections},
 	} {
 		if n.value < n.from || n.value > n.upto {
 			return fmt.Errorf("limits.%s is %d; write a number from %d to %d", n.name, n.value, n.from, n.upto)
@@ -200,6 +202,7 @@ func (c *Config) checkTimes() error {
 		{"ping.timeout", c.Ping.Timeout, time.Second, maxTime},
 		{"timeouts.connect", c.Timeouts.Connect, time.Second, maxTime},
 		{"timeouts.write", c.Timeouts.Write, time.Second, maxTime},
+		{"timeouts.body", c.Timeouts.Body, time.Second, maxTime},
 		{"shutdown.drain", c.Shutdown.Drain, 0, maxTime},
 		{"shutdown.spread", c.Shutdown.Spread, 0, maxTime},
 		{"auth.jwt.leeway", c.Auth.JWT.Leeway, 0, 5 * time.Minute},

@@ -120,9 +120,9 @@ const maxCapabilities = 64
 func checkConnect(subscriptions, capabilities int, limits FrameLimits) *Error {
 	switch {
 	case subscriptions > limits.Subscriptions:
-		return Errorf(CodeTooManySubscriptions, "the connect frame has %d subscriptions, at most %d are allowed", subscriptions, limits.Subscriptions)
+		return Exceeded(LimitSubscriptions, "the connect frame has %d subscriptions, at most %d are allowed", subscriptions, limits.Subscriptions)
 	case capabilities > maxCapabilities:
-		return Errorf(CodeBadRequest, "the connect frame has %d capabilities, at most %d are allowed", capabilities, maxCapabilities)
+		return Exceeded(LimitCapabilities, "the connect frame has %d capabilities, at most %d are allowed", capabilities, maxCapabilities)
 	}
 	return nil
 }
@@ -132,7 +132,7 @@ func checkConnect(subscriptions, capabilities int, limits FrameLimits) *Error {
 func checkPublish(messages int, limits FrameLimits) *Error {
 	switch {
 	case messages > limits.Messages:
-		return Errorf(CodeTooManyMessages, "the publish frame has %d messages, at most %d are allowed", messages, limits.Messages)
+		return Exceeded(LimitMessages, "the publish frame has %d messages, at most %d are allowed", messages, limits.Messages)
 	case messages == 0:
 		return Errorf(CodeBadRequest, "the publish frame has no message: list at least one in `messages`")
 	}

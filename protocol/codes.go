@@ -29,6 +29,7 @@ const (
 
 	CodeStorageFull Code = "storage_full"
 	CodeOverloaded  Code = "overloaded"
+	CodeRateLimited Code = "rate_limited"
 	CodeUnknown     Code = "outcome_unknown"
 	CodeInternal    Code = "internal"
 
@@ -93,6 +94,7 @@ var codeTable = []CodeInfo{
 
 	{CodeStorageFull, http.StatusInsufficientStorage, 0, true, "The broker has no room to store more; nothing was stored."},
 	{CodeOverloaded, http.StatusServiceUnavailable, 0, true, "Too much is waiting to be stored; nothing was stored."},
+	{CodeRateLimited, http.StatusTooManyRequests, 3007, true, "More of it in a second than is allowed; nothing was stored, wait as long as `retry_after_ms` says."},
 	{CodeUnknown, http.StatusServiceUnavailable, 0, true, "The message may or may not have been stored; repeat it with the same id."},
 	{CodeInternal, http.StatusInternalServerError, 3004, true, "Something went wrong inside the broker."},
 

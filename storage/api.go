@@ -31,6 +31,7 @@ type LogOptions struct {
 	RetentionAge   time.Duration // default 7 days; negative to keep for ever
 	RetentionBytes int64         // default 10 GiB; negative for no bound
 	WindowBytes    int64         // recent blocks kept in memory; default 64 MiB
+	OpenSegments   int           // sealed segments whose files are kept open; default 128
 	Registerer     prometheus.Registerer
 	Logger         *slog.Logger     // default slog.Default
 	Now            func() time.Time // default time.Now

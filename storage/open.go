@@ -36,6 +36,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 		log:     opts.Logger,
 		reserve: s.reserve,
 		queue:   newQueue(),
+		handles: handles{most: opts.OpenSegments},
 	}
 	l.state.window.limit = opts.WindowBytes
 	l.committer, l.keeper = newCommitter(l), newKeeper(l)

@@ -270,11 +270,11 @@ func checkTemplateSubject(subject string) *protocol.Error {
 // admit decides about a request: may its Host be called, may its page call, and
 // who is it.
 func (s *Server) admit(r *http.Request) (*broker.Identity, *protocol.Error) {
-	if err := s.access.checkHost(r); err != nil {
+	if err := s.access().checkHost(r); err != nil {
 		return nil, err
 	}
-	if err := s.access.checkOrigin(r); err != nil {
+	if err := s.access().checkOrigin(r); err != nil {
 		return nil, err
 	}
-	return s.access.identify(r)
+	return s.access().identify(r)
 }

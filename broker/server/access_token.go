@@ -18,7 +18,7 @@ import (
 )
 
 // maxTokenBytes bounds what is decoded before a signature is checked.
-const maxTokenBytes = 8 << 10
+var maxTokenBytes = protocol.LimitToken.Default()
 
 // farFuture bounds expiries, so that arithmetic on them is safe: some issuers
 // write milliseconds where seconds belong.
@@ -147,7 +147,7 @@ func (a *access) identifyToken(token string) (*broker.Identity, *protocol.Error)
 	case token == "":
 		return nil, unauthorized("the token is empty")
 	case len(token) > maxTokenBytes:
-		return nil, unauthorized("the token has %d bytes, at most %d are allowed", len(token), maxTokenBytes)
+		return nil, protocol.Exceeded(protocol.LimitToken, "the token has %d bytes, at most %d are allowed", len(token), maxTokenBytes)
 	case strings.HasPrefix(token, keyPrefix):
 		return a.identifyKey(token)
 	case a.parser == nil:

@@ -102,6 +102,9 @@ func (c *conn) closed(frame []byte) {
 	case 1002, 1007, 1009: // the verdicts of gws
 		name = strconv.Itoa(int(number))
 	}
+	if number == closeTooBig {
+		c.server.metrics.limits.Met(protocol.LimitFrame)
+	}
 	for _, info := range protocol.Codes() {
 		if info.Close == number {
 			name = string(info.Code)
@@ -111,6 +114,9 @@ func (c *conn) closed(frame []byte) {
 		c.server.metrics.closes.WithLabelValues(name).Inc()
 	}
 }
+
+// closeTooBig is the standard code for a message that is too large.
+const closeTooBig = 1009
 
 // gone ends the session of a connection that cannot be written to any more.
 func (c *conn) gone() {
@@ -164,7 +170,7 @@ func (c *conn) handle(opcode gws.Opcode, b []byte) *protocol.Error {
 	if byte(opcode) != opcodeOf(c.codec)&0x0F {
 		return protocol.Errorf(protocol.CodeWrongFrameType, "%s takes binary frames only, %s text frames only", protocol.SubprotocolProto, protocol.SubprotocolJSON)
 	}
-	frame, err := c.codec.DecodeClient(b, protocol.FrameLimits{Messages: c.server.limits.PublishMessages, Subscriptions: c.server.limits.Subscriptions})
+	frame, err := c.codec.DecodeClient(b, protocol.FrameLimits{Messages: c.server.limits().PublishMessages, Subscriptions: c.server.limits().Subscriptions})
 	if err != nil {
 		return c.refuse(err)
 	}
@@ -191,6 +197,7 @@ func (c *conn) handle(opcode gws.Opcode, b []byte) *protocol.Error {
 // read at all ends the session.
 func (c *conn) refuse(err error) *protocol.Error {
 	e := protocol.AsError(err)
+	c.server.metrics.limits.Refused(e)
 	if request, ok := err.(*protocol.RequestError); ok && c.connected.Load() { //nolint:errorlint // the codec returns it bare
 		c.session.Send(request.Frame())
 		return nil
@@ -206,7 +213,7 @@ func (c *conn) connect(f *tidewirev1.Connect) *protocol.Error {
 	if c.connected.Swap(true) {
 		return protocol.Errorf(protocol.CodeConnectTwice, "the session is open already: send connect once")
 	}
-	l := &c.server.limits
+	l := c.server.limits()
 	c.server.log.Debug("session open", "session", c.name, "subject", c.identity.Subject, "client", fmt.Sprintf("%.128q", f.Client))
 	c.session.Send(&tidewirev1.Welcome{
 		Ref: f.Ref, Session: c.name, Server: "tidewire/" + c.server.options.Version, Subject: c.identity.Subject,
@@ -227,11 +234,12 @@ func (c *conn) connect(f *tidewirev1.Connect) *protocol.Error {
 
 // refresh puts a new token of the same subject in force.
 func (c *conn) refresh(f *tidewirev1.Refresh) {
-	id, err := c.server.access.identifyToken(f.Token)
+	id, err := c.server.access().identifyToken(f.Token)
 	if err == nil && id.Subject != c.identity.Subject {
 		err = protocol.Errorf(protocol.CodeForbidden, "the new token is for another subject: connect again with it")
 	}
 	if err != nil {
+		c.server.metrics.limits.Refused(err)
 		c.session.Send((&protocol.RequestError{Request: "refresh", Ref: f.Ref, Err: err}).Frame())
 		return
 	}

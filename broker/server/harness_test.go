@@ -68,7 +68,7 @@ func newEdgeOn(t testing.TB, log broker.Log, o server.Options, bo broker.Options
 	})
 	h := s.HTTP(s.Public())
 	h.BaseContext = func(net.Listener) context.Context { return ctx }
-	running.Go(func() { _ = h.Serve(e.listener) })
+	running.Go(func() { _ = h.Serve(s.Gate(e.listener)) })
 	t.Cleanup(func() {
 		gone, stop := context.WithCancel(context.Background())
 		stop()

@@ -271,7 +271,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	var got, pages int
 	q := broker.HistoryQuery{Filter: mustFilter(t, "a"), From: protocol.Start{Kind: protocol.StartEarliest}, Limit: 1000}
 	for ; got < count; pages++ {
-		p, err := e.broker.History(t.Context(), e.access.anonymous, q)
+		p, err := e.broker.History(t.Context(), e.access().anonymous, q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -298,7 +298,7 @@ func TestHistoryHeld(t *testing.T) {
 		dial, _ := e.serve()
 		const size = 200 << 10
 		e.store(protocol.Message{Topic: "a", Payload: bytes.Repeat([]byte("x"), size)})
-		const others = pagesHeld - 3*size // what other clients have not taken
+		others := pagesHeld - 3*size // what other clients have not taken
 		e.pages.held.Add(others)
 		for range 5 {
 			conn := dial()

@@ -13,7 +13,7 @@ import (
 
 // publishTimeout bounds how long a request waits for its message to be stored.
 // After it the outcome is unknown, and the client repeats with the same id.
-const publishTimeout = 30 * time.Second
+var publishTimeout = protocol.LimitPublish.DefaultTime()
 
 // published is the answer to a message that is stored.
 type published struct {
@@ -49,7 +49,7 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request) (published, 
 		return published{}, err
 	}
 	// What can be refused without the body is: it may be long in coming.
-	if err := m.Check(s.limits.PayloadBytes); err != nil {
+	if err := m.Check(s.limits().PayloadBytes); err != nil {
 		return published{}, err
 	}
 	if err := who.MayPublish(m.Topic); err != nil {
@@ -63,6 +63,9 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request) (published, 
 	defer cancel()
 	result, perr := s.broker.Publish(ctx, who, &m, age)
 	if perr != nil {
+		if r.Context().Err() == nil && ctx.Err() != nil {
+			s.metrics.limits.Met(protocol.LimitPublish)
+		}
 		return published{}, s.refusal("publish", perr)
 	}
 	answer := published{ID: m.ID, Topic: m.Topic, Position: result.Position.String(), Duplicate: result.Duplicate, Stored: true}
@@ -84,12 +87,12 @@ func (s *Server) refusal(doing string, err error) *protocol.Error {
 
 // readBody reads the payload, within the limit and in the time that guard gives.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *protocol.Error) {
-	limit := int64(s.limits.PayloadBytes)
+	limit := int64(s.limits().PayloadBytes)
 	tooLarge := func(n int64) *protocol.Error {
 		if n > 0 {
-			return protocol.Errorf(protocol.CodePayloadTooLarge, "the payload has %d bytes, at most %d are allowed", n, limit)
+			return protocol.Exceeded(protocol.LimitPayload, "the payload has %d bytes, at most %d are allowed", n, limit)
 		}
-		return protocol.Errorf(protocol.CodePayloadTooLarge, "the payload has more than the %d bytes that are allowed", limit)
+		return protocol.Exceeded(protocol.LimitPayload, "the payload has more than the %d bytes that are allowed", limit)
 	}
 	if r.ContentLength > limit {
 		return nil, tooLarge(r.ContentLength)
@@ -105,7 +108,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prot
 		error
 		Timeout() bool
 	}](err); ok && timeout.Timeout() {
-		return nil, protocol.Errorf(protocol.CodeSlowConnection, "the body did not arrive within %s: send it faster, or in smaller messages", s.limits.WriteTimeout)
+		return nil, protocol.Exceeded(protocol.LimitBody, "the body did not arrive within %s: send it faster, or in smaller messages", s.limits().BodyTimeout)
 	}
 	return nil, protocol.Errorf(protocol.CodeBadRequest, "the body ended too early: send as many bytes as Content-Length says")
 }
