@@ -111,6 +111,17 @@ func openMeta(dir string) (*meta, error) {
 	return m, db.Sync()
 }
 
+// openMetaToRead does the same for somebody who will change nothing.
+func openMetaToRead(dir string) (*meta, error) {
+	m := &meta{path: filepath.Join(dir, metaFile)}
+	if err := checkPages(m.path); err != nil {
+		return nil, err
+	}
+	db, err := openBolt(m.path, boltOptions{readOnly: true})
+	m.db = db
+	return m, err
+}
+
 func (m *meta) load() (metaState, error) {
 	s := metaState{sealed: make(map[uint64]segmentInfo)}
 	err := view(m.db, m.path, func(tx *bbolt.Tx) error {

@@ -161,7 +161,7 @@ func (o *opening) openSealed() error {
 func (o *opening) openUnsealed() error {
 	first := o.meta.trimmed + uint64(len(o.meta.sealed)) + 1
 	o.log.keeper.newest = o.meta.newest
-	for ordinal := first; ordinal <= o.lastOrdinal(); ordinal++ {
+	for ordinal, last := first, o.lastOrdinal(); ordinal <= last; ordinal++ {
 		s := o.log.newSegment(ordinal)
 		if _, there := o.files[ordinal]; !there {
 			return fmt.Errorf("the segment %s is missing: put it back from a backup", s.path)

@@ -12,7 +12,7 @@ import (
 // page that does not is left out with all that only it leads to.
 type surveyor struct {
 	r       io.ReaderAt
-	terms   chain
+	terms   chain  // nil if they are not known
 	first   uint64 // offsets that may be in the file
 	through uint64
 	pages   uint64
@@ -88,7 +88,7 @@ func (w *surveyor) take(first uint64, e element) {
 	if !ok || b.first != first || b.first < w.first || b.last() > w.through {
 		return
 	}
-	if w.terms.at(b.first) != b.term || w.terms.at(b.last()) != b.term {
+	if w.terms != nil && (w.terms.at(b.first) != b.term || w.terms.at(b.last()) != b.term) {
 		return
 	}
 	w.places = append(w.places, place{first: b.first, last: b.last(), time: b.time, at: e.at, size: e.size})

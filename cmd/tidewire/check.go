@@ -32,8 +32,8 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Verify what is stored, while the broker is stopped",
 		Long: `Read everything in the data directory and verify it against its checksums. It
-changes nothing. The broker must be stopped. The status is 1 if anything is
-damaged.`,
+changes nothing, and so works on a read-only disk too. The broker must be
+stopped. Every problem is listed, and the status is 1 if there is any.`,
 		Example: "  tidewire check --data /var/lib/tidewire",
 		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
