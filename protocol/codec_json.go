@@ -60,6 +60,10 @@ func isClientFrame(frameType string) bool {
 }
 
 func decodeJSON(b []byte, frameType string, limits FrameLimits) (any, error) {
+	// Of a publish frame the messages say so themselves.
+	if frameType != "publish" && isClientFrame(frameType) && loneSurrogates(b) > 0 {
+		return nil, Errorf(CodeBadRequest, `the %s frame has an escape such as \ud800, half of a surrogate pair, which is no character: leave it out`, frameType)
+	}
 	switch frameType {
 	case "publish":
 		return decodeJSONPublish(b, limits)

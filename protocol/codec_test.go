@@ -107,7 +107,7 @@ func TestClientCannotSetWhatTheBrokerSets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fromJSON, err := JSON{}.DecodeClient([]byte(`{"type":"publish","messages":[{"topic":"a","publisher":"admin","position":"p1-7","time":"2026-01-02T15:04:05Z"}]}`), testLimits)
+	fromJSON, err := JSON{}.DecodeClient([]byte(`{"type":"publish","messages":[{"topic":"a","payload":"","publisher":"admin","position":"p1-7","time":"2026-01-02T15:04:05Z"}]}`), testLimits)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,11 +398,14 @@ func refusals() []refusal {
 		{"messages are null", j, `{"type":"publish","ref":7,"messages":null}`, CodeBadRequest, "no message", 7, 0, false},
 		{"messages are an object", j, `{"type":"publish","ref":7,"messages":{}}`, CodeBadRequest, `the field "messages" must be an array`, 7, 0, false},
 		{"messages are numbers", j, `{"type":"publish","ref":7,"messages":[` + long + `]}`, CodeInvalidMessage, "message 1 of 1: the message is of the kind number", 7, 0, false},
-		{"bad message", j, `{"type":"publish","ref":7,"messages":[{"topic":"a"},{"topic":5}]}`, CodeInvalidMessage, `message 2 of 2: the field "topic"`, 7, 0, false},
+		{"bad message", j, `{"type":"publish","ref":7,"messages":[{"topic":"a","payload":""},{"topic":5}]}`, CodeInvalidMessage, `message 2 of 2: the field "topic"`, 7, 0, false},
 		{"bad header", j, `{"type":"publish","ref":7,"messages":[{"headers":{"a":1}}]}`, CodeInvalidHeader, `the header "a"`, 7, 0, false},
 		{"too many messages", j, `{"type":"publish","ref":7,"messages":[` + strings.Repeat("0,", 100) + `0]}`, CodeTooManyMessages, "101 messages, at most 100", 7, 0, false},
 		{"age negative", j, `{"type":"publish","ref":7,"repeat_age_ms":-1,"messages":[{}]}`, CodeBadRequest, `the field "repeat_age_ms" of the publish frame`, 7, 0, false},
 		{"sub as text", j, `{"type":"subscribe","sub":"1"}`, CodeBadFrame, `the field "sub"`, 0, 0, true},
+		{"no payload", j, `{"type":"publish","ref":7,"messages":[{"topic":"a","payload":""},{"topic":"a"}]}`, CodeInvalidMessage, "message 2 of 2: the message has no payload: give `payload`", 7, 0, false},
+		{"half a pair in a message", j, `{"type":"publish","ref":7,"messages":[{"topic":"a","payload":"\udfff"}]}`, CodeInvalidMessage, "half of a surrogate pair", 7, 0, false},
+		{"half a pair in a filter", j, `{"type":"subscribe","sub":7,"filter":"a\ud800"}`, CodeBadRequest, "the subscribe frame has an escape", 0, 7, false},
 		{"filter as number", j, `{"type":"subscribe","sub":7,"filter":` + long + `}`, CodeBadRequest, `the field "filter" of the subscribe frame is of the kind number`, 0, 7, false},
 		{"from as number", j, `{"type":"subscribe","sub":7,"from":42}`, CodeBadRequest, `the field "from"`, 0, 7, false},
 		{"too many subscriptions", j, `{"type":"connect","ref":7,"subscriptions":[` + strings.Repeat("{},", 100) + `{}]}`, CodeTooManySubscriptions, "101 subscriptions, at most 100", 7, 0, false},

@@ -72,7 +72,7 @@ func clientSamples() map[string][]sample {
 			{
 				name:  "odd payloads",
 				frame: &Publish{Messages: []Message{{Topic: "a"}, {Topic: "a", Payload: []byte{0xff, 0xfe, 0}}, {Topic: "a", Payload: []byte("\x00\u2028\"\\<\U0001f600")}}},
-				json:  `{"type":"publish","messages":[{"topic":"a"},{"topic":"a","payload_base64":"//4A"},{"topic":"a","payload":"\u0000\u2028\"\\<😀"}]}`,
+				json:  `{"type":"publish","messages":[{"topic":"a","payload":""},{"topic":"a","payload_base64":"//4A"},{"topic":"a","payload":"\u0000\u2028\"\\<😀"}]}`,
 			},
 			{name: "longest topic", frame: &Publish{Ref: 1, Messages: []Message{{Topic: topic255, Payload: []byte("x")}}}, json: `{"type":"publish","ref":1,"messages":[{"topic":"` + topic255 + `","payload":"x"}]}`},
 			{name: "payload of 300 bytes", frame: &Publish{Ref: 1, Messages: []Message{{Topic: "a", Payload: bytes.Repeat([]byte("p"), 300)}}}, json: `{"type":"publish","ref":1,"messages":[{"topic":"a","payload":"` + strings.Repeat("p", 300) + `"}]}`},

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
+	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // rawJSON is a JSON value as it stands in the input: a part of it, not a copy
@@ -75,6 +78,42 @@ func textLength(b []byte) int {
 		}
 	}
 	return len(b)
+}
+
+// loneSurrogates counts the escapes in JSON that stand for half of a pair of
+// UTF-16, as \ud800 alone does: they are no character, and encoding/json puts
+// U+FFFD in their place without a word.
+func loneSurrogates(b []byte) (n int) {
+	for {
+		i := bytes.IndexByte(b, '\\')
+		if i < 0 || len(b) < i+2 {
+			return n
+		}
+		b = b[i:]
+		half, ok := escapedUnit(b)
+		if !ok {
+			b = b[2:]
+			continue
+		}
+		b = b[len(`\uXXXX`):]
+		if !utf16.IsSurrogate(half) {
+			continue
+		}
+		if other, ok := escapedUnit(b); ok && utf16.DecodeRune(half, other) != utf8.RuneError {
+			b = b[len(`\uXXXX`):]
+			continue
+		}
+		n++
+	}
+}
+
+// escapedUnit reads an escape such as \u00e9 at the beginning of b.
+func escapedUnit(b []byte) (rune, bool) {
+	if len(b) < len(`\uXXXX`) || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
+	}
+	v, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	return rune(v), err == nil
 }
 
 // headersJSON is the JSON form of headers, an object of texts. A name that is

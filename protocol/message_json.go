@@ -64,8 +64,8 @@ func (m Message) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON reads what can be published: topic, id, key, content_type,
-// headers, expires_at, ephemeral and one of payload, payload_base64 and json.
-// Everything else is ignored, so that what was delivered can be published
+// headers, expires_at, ephemeral and exactly one of payload, payload_base64 and
+// json. Everything else is ignored, so that what was delivered can be published
 // again. Errors have the code invalid_message or invalid_header.
 func (m *Message) UnmarshalJSON(b []byte) error {
 	if !utf8.Valid(b) { // encoding/json would replace what is not, in the payload too
@@ -77,6 +77,9 @@ func (m *Message) UnmarshalJSON(b []byte) error {
 			return e
 		}
 		return Errorf(CodeInvalidMessage, "%s", jsonProblem("the message", err))
+	}
+	if n := loneSurrogates(b); n > 0 && n > loneSurrogates(form.JSON) { // which stays as it is
+		return Errorf(CodeInvalidMessage, "the message has an escape such as \\ud800, half of a surrogate pair, which is no character: send other bytes as `payload_base64`")
 	}
 	*m = Message{
 		Topic: form.Topic, ID: form.ID, Key: form.Key, ContentType: form.ContentType,
@@ -113,7 +116,10 @@ func (m *Message) setPayload(form *publishJSON) error {
 			m.ContentType = "application/json"
 		}
 	}
-	if given > 1 {
+	switch {
+	case given == 0:
+		return Errorf(CodeInvalidMessage, "the message has no payload: give `payload` (text), `payload_base64` (bytes) or `json` (any value); an empty one is \"payload\":\"\"")
+	case given > 1:
 		return Errorf(CodeInvalidMessage, "give one of payload, payload_base64 and json, not several")
 	}
 	return nil

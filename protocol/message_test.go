@@ -82,23 +82,24 @@ func TestMessageJSON(t *testing.T) {
 func TestUnmarshalMessage(t *testing.T) {
 	deep := strings.Repeat("[", 9000) + strings.Repeat("]", 9000)
 	for text, want := range map[string]Message{
-		`{}`:                                    {},
-		`null`:                                  {},
-		`{"topic":"a","payload":"x"}`:           {Topic: "a", Payload: []byte("x")},
-		`{"topic":"a","payload":null}`:          {Topic: "a"},
-		`{"topic":"a","payload_base64":"AP8="}`: {Topic: "a", Payload: []byte{0, 0xff}},
-		`{"topic":"a","json":null}`:             {Topic: "a", Payload: []byte("null"), ContentType: "application/json"},
-		`{"topic":"a","json": 1e400 }`:          {Topic: "a", Payload: []byte("1e400"), ContentType: "application/json"},
-		`{"topic":"a","json":"` + "\u2028" + `\ud800","content_type":"x"}`:                                  {Topic: "a", Payload: []byte(`"` + "\u2028" + `\ud800"`), ContentType: "x"},
-		`{"topic":"a","json":{"a":1,"a":2}}`:                                                                {Topic: "a", Payload: []byte(`{"a":1,"a":2}`), ContentType: "application/json"},
-		`{"topic":"a","json":` + deep + `}`:                                                                 {Topic: "a", Payload: []byte(deep), ContentType: "application/json"},
-		`{"topic":"a","payload":"\u0000\u2028"}`:                                                            {Topic: "a", Payload: []byte("\x00\u2028")},
-		`{"topic":"a","payload":"\ud83d\ude00"}`:                                                            {Topic: "a", Payload: []byte("\U0001f600")},
-		`{"topic":"a","topic":"b"}`:                                                                         {Topic: "b"},
-		`{"topic":"a","headers":null}`:                                                                      {Topic: "a"},
-		`{"topic":"a","headers":{"b":"1","a":"2"}}`:                                                         {Topic: "a", Headers: []Header{{"b", "1"}, {"a", "2"}}},
-		`{"topic":"a","expires_at":"2026-01-02T15:04:05+01:00"}`:                                            {Topic: "a", ExpiresAt: time.Date(2026, 1, 2, 14, 4, 5, 0, time.UTC)},
-		`{"topic":"a","time":5,"position":{},"publisher":[],"attempt":"x","generation":-1,"unknown":1e999}`: {Topic: "a"}, // ignored, whatever they are
+		`{"payload":""}`:                                                      {},
+		`{"topic":"a","payload":"x"}`:                                         {Topic: "a", Payload: []byte("x")},
+		`{"topic":"a","payload":""}`:                                          {Topic: "a"},
+		`{"topic":"a","payload_base64":"AP8="}`:                               {Topic: "a", Payload: []byte{0, 0xff}},
+		`{"topic":"a","json":null}`:                                           {Topic: "a", Payload: []byte("null"), ContentType: "application/json"},
+		`{"topic":"a","json": 1e400 }`:                                        {Topic: "a", Payload: []byte("1e400"), ContentType: "application/json"},
+		`{"topic":"a","json":"` + "\u2028" + `\ud800","content_type":"x"}`:    {Topic: "a", Payload: []byte(`"` + "\u2028" + `\ud800"`), ContentType: "x"},
+		`{"topic":"a","json":{"a":1,"a":2}}`:                                  {Topic: "a", Payload: []byte(`{"a":1,"a":2}`), ContentType: "application/json"},
+		`{"topic":"a","json":` + deep + `}`:                                   {Topic: "a", Payload: []byte(deep), ContentType: "application/json"},
+		`{"topic":"a","payload":"\u0000\u2028"}`:                              {Topic: "a", Payload: []byte("\x00\u2028")},
+		`{"topic":"a","payload":"\\ud800"}`:                                   {Topic: "a", Payload: []byte(`\ud800`)},
+		`{"topic":"a","payload":"\uD83D\uDE00\\"}`:                            {Topic: "a", Payload: []byte("\U0001f600\\")},
+		`{"topic":"a","payload":"\ud83d\ude00"}`:                              {Topic: "a", Payload: []byte("\U0001f600")},
+		`{"topic":"a","topic":"b","payload":""}`:                              {Topic: "b"},
+		`{"topic":"a","headers":null,"payload":""}`:                           {Topic: "a"},
+		`{"topic":"a","headers":{"b":"1","a":"2"},"payload":""}`:              {Topic: "a", Headers: []Header{{"b", "1"}, {"a", "2"}}},
+		`{"topic":"a","expires_at":"2026-01-02T15:04:05+01:00","payload":""}`: {Topic: "a", ExpiresAt: time.Date(2026, 1, 2, 14, 4, 5, 0, time.UTC)},
+		`{"topic":"a","time":5,"position":{},"publisher":[],"attempt":"x","generation":-1,"unknown":1e999,"payload":""}`: {Topic: "a"}, // ignored, whatever they are
 	} {
 		var got Message
 		if err := json.Unmarshal([]byte(text), &got); err != nil {
@@ -127,11 +128,21 @@ func TestUnmarshalMessageRefuses(t *testing.T) {
 		`{"expires_at":"` + long + `"}`:         "is not an RFC 3339 time",
 		`{"expires_at":"0001-01-01T00:00:00Z"}`: "outside the years 1970 to 9999",
 		`{"expires_at":5}`:                      "must be a string",
-		`{"payload":"` + "\xff" + `"}`:          "not valid UTF-8: send other bytes as `payload_base64`",
-		`{"headers":[]}`:                        `"headers" must be an object of texts`,
-		`{"headers":{"` + long + `":1}}`:        "must be a text",
-		`{"headers":{"a":null}}`:                `the value of the header "a" must be a text`,
-		`{"headers":{"a":["b"]}}`:               `the value of the header "a" must be a text`,
+		`{}`:                                    "give `payload` (text)",
+		`null`:                                  "give `payload` (text)",
+		`{"topic":"a","payload":null}`:          "give `payload` (text)",
+
+		`{"payload":"\ud800"}`:                          "half of a surrogate pair",
+		`{"payload":"\uDC00\uD800"}`:                    "half of a surrogate pair",
+		`{"payload":"\ud800\ud83d\ude00"}`:              "half of a surrogate pair",
+		`{"payload":"\\\ud800"}`:                        "half of a surrogate pair",
+		`{"topic":"\ud800","json":"\ud801"}`:            "half of a surrogate pair",
+		`{"key":"a","headers":{"a":"\ud800"},"json":1}`: "half of a surrogate pair",
+		`{"payload":"` + "\xff" + `"}`:                  "not valid UTF-8: send other bytes as `payload_base64`",
+		`{"headers":[]}`:                                `"headers" must be an object of texts`,
+		`{"headers":{"` + long + `":1}}`:                "must be a text",
+		`{"headers":{"a":null}}`:                        `the value of the header "a" must be a text`,
+		`{"headers":{"a":["b"]}}`:                       `the value of the header "a" must be a text`,
 	} {
 		err := new(Message).UnmarshalJSON([]byte(text))
 		code := CodeInvalidMessage
@@ -150,8 +161,8 @@ func TestUnmarshalMessageRefuses(t *testing.T) {
 
 func TestRepeatedHeadersAreRefused(t *testing.T) {
 	for _, text := range []string{
-		`{"topic":"a","headers":{"a":"1","a":"2"}}`,
-		`{"topic":"a","headers":{"a":"1","A":"1"}}`,
+		`{"topic":"a","payload":"","headers":{"a":"1","a":"2"}}`,
+		`{"topic":"a","payload":"","headers":{"a":"1","A":"1"}}`,
 	} {
 		var m Message
 		if err := m.UnmarshalJSON([]byte(text)); err != nil {
@@ -160,7 +171,7 @@ func TestRepeatedHeadersAreRefused(t *testing.T) {
 		wantError(t, m.Check(10), CodeInvalidHeader, `the header "a" is given twice`, text)
 	}
 	var m Message // more headers than are allowed: read only as far as Check needs
-	text := `{"topic":"a","headers":{"a":"` + strings.Repeat(`","a":"`, 10_000) + `"}}`
+	text := `{"topic":"a","payload":"","headers":{"a":"` + strings.Repeat(`","a":"`, 10_000) + `"}}`
 	if err := m.UnmarshalJSON([]byte(text)); err != nil {
 		t.Fatal(err)
 	}
