@@ -19,8 +19,11 @@ type Options struct {
 	MaxPayload    int // bytes of a message's payload
 	MaxInFlight   int // published messages of a session that wait for an answer
 	MaxSubs       int // subscriptions of a session
+	MaxAllSubs    int // subscriptions of all sessions
 	SoftOutbound  int // bytes waiting for a session, beyond which its subscriptions go back to the log
 	HardOutbound  int // bytes waiting for a session, beyond which it is ended
+	PublishRate   int // messages of a publisher in a second; 0 for no limit
+	ReplayRate    int // bytes that a session reads from the log in a second; 0 for no limit
 	Registerer    prometheus.Registerer
 	Logger        *slog.Logger
 	AppendTimeout time.Duration // how long a publish waits for room in the log's queue; 5 s
@@ -35,6 +38,7 @@ func (o Options) withDefaults() Options {
 	set(&o.MaxPayload, protocol.LimitPayload)
 	set(&o.MaxInFlight, protocol.LimitInFlight)
 	set(&o.MaxSubs, protocol.LimitSubscriptions)
+	set(&o.MaxAllSubs, protocol.LimitAllSubs)
 	set(&o.SoftOutbound, protocol.LimitOutboundSoft)
 	set(&o.HardOutbound, protocol.LimitOutboundHard)
 	if o.AppendTimeout == 0 {
@@ -56,6 +60,9 @@ type Broker struct {
 	log      Log
 	settings atomic.Pointer[Options]
 	metrics  *metrics
+
+	buckets    buckets      // of publishers
+	subscribed atomic.Int64 // subscriptions of all sessions
 
 	resolving chan struct{} // has a token for each start that is being searched for
 

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
 )
@@ -36,7 +38,11 @@ func (b *Broker) entry(who *Identity, m *protocol.Message) (*storage.Entry, *pro
 // the first attempt was made, 0 if this is it. When ctx ends first the error has
 // the code outcome_unknown.
 func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message, age time.Duration) (storage.Result, error) {
-	e, err := b.entry(who, m)
+	err := b.mayPublishNow(who)
+	var e *storage.Entry
+	if err == nil {
+		e, err = b.entry(who, m)
+	}
 	if err != nil {
 		b.metrics.refused(err)
 		return storage.Result{}, err
@@ -84,6 +90,7 @@ type publishing struct {
 	room     sync.Cond                // inFlight has become smaller, or the session has ended
 	refusing bool                     // the edge refused a message: none may pass before a resume
 	resume   bool                     // a resume has come that the log has not seen
+	rate     *rate.Limiter            // of a session without a subject; nil before it is needed
 }
 
 // resultCost is about what an answer takes while it waits to be written.
@@ -94,6 +101,9 @@ const resultCost = 256
 // client which does not wait is slowed down by its own connection.
 func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 	who := s.Identity()
+	if s.overRate(who, p) {
+		return
+	}
 	entries := make([]*storage.Entry, 0, len(p.Messages))
 	var refused []protocol.PublishResult
 	for i := range p.Messages {

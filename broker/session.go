@@ -35,6 +35,7 @@ type Session struct {
 	behind   []*subscription // those that are not live, next to be served first
 	out      outbox
 	pub      publishing
+	replay   replay
 	pumping  bool            // Wake was called, and Take has not returned nothing since
 	end      *protocol.Error // why it has ended
 }
@@ -134,16 +135,21 @@ func (s *Session) Close() {
 		s.broker.leave(sub)
 	}
 	s.broker.metrics.sessions.Dec()
-	s.broker.metrics.subscriptions.Sub(float64(len(subs)))
+	s.broker.giveSubscriptions(len(subs))
 }
 
 // Subscribe begins a subscription and queues its answer.
 func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 	err := s.checkNumber(req.Sub)
+	if err == nil {
+		err = s.broker.takeSubscription()
+	}
 	var sub *subscription
 	var frames []any
 	if err == nil {
-		sub, frames, err = s.subscribe(req)
+		if sub, frames, err = s.subscribe(req); err != nil {
+			s.broker.giveSubscriptions(1)
+		}
 	}
 	if err != nil {
 		s.broker.metrics.limits.Refused(err)
@@ -160,7 +166,8 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 		for _, f := range frames {
 			s.out.push(s.codec.AppendServer(nil, f))
 		}
-		s.broker.metrics.subscriptions.Inc()
+	} else {
+		s.broker.giveSubscriptions(1)
 	}
 	s.checkHard()
 	s.unlockAndWake()
@@ -207,7 +214,7 @@ func (s *Session) drop(sub *subscription) {
 	if i := slices.Index(s.behind, sub); i >= 0 {
 		s.behind = slices.Delete(s.behind, i, i+1)
 	}
-	s.broker.metrics.subscriptions.Dec()
+	s.broker.giveSubscriptions(1)
 }
 
 // unlockAndWake unlocks mu, and wakes the pump if there is something for it.
@@ -224,5 +231,5 @@ func (s *Session) unlockAndWake() {
 
 // pending reports whether Take would have something to do.
 func (s *Session) pending() bool {
-	return len(s.pub.results) > 0 || s.out.bytes > 0 || len(s.behind) > 0 || s.end != nil
+	return len(s.pub.results) > 0 || s.out.bytes > 0 || s.reads() || s.end != nil
 }

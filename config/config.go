@@ -99,13 +99,18 @@ type Limits struct {
 	OutboundSoftBytes Size `yaml:"outbound_soft_bytes"` // waiting for a connection: beyond, it reads the log at its own pace
 	OutboundHardBytes Size `yaml:"outbound_hard_bytes"` // waiting for a connection: beyond, it is closed
 
+	SubscriptionsTotal    int   `yaml:"subscriptions_total"`     // of all connections
+	ReceivingBytes        Size  `yaml:"receiving_bytes"`         // frames and bodies that are arriving, in all
 	ConnectionsPerAddress int   `yaml:"connections_per_address"` // from one IPv4 address or 64 bits of an IPv6 one; 0 for no limit
 	Rates                 Rates `yaml:"rates"`
 }
 
 // Rates bound what clients do in a second. 0 is no limit.
 type Rates struct {
-	Connections int `yaml:"connections"` // new ones
+	Connections  int  `yaml:"connections"`   // new ones
+	Publish      int  `yaml:"publish"`       // messages of one subject, or of one connection without
+	InboundBytes Size `yaml:"inbound_bytes"` // from one connection
+	ReplayBytes  Size `yaml:"replay_bytes"`  // read from the log for one connection
 }
 
 // Ping says how dead clients are noticed.
@@ -148,15 +153,17 @@ func Default() *Config {
 			WindowBytes:    64 << 20,
 		}},
 		Limits: Limits{
-			PayloadBytes:      Size(protocol.LimitPayload.Default()),
-			FrameBytes:        Size(protocol.LimitFrame.Default()),
-			PublishMessages:   protocol.LimitMessages.Default(),
-			HistoryMessages:   protocol.LimitHistory.Default(),
-			InFlight:          protocol.LimitInFlight.Default(),
-			Subscriptions:     protocol.LimitSubscriptions.Default(),
-			Connections:       protocol.LimitConnections.Default(),
-			OutboundSoftBytes: Size(protocol.LimitOutboundSoft.Default()),
-			OutboundHardBytes: Size(protocol.LimitOutboundHard.Default()),
+			PayloadBytes:       Size(protocol.LimitPayload.Default()),
+			FrameBytes:         Size(protocol.LimitFrame.Default()),
+			PublishMessages:    protocol.LimitMessages.Default(),
+			HistoryMessages:    protocol.LimitHistory.Default(),
+			InFlight:           protocol.LimitInFlight.Default(),
+			Subscriptions:      protocol.LimitSubscriptions.Default(),
+			Connections:        protocol.LimitConnections.Default(),
+			OutboundSoftBytes:  Size(protocol.LimitOutboundSoft.Default()),
+			SubscriptionsTotal: protocol.LimitAllSubs.Default(),
+			ReceivingBytes:     Size(protocol.LimitReceiving.Default()),
+			OutboundHardBytes:  Size(protocol.LimitOutboundHard.Default()),
 		},
 		Ping:     Ping{Interval: Duration(25 * time.Second), Timeout: Duration(protocol.LimitPing.DefaultTime())},
 		Timeouts: Timeouts{Connect: Duration(protocol.LimitConnect.DefaultTime()), Write: Duration(protocol.LimitWrite.DefaultTime()), Body: Duration(protocol.LimitBody.DefaultTime())},

@@ -122,7 +122,7 @@ func checkConnect(subscriptions, capabilities int, limits FrameLimits) *Error {
 	case subscriptions > limits.Subscriptions:
 		return Exceeded(LimitSubscriptions, "the connect frame has %d subscriptions, at most %d are allowed", subscriptions, limits.Subscriptions)
 	case capabilities > maxCapabilities:
-		return Exceeded(LimitCapabilities, "the connect frame has %d capabilities, at most %d are allowed", capabilities, maxCapabilities)
+		return Errorf(CodeBadRequest, "the connect frame has %d capabilities, at most %d are allowed", capabilities, maxCapabilities).of(LimitCapabilities)
 	}
 	return nil
 }

@@ -34,6 +34,7 @@ const (
 	CodeInternal    Code = "internal"
 
 	CodeTooManySubscriptions Code = "too_many_subscriptions"
+	CodeSubscriptionsFull    Code = "subscriptions_full"
 	CodeSubscriptionInUse    Code = "subscription_in_use"
 	CodeUnknownSubscription  Code = "unknown_subscription"
 
@@ -99,6 +100,7 @@ var codeTable = []CodeInfo{
 	{CodeInternal, http.StatusInternalServerError, 3004, true, "Something went wrong inside the broker."},
 
 	{CodeTooManySubscriptions, http.StatusTooManyRequests, 0, false, "The session has as many subscriptions as it may have."},
+	{CodeSubscriptionsFull, http.StatusServiceUnavailable, 0, true, "The broker has as many subscriptions as it may have, over all sessions."},
 	{CodeSubscriptionInUse, http.StatusConflict, 0, false, "The session already has a subscription of that number."},
 	{CodeUnknownSubscription, http.StatusNotFound, 0, false, "The session has no subscription of that number."},
 

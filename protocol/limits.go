@@ -24,8 +24,13 @@ const (
 	LimitOutboundSoft  Limit = "outbound_soft_bytes"
 	LimitOutboundHard  Limit = "outbound_hard_bytes"
 	LimitQueue         Limit = "queue_bytes"
+	LimitReceiving     Limit = "receiving_bytes"
+	LimitAllSubs       Limit = "subscriptions_total"
 
 	LimitConnectionRate   Limit = "connection_rate"
+	LimitPublishRate      Limit = "publish_rate"
+	LimitInboundRate      Limit = "inbound_rate"
+	LimitReplayRate       Limit = "replay_rate"
 	LimitAdminConnections Limit = "admin_connections"
 
 	LimitPing    Limit = "ping_timeout"
@@ -88,11 +93,17 @@ var limitTable = []LimitInfo{
 	{LimitConnections, "limits.connections", 10_000, UnitCount, "Connections of the public listener, of every kind, idle ones too. At the start it is lowered to what the open files of the process allow.", CodeTooManyConns, "32 connections at once are told so, within 5 s; those beyond are closed."},
 	{LimitAddress, "limits.connections_per_address", 0, UnitCount, "Connections from one IPv4 address, or from 64 bits of an IPv6 address. Behind a proxy all come from one.", CodeTooManyConns, "As above."},
 	{LimitAdminConnections, "", 64, UnitCount, "Connections of the admin listener.", CodeTooManyConns, "As above."},
+	{LimitAllSubs, "limits.subscriptions_total", 1_000_000, UnitCount, "Subscriptions of all connections.", CodeSubscriptionsFull, ""},
+	{LimitReceiving, "limits.receiving_bytes", 64 << 20, UnitBytes, "Frames and bodies of requests that are arriving, in the whole broker, as far as they have arrived.", CodeSlowConnection, "It is closed who has been sending one for longest, if for more than a second; else the next one waits."},
 	{LimitOutboundSoft, "limits.outbound_soft_bytes", 1 << 20, UnitBytes, "What waits for a connection.", "", "Its subscriptions read the log at the client's own pace; nothing is lost."},
 	{LimitOutboundHard, "limits.outbound_hard_bytes", 4 << 20, UnitBytes, "What waits for a connection, answers included.", CodeSlowConnection, ""},
 	{LimitQueue, "", 32 << 20, UnitBytes, "Messages that wait to be stored, in the whole broker. A publisher waits 5 s for room.", CodeOverloaded, ""},
 
 	{LimitConnectionRate, "limits.rates.connections", 0, UnitPerSecond, "New connections of the public listener.", CodeRateLimited, "As with `connections`."},
+
+	{LimitPublishRate, "limits.rates.publish", 0, UnitPerSecond, "Messages that one subject publishes, over all of its connections and requests; without a subject, one connection, or the requests from one address. As many may come at once.", CodeRateLimited, ""},
+	{LimitInboundRate, "limits.rates.inbound_bytes", 0, UnitBytesPerSecond, "What one connection sends.", "", "It is read no faster."},
+	{LimitReplayRate, "limits.rates.replay_bytes", 0, UnitBytesPerSecond, "What the subscriptions of one connection read from the log: replay, resume, and what a slow client missed. Live messages do not count.", "", "The log is read no faster. Who gets more new messages than that never catches up."},
 
 	{LimitPing, "ping.timeout", int64(10 * time.Second), UnitTime, "The answer of a client to a ping.", CodePingTimeout, ""},
 	{LimitConnect, "timeouts.connect", int64(10 * time.Second), UnitTime, "The head of a request, and Connect after the handshake.", CodeConnectTimeout, "A request whose head does not come is closed without an answer."},
@@ -111,7 +122,7 @@ var limitTable = []LimitInfo{
 	{LimitHeaderName, "", MaxHeaderNameBytes, UnitBytes, "The name of a header.", CodeInvalidHeader, ""},
 	{LimitHeaderValue, "", MaxHeaderValueBytes, UnitBytes, "The value of a header.", CodeInvalidHeader, ""},
 	{LimitHeaderTotal, "", MaxHeaderTotalBytes, UnitBytes, "All headers of a message.", CodeInvalidHeader, ""},
-	{LimitCapabilities, "", maxCapabilities, UnitCount, "Capabilities in Connect.", CodeBadRequest, ""},
+	{LimitCapabilities, "", maxCapabilities, UnitCount, "Capabilities in Connect.", CodeBadFrame, ""},
 	{LimitToken, "", 8 << 10, UnitBytes, "A token.", CodeUnauthorized, ""},
 	{LimitRequestHead, "", 32 << 10, UnitBytes, "The head of a request.", "", "It is answered with the HTTP status 431, and the connection is closed."},
 }

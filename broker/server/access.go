@@ -278,3 +278,19 @@ func (s *Server) admit(r *http.Request) (*broker.Identity, *protocol.Error) {
 	}
 	return s.access().identify(r)
 }
+
+// publisher is admit for who publishes over HTTP: those without a subject are
+// told apart by where they come from.
+func (s *Server) publisher(r *http.Request) (*broker.Identity, *protocol.Error) {
+	who, err := s.admit(r)
+	if err != nil || who.Subject != "" {
+		return who, err
+	}
+	v, ok := r.Context().Value(guestKey{}).(*guest)
+	if !ok || !v.from.IsValid() {
+		return who, nil
+	}
+	from := *who
+	from.Source = v.from.String()
+	return &from, nil
+}

@@ -3,12 +3,15 @@ package server
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lxzan/gws"
 
@@ -62,7 +65,8 @@ func (c *conn) setExpiry(id *broker.Identity) {
 
 // read is the reader.
 func (c *conn) read(socket *gws.Conn) {
-	socket.ReadLoop()
+	for c.receive(socket) {
+	}
 	c.wire.readerGone()
 	if c.session == nil {
 		return
@@ -115,8 +119,11 @@ func (c *conn) closed(frame []byte) {
 	}
 }
 
-// closeTooBig is the standard code for a message that is too large.
-const closeTooBig = 1009
+// Standard close codes that mean a limit or are sent by us.
+const (
+	closeBadText = 1007 // a text that is not UTF-8
+	closeTooBig  = 1009 // a message that is too large
+)
 
 // gone ends the session of a connection that cannot be written to any more.
 func (c *conn) gone() {
@@ -133,26 +140,57 @@ func (c *conn) goAway(spread time.Duration) {
 	})
 }
 
-// events passes what gws reads to the connection that it belongs to.
+// events takes what gws reads besides messages.
 type events struct{ gws.BuiltinEventHandler }
 
 // OnPing answers a WebSocket ping. It proves nothing about the client's code,
 // so it does not count as a sign of life.
 func (events) OnPing(socket *gws.Conn, payload []byte) { _ = socket.WritePong(payload) }
 
-// OnMessage takes a frame.
-func (events) OnMessage(socket *gws.Conn, message *gws.Message) {
-	defer func() { _ = message.Close() }()
-	w, ok := socket.NetConn().(*wire)
-	if !ok || w.owner.session == nil {
-		return
+// receive reads one frame and works on it. It returns false when there will be
+// no other. gws.Conn.ReadLoop would make room for what a frame announces, before
+// any of it has arrived.
+func (c *conn) receive(socket *gws.Conn) bool {
+	opcode, r, err := socket.NextReader()
+	if err != nil {
+		return false
 	}
-	c := w.owner
+	if c.session == nil {
+		_, err := io.Copy(io.Discard, r)
+		return err == nil
+	}
+	in := &intake{from: &c.server.receiving, end: c.overtaken}
+	defer in.leave()
+	b, err := in.gather(r)
+	defer keepBuffer(b)
+	switch {
+	case err != nil:
+		if e, ok := errors.AsType[*protocol.Error](err); ok {
+			c.server.metrics.limits.Refused(e)
+		}
+		return false
+	case opcode == gws.OpcodeText && !utf8.Valid(b):
+		c.wire.goodbye(closeFrame(closeBadText, "the text is not UTF-8"))
+		return false
+	}
+	c.message(opcode, b)
+	return true
+}
+
+// overtaken closes a connection that takes too long over a frame.
+func (c *conn) overtaken() {
+	e := errOvertaken()
+	c.wire.goodbye(closeFrame(e.Code.Info().Close, e.Message))
+	_ = c.wire.SetReadDeadline(time.Unix(1, 0))
+}
+
+// message takes a frame.
+func (c *conn) message(opcode gws.Opcode, b []byte) {
 	c.lastRead.Store(time.Now().UnixNano())
 	c.reading.Store(true)
 	defer c.reading.Store(false)
 	defer c.recover()
-	if err := c.handle(message.Opcode, message.Bytes()); err != nil {
+	if err := c.handle(opcode, b); err != nil {
 		c.session.End(err)
 	}
 }

@@ -69,9 +69,15 @@ func ask(t testing.TB, conn net.Conn, lines ...string) *http.Response {
 	if _, err := io.WriteString(conn, head+"\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
+	return readAnswer(t, conn)
+}
+
+func readAnswer(t testing.TB, conn net.Conn) *http.Response {
+	t.Helper()
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return &http.Response{Status: "no answer", Body: http.NoBody, Header: http.Header{}}
 	}
 	t.Cleanup(func() { _ = answer.Body.Close() })
 	return answer
@@ -250,11 +256,14 @@ func TestConnectionsPerAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := s.HTTP(s.Public())
-	done := make(chan error, 1)
-	go func() { done <- h.Serve(s.Gate(listener)) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = h.Serve(s.Gate(listener))
+	}()
 	defer func() {
 		_ = h.Close()
-		_ = <-done
+		<-done
 	}()
 	from := func(address string) net.Conn {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: 10 * time.Second}
@@ -307,8 +316,11 @@ func TestAcceptDoesNotSpin(t *testing.T) {
 		}
 		l := &brokenListener{pipeListener: newPipeListener(), until: time.Now().Add(10 * time.Second)}
 		h := s.HTTP(s.Public())
-		done := make(chan error, 1)
-		go func() { done <- h.Serve(s.Gate(l)) }()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = h.Serve(s.Gate(l))
+		}()
 		conn, err := l.dial()
 		if err != nil {
 			t.Fatal(err)
@@ -320,6 +332,6 @@ func TestAcceptDoesNotSpin(t *testing.T) {
 			t.Errorf("it tried %d times in 10 s", n)
 		}
 		_ = h.Close()
-		_ = <-done
+		<-done
 	})
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -23,6 +25,7 @@ type guest struct {
 	refusal  *protocol.Error // why there is no room for it; nil if there is
 	patience *time.Timer     // ends it if it is refused
 	gone     sync.Once
+	inbound  *rate.Limiter // what it sends; nil before that is bounded
 
 	// awaited is set while net/http waits for the head of a request: what it
 	// does then, it does without a handler, and can only be seen from here.
@@ -49,13 +52,33 @@ func (v *guest) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// Read counts a head that does not come in time.
+// Read counts a head that does not come in time. It takes no more in a second
+// than the limit says: then the client's own system holds it back.
 func (v *guest) Read(b []byte) (int, error) {
+	most := v.gate.server.limits().Rates.InboundBytes
+	if most > 0 && len(b) > most {
+		b = b[:most]
+	}
 	n, err := v.Conn.Read(b)
+	if most > 0 && n > 0 {
+		v.pace(n, most)
+	}
 	if err != nil && v.awaited.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 		v.gate.server.metrics.limits.Met(protocol.LimitConnect)
 	}
 	return n, err
+}
+
+// pace waits until n bytes may have been read, at most about a second.
+func (v *guest) pace(n, perSecond int) {
+	if v.inbound == nil || v.inbound.Burst() != perSecond {
+		v.inbound = rate.NewLimiter(rate.Limit(perSecond), perSecond)
+	}
+	now := time.Now()
+	if wait := v.inbound.ReserveN(now, n).DelayFrom(now); wait > 0 {
+		v.gate.server.metrics.limits.Met(protocol.LimitInboundRate)
+		<-time.After(wait)
+	}
 }
 
 var headTooLarge = []byte("HTTP/1.1 431 ")

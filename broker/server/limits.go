@@ -17,6 +17,7 @@ type Limits struct {
 	InFlight        int // told to clients, kept by the broker
 	Subscriptions   int // of a session; told to clients, kept by the broker
 	Connections     int
+	ReceivingBytes  int // of frames and bodies that are arriving, in all
 	HistoryMessages int // in one answer
 	Rates           Rates
 
@@ -31,7 +32,8 @@ type Limits struct {
 
 // Rates bound what clients do in a second. 0 is no limit.
 type Rates struct {
-	Connections int // new ones of the public listener
+	Connections  int // new ones of the public listener
+	InboundBytes int // of one connection
 }
 
 func (l Limits) withDefaults() Limits {
@@ -51,6 +53,7 @@ func (l Limits) withDefaults() Limits {
 	setInt(&l.InFlight, protocol.LimitInFlight)
 	setInt(&l.Subscriptions, protocol.LimitSubscriptions)
 	setInt(&l.Connections, protocol.LimitConnections)
+	setInt(&l.ReceivingBytes, protocol.LimitReceiving)
 	setInt(&l.HistoryMessages, protocol.LimitHistory)
 	setTime(&l.PingTimeout, protocol.LimitPing)
 	setTime(&l.ConnectTimeout, protocol.LimitConnect)

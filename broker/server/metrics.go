@@ -20,6 +20,7 @@ type metrics struct {
 	bytesOut        prometheus.Counter
 	closes          *prometheus.CounterVec // by code
 	limits          *broker.LimitCounter
+	receiving       prometheus.Gauge
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -43,6 +44,7 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		bytesOut:        counter("sent_bytes_total", "Bytes written to WebSocket connections and event streams."),
 		closes:          vector("websocket_closes_total", "WebSocket connections that the broker closed, by code.", "code"),
 		limits:          broker.NewLimitCounter(r),
+		receiving:       gauge("receiving_bytes", "Bytes held for frames and bodies that have arrived in part."),
 	}
 }
 

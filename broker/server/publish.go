@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -37,7 +36,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) publishOne(w http.ResponseWriter, r *http.Request) (published, *protocol.Error) {
-	who, err := s.admit(r)
+	who, err := s.publisher(r)
 	if err != nil {
 		return published{}, err
 	}
@@ -97,9 +96,15 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prot
 	if r.ContentLength > limit {
 		return nil, tooLarge(r.ContentLength)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	control := http.NewResponseController(w)
+	in := &intake{from: &s.receiving, end: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }}
+	defer in.leave()
+	body, err := in.gather(http.MaxBytesReader(w, r.Body, limit))
 	if err == nil {
 		return body, nil // net/http drops the deadline where a body ends
+	}
+	if e, ok := errors.AsType[*protocol.Error](err); ok {
+		return nil, e
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge(0)

@@ -34,8 +34,9 @@ type Server struct {
 	metrics *metrics
 	log     *slog.Logger
 
-	streams streams // of server-sent events
-	pages   pages   // of history
+	streams   streams   // of server-sent events
+	pages     pages     // of history
+	receiving receiving // of frames and bodies
 
 	draining atomic.Bool
 	lastSeq  atomic.Uint64 // of sessions
@@ -62,6 +63,8 @@ func New(b *broker.Broker, o Options) (*Server, error) {
 		metrics: newMetrics(o.Registry), log: o.Logger, conns: make(map[*conn]struct{}),
 	}
 	s.rules.Store(rules)
+	s.receiving.gauge = s.metrics.receiving
+	s.receiving.bound = func() int64 { return int64(s.limits().ReceivingBytes) }
 	return s, nil
 }
 
