@@ -35,6 +35,12 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 	if err := who.MaySubscribe(q.Filter); err != nil {
 		return nil, err
 	}
+	if q.From.Kind == protocol.StartLastPerTopic {
+		if !q.Filter.Exact() {
+			return nil, protocol.Errorf(protocol.CodeUnsupported, "history cannot begin with last-per-topic for a pattern: subscribe with it, or ask for one topic")
+		}
+		q.From = protocol.Start{Kind: protocol.StartLast, Last: 1}
+	}
 	head := b.head()
 	at, err := b.resolve(q.From, q.Filter, head)
 	if err != nil {

@@ -122,7 +122,7 @@ func (s *Session) Close() {
 	s.subs, s.behind = nil, nil
 	s.out.clear()
 	for _, sub := range subs {
-		sub.closed = true
+		s.forget(sub)
 	}
 	if s.end == nil {
 		s.end = protocol.Errorf(protocol.CodeGoingAway, "the session is closed")
@@ -133,7 +133,6 @@ func (s *Session) Close() {
 		s.broker.leave(sub)
 	}
 	s.broker.metrics.sessions.Dec()
-	s.broker.metrics.subscriptions.Sub(float64(len(subs)))
 }
 
 // Subscribe begins a subscription and queues its answer.
@@ -153,11 +152,12 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 			s.subs = make(map[uint32]*subscription, 1)
 		}
 		s.subs[req.Sub] = sub
-		s.behind = append(s.behind, sub)
+		s.broker.metrics.subscriptions.Inc()
+		s.broker.metrics.behind.Inc()
+		s.fallBack(sub)
 		for _, f := range frames {
 			s.out.push(s.codec.AppendServer(nil, f))
 		}
-		s.broker.metrics.subscriptions.Inc()
 	}
 	s.checkHard()
 	s.unlockAndWake()
@@ -198,12 +198,11 @@ func (s *Session) Unsubscribe(number uint32) {
 
 // drop closes a subscription. The caller makes it leave its group afterwards.
 func (s *Session) drop(sub *subscription) {
-	sub.closed = true
+	s.forget(sub)
 	delete(s.subs, sub.number)
 	if i := slices.Index(s.behind, sub); i >= 0 {
 		s.behind = slices.Delete(s.behind, i, i+1)
 	}
-	s.broker.metrics.subscriptions.Dec()
 }
 
 // unlockAndWake unlocks mu, and wakes the pump if there is something for it.

@@ -46,7 +46,11 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 	if r.max <= 0 {
 		r.max = defaultReadBytes
 	}
+	r.picked, r.only = q.Picked, q.Offsets
 	for r.cur < r.limit && !r.full() {
+		if r.picked && !r.approach() {
+			break
+		}
 		if err := r.step(); errors.Is(err, ErrTrimmed) && r.cur > q.After {
 			break // the next Read will say so
 		} else if err != nil {
@@ -61,7 +65,9 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 
 // reader is one Read under way.
 type reader struct {
-	log *Log
+	log    *Log
+	picked bool     // only these are wanted:
+	only   []uint64 // offsets above cur
 	collector
 }
 
@@ -84,7 +90,10 @@ func (r *reader) step() error {
 		s.mu.RUnlock()
 		return ErrTrimmed
 	}
-	p, known := r.planInMemory(seg)
+	p, known := plan{offsets: r.only, all: true}, true
+	if !r.picked {
+		p, known = r.planInMemory(seg)
+	}
 	blocks := s.window.from(r.cur+1, blocksAtOnce)
 	s.mu.RUnlock()
 
