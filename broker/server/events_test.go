@@ -414,7 +414,7 @@ func TestEventsWishes(t *testing.T) {
 		time.Sleep(time.Second)
 		live := e.open(client, "filter=now")
 		synctest.Wait()
-		if p := e.publishText("now", "typing", "Tidewire-Ephemeral", "true"); p.Stored || p.Position != "" {
+		if p := e.publishText("now", "typing", "Tidewire-Ephemeral: true"); p.Stored || p.Position != "" {
 			t.Errorf("answer %+v", p)
 		}
 		if ev, ok := live.next(); !ok || ev.lastID != e.log.PositionOf(6).String() || ev.payload() != "typing" {
