@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/tidewire/tidewire/broker"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -63,7 +61,7 @@ func TestCredit(t *testing.T) {
 		w := newWorld(t, broker.Options{})
 		publisher, l := w.listen(), w.listen()
 		publisher.store(text("a", "1"))
-		p := l.ask(&tidewirev1.Subscribe{Sub: 1, Filter: "a", From: "earliest", Credit: proto.Uint32(0)})
+		p := l.ask(&tidewirev1.Subscribe{Sub: 1, Filter: "a", From: "earliest", Credit: new(uint32(0))})
 		l.take(10)
 		publisher.store(text("a", "2"))
 		l.take(10)
@@ -116,7 +114,7 @@ func TestCreditRefusals(t *testing.T) {
 		{Slow: "quickly"},
 		{ConflateMs: 5},
 		{Slow: "conflate", ConflateMs: 60_001},
-		{Slow: "disconnect", Credit: proto.Uint32(5)},
+		{Slow: "disconnect", Credit: new(uint32(5))},
 	} {
 		r.Sub, r.Filter = 3, "a"
 		l.session.Subscribe(r)
@@ -191,7 +189,7 @@ func TestConflationBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, broker.Options{})
 		publisher, l := w.listen(), w.listen()
-		p := l.ask(&tidewirev1.Subscribe{Sub: 1, Filter: "a.*", Slow: "conflate", Credit: proto.Uint32(200)})
+		p := l.ask(&tidewirev1.Subscribe{Sub: 1, Filter: "a.*", Slow: "conflate", Credit: new(uint32(200))})
 		l.take(10)
 		for i := range 3 {
 			publisher.store(text("a.x", fmt.Sprint(i)), text("a.x", fmt.Sprint(i, "'")), text("b", ""))

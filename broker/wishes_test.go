@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/tidewire/tidewire/broker"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -35,7 +33,7 @@ type wished struct {
 func (p *place) request(n uint32) *tidewirev1.Subscribe {
 	r := &tidewirev1.Subscribe{Sub: n, Filter: p.filter.String(), From: p.from, Credit: p.credit, Slow: p.slow, ConflateMs: p.every}
 	if p.noEcho {
-		r.Echo = proto.Bool(false)
+		r.Echo = new(false)
 	}
 	p.begun()
 	if p.credit != nil {
@@ -184,7 +182,7 @@ func (l *listener) subscribeWished(n uint32, filter string) {
 		p.every = uint32(1 + w.rng.IntN(40))
 	}
 	if p.slow != "disconnect" && w.rng.IntN(2) == 0 {
-		p.credit = proto.Uint32(uint32(w.rng.IntN(800)))
+		p.credit = new(uint32(w.rng.IntN(800)))
 	}
 	if p.from == "last-per-topic" {
 		_, p.head = w.log.Bounds()

@@ -80,8 +80,8 @@ func clientSamples() map[string][]sample {
 		"subscribe": {
 			{name: "from now", frame: &tidewirev1.Subscribe{Sub: 1, Filter: "a"}, json: `{"type":"subscribe","sub":1,"filter":"a"}`},
 			{name: "from a position", frame: &tidewirev1.Subscribe{Sub: 2, Filter: "orders.>", From: "p1z141z3-42", Stream: "main"}, json: `{"type":"subscribe","sub":2,"filter":"orders.>","from":"p1z141z3-42","stream":"main"}`},
-			{name: "no credit yet, conflated, without echo", frame: &tidewirev1.Subscribe{Sub: 3, Filter: "prices.*", From: "last-per-topic", Credit: proto.Uint32(0), Slow: "conflate", ConflateMs: 200, Echo: proto.Bool(false)}, json: `{"type":"subscribe","sub":3,"filter":"prices.*","from":"last-per-topic","credit":0,"slow":"conflate","conflate_ms":200,"echo":false}`},
-			{name: "credit, disconnected when slow, with echo", frame: &tidewirev1.Subscribe{Sub: 4, Filter: "a", Credit: proto.Uint32(4294967295), Slow: "disconnect", Echo: proto.Bool(true)}, json: `{"type":"subscribe","sub":4,"filter":"a","credit":4294967295,"slow":"disconnect","echo":true}`},
+			{name: "no credit yet, conflated, without echo", frame: &tidewirev1.Subscribe{Sub: 3, Filter: "prices.*", From: "last-per-topic", Credit: new(uint32(0)), Slow: "conflate", ConflateMs: 200, Echo: new(false)}, json: `{"type":"subscribe","sub":3,"filter":"prices.*","from":"last-per-topic","credit":0,"slow":"conflate","conflate_ms":200,"echo":false}`},
+			{name: "credit, disconnected when slow, with echo", frame: &tidewirev1.Subscribe{Sub: 4, Filter: "a", Credit: new(uint32(4294967295)), Slow: "disconnect", Echo: new(true)}, json: `{"type":"subscribe","sub":4,"filter":"a","credit":4294967295,"slow":"disconnect","echo":true}`},
 		},
 		"unsubscribe": {{name: "one", frame: &tidewirev1.Unsubscribe{Sub: 2}, json: `{"type":"unsubscribe","sub":2}`}},
 		"pong":        {{name: "zero", frame: &tidewirev1.Pong{}, json: `{"type":"pong"}`}, {name: "largest", frame: &tidewirev1.Pong{Seq: 4294967295}, json: `{"type":"pong","seq":4294967295}`}},

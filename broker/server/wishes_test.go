@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/brokertest"
 	"github.com/tidewire/tidewire/broker/server"
@@ -49,13 +47,13 @@ var wishFilters = []string{">", "a.*", ">", "b.>", "a.x"}
 func wishes(s *tidewirev1.Subscribe) {
 	switch s.Sub {
 	case creditAll, creditExact:
-		s.Credit = proto.Uint32(0)
+		s.Credit = new(uint32(0))
 	case conflated:
 		s.Slow = "conflate"
 	case rated:
 		s.Slow, s.ConflateMs = "conflate", 1
 	case withoutEcho:
-		s.Echo = proto.Bool(false)
+		s.Echo = new(false)
 	}
 }
 
