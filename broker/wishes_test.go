@@ -2,8 +2,11 @@ package broker_test
 
 import (
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -269,4 +272,96 @@ func TestModelOfWishes(t *testing.T) {
 		}
 		t.Logf("%d stored, %d ephemeral messages told as missed on the last connections", len(w.stored), missed)
 	})
+}
+
+// TestConcurrentWishes lets everybody work at the same time, by the real clock:
+// stored and ephemeral messages are published while conflated subscriptions rest
+// and wake, credit comes late, and subscriptions come and go.
+func TestConcurrentWishes(t *testing.T) {
+	w := newWorld(t, broker.Options{SoftOutbound: 3000})
+	stop := make(chan struct{})
+	var publishing, listening sync.WaitGroup
+	publisher, rng := w.listen(), rand.New(rand.NewPCG(w.rng.Uint64(), 1))
+	publishing.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				w.publishWith(publisher, rng)
+				m := protocol.Message{Topic: "a.x", Payload: []byte("now"), Ephemeral: true}
+				_, _ = w.broker.Publish(t.Context(), anybody, &m, 0)
+			}
+		}
+	})
+	for range 5 {
+		l, rng := w.listen(), rand.New(rand.NewPCG(w.rng.Uint64(), 2))
+		w.everybody = append(w.everybody, l)
+		listening.Go(func() { l.wishfully(rng) })
+	}
+	listening.Wait()
+	close(stop)
+	publishing.Wait()
+	_, head := w.log.Bounds()
+	for _, l := range w.everybody {
+		l.until(func() bool {
+			l.feed(100_000)
+			l.session.Progress()
+			for _, p := range l.subs {
+				if p.cursor < head {
+					return false
+				}
+			}
+			return true
+		})
+		for _, p := range l.subs {
+			p.atMost = math.MaxInt // its messages are counted by TestModelOfWishes
+			p.checkWished(t, w)
+		}
+	}
+}
+
+// wishfully does this and that with subscriptions of all kinds.
+func (l *listener) wishfully(rng *rand.Rand) {
+	next := uint32(0)
+	for range 400 {
+		switch rng.IntN(9) {
+		case 0:
+			l.reconnect()
+		case 1, 2:
+			next++
+			filter, _ := protocol.ParseFilter([]string{"a.x", "a.*", ">", "b.>"}[rng.IntN(4)])
+			p := &place{filter: filter, from: []string{"new", "earliest", "last:5"}[rng.IntN(3)]}
+			switch rng.IntN(3) {
+			case 0:
+				p.slow = "conflate"
+				p.every = uint32(rng.IntN(4))
+			case 1:
+				p.credit = new(uint32(rng.IntN(500)))
+			}
+			l.subs[next] = p
+			l.session.Subscribe(p.request(next))
+		case 3:
+			for n := range l.subs {
+				l.unsubscribe(n)
+				break
+			}
+		case 4:
+			l.session.Progress()
+		case 5:
+			l.feed(2000)
+		default:
+			l.take(1 + rng.IntN(5))
+		}
+	}
+}
+
+// feed gives credit to all that have some.
+func (l *listener) feed(bytes uint32) {
+	for n, p := range l.subs {
+		if p.credit != nil {
+			p.balance += int64(bytes)
+			l.session.Flow(&tidewirev1.Flow{Sub: n, Credit: bytes})
+		}
+	}
 }
