@@ -119,6 +119,7 @@ func (b *Broker) apply(c *storage.Commit) {
 		}
 	}
 	b.delivered.Store(c.Chunk.Through)
+	b.metrics.applied(c)
 }
 
 // match sorts the records of a commit into the live groups and moves applied.
@@ -135,16 +136,16 @@ func (b *Broker) match(c *storage.Commit) []delivery {
 		framed := rest[:len(rest)-len(next)]
 		rest = next
 		offset, _ := protocol.RecordPlace(record)
-		found = found[:0]
-		if g := b.exact[topic]; g != nil {
-			found = append(found, g)
+		found = b.find(topic, found[:0])
+		if len(found) == 0 {
+			continue
 		}
-		found = b.groups.match(topic, found)
+		expires := protocol.RecordExpiry(record)
 		for _, g := range found {
 			if g.open == nil && len(g.chunks) == 0 {
 				touched = append(touched, g)
 			}
-			g.append(framed, offset, c.Chunk.Term)
+			g.append(framed, offset, expires, c.Chunk.Term)
 		}
 	}
 	b.applied = c.Chunk.Through
@@ -153,6 +154,14 @@ func (b *Broker) match(c *storage.Commit) []delivery {
 		deliveries = append(deliveries, g.take(b.applied))
 	}
 	return deliveries
+}
+
+// find appends the live groups that match a topic. Callers hold mu.
+func (b *Broker) find(topic string, found []*group) []*group {
+	if g := b.exact[topic]; g != nil {
+		found = append(found, g)
+	}
+	return b.groups.match(topic, found)
 }
 
 // head returns the offset up to which commits are applied.
@@ -170,11 +179,30 @@ func (b *Broker) join(s *subscription) bool {
 	if !s.session.goLive(s, b.applied, b.log.PositionOf(b.applied)) {
 		return false
 	}
+	b.add(s)
+	return true
+}
+
+// enlist makes a subscription a member of its group before it is live, so that
+// the ephemeral messages that it misses are counted. Whoever was told that it has
+// caught up is a member.
+func (b *Broker) enlist(s *subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.session.mu.Lock()
+	closed := s.closed || s.session.end != nil
+	s.session.mu.Unlock()
+	if !closed { // else leave may have been called already
+		b.add(s)
+	}
+}
+
+// add puts a subscription into its group. Callers hold mu.
+func (b *Broker) add(s *subscription) {
 	if s.group == nil {
 		s.group = b.group(s.filter)
 		s.group.add(s)
 	}
-	return true
 }
 
 // group returns the live group of a filter, made if need be. Callers hold mu.

@@ -10,16 +10,20 @@ import (
 // be larger.
 const maxChunkBytes = 64 << 10
 
-// chunk is a part of the log on its way to subscribers. It is encoded when the
+// tailOverhead is about what a Deliver frame has beside its records.
+const tailOverhead = 64
+
+// chunk is a part of a commit on its way to live subscribers. It is encoded when the
 // first of them takes it, once for each codec that somebody reads: a chunk that
 // all its subscribers are too slow for costs nothing.
 type chunk struct {
 	protocol.Chunk
 
-	// A live chunk has its records as parts of the commit's memory; Records is
-	// empty. One that was read from the log has Records and no parts.
-	parts [][]byte
-	size  int // bytes of parts
+	// The records are parts of the commit's memory; Records is empty. An
+	// ephemeral one has Records and no parts.
+	parts   [][]byte
+	size    int    // bytes of parts
+	expires uint64 // when the first of its records expires; 0 for never
 
 	mu    sync.Mutex
 	tails []tail
@@ -47,14 +51,21 @@ func (c *chunk) tail(codec protocol.Codec) []byte {
 		return b
 	}
 	whole := c.Chunk
-	if len(c.parts) > 0 {
-		whole.Records = make([]byte, 0, c.size)
-		for _, p := range c.parts {
-			whole.Records = append(whole.Records, p...)
-		}
-	}
-	b := codec.AppendDeliverTail(make([]byte, 0, len(whole.Records)+64), &whole)
+	whole.Records = c.records()
+	b := codec.AppendDeliverTail(make([]byte, 0, len(whole.Records)+tailOverhead), &whole)
 	c.tails = append(c.tails, tail{codec, b})
+	return b
+}
+
+// records returns the records in one piece.
+func (c *chunk) records() []byte {
+	if len(c.parts) == 0 {
+		return c.Records
+	}
+	b := make([]byte, 0, c.size)
+	for _, p := range c.parts {
+		b = append(b, p...)
+	}
 	return b
 }
 

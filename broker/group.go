@@ -42,8 +42,9 @@ func (g *group) own() {
 }
 
 // append adds a record of the current commit, as it stands framed in the
-// commit's own memory: nothing is copied before somebody gets it.
-func (g *group) append(framed []byte, offset uint64, term protocol.Term) {
+// commit's own memory: nothing is copied before somebody gets it. expires is when
+// it does, 0 for never.
+func (g *group) append(framed []byte, offset, expires uint64, term protocol.Term) {
 	if g.open != nil && g.open.size+len(framed) > maxChunkBytes {
 		g.finish(offset - 1)
 	}
@@ -53,6 +54,9 @@ func (g *group) append(framed []byte, offset uint64, term protocol.Term) {
 	g.open.parts = append(g.open.parts, framed)
 	g.open.size += len(framed)
 	g.open.Count++
+	if expires != 0 && (g.open.expires == 0 || expires < g.open.expires) {
+		g.open.expires = expires
+	}
 }
 
 // finish ends the open chunk: nothing more of the range up to through matches.

@@ -41,6 +41,12 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 	if q.Back {
 		return b.historyBack(ctx, q)
 	}
+	if q.From.Kind == protocol.StartLastPerTopic {
+		if !q.Filter.Exact() {
+			return nil, protocol.Errorf(protocol.CodeUnsupported, "history cannot begin with last-per-topic for a pattern: subscribe with it, or ask for one topic")
+		}
+		q.From = protocol.Start{Kind: protocol.StartLast, Last: 1}
+	}
 	head := b.head()
 	at, err := b.resolve(q.From, q.Filter, head)
 	if err != nil {

@@ -23,6 +23,9 @@ type Log interface {
 	// ReadBack returns the newest that match up to an offset, at most n, or
 	// [storage.ErrTrimmed].
 	ReadBack(q storage.Query, n int) (protocol.Chunk, error)
+	// Newest names the records of a range that are the newest of their topic, at
+	// most n and the oldest of them first, and how far that holds.
+	Newest(f protocol.Filter, after, through uint64, n int) (offsets []uint64, covered uint64, err error)
 	// Resolve says where a start begins, counted from the given head.
 	Resolve(s protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, error)
 	// Bounds returns the oldest stored offset and the last one given.

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -17,6 +19,10 @@ type metrics struct {
 	refusals      *prometheus.CounterVec
 	delivered     prometheus.Counter
 	fallbacks     prometheus.Counter
+	behind        prometheus.Gauge
+	ephemeral     prometheus.Counter
+	leftOut       *prometheus.CounterVec
+	latency       prometheus.Histogram
 	gaps          *prometheus.CounterVec
 	limits        *LimitCounter
 }
@@ -40,8 +46,16 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		refusals:      vector("published_refused_total", "Published messages that were refused, by code.", "code"),
 		delivered:     counter("delivered_total", "Messages queued for subscribers."),
 		fallbacks:     counter("subscription_fallbacks_total", "Times that a live subscription went back to reading the log because its client was slow."),
-		gaps:          vector("gaps_total", "Ranges that a subscription could not get, by reason.", "reason"),
 		limits:        NewLimitCounter(r),
+		behind:        gauge("subscriptions_behind", "Subscriptions that are not live: they read the log, wait for credit, or rest until their next conflated round."),
+		ephemeral:     counter("published_ephemeral_total", "Ephemeral messages that were published."),
+		leftOut:       vector("left_out_total", "Messages that a subscription matches and did not get, by reason: expired, own (it wants no echo), ephemeral (it was behind). Superseded messages are not counted: a conflated subscription never sees them.", "reason"),
+		latency: f.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "tidewire", Name: "delivery_seconds",
+			Help:    "Time from the arrival of a commit's oldest message until it is queued for all its live subscriptions.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
+		}),
+		gaps: vector("gaps_total", "Ranges that a subscription could not get, by reason.", "reason"),
 	}
 }
 
@@ -60,4 +74,11 @@ func (m *metrics) answered(r *storage.Result) {
 func (m *metrics) refused(err *protocol.Error) {
 	m.refusals.WithLabelValues(string(err.Code)).Inc()
 	m.limits.Refused(err)
+}
+
+// applied notes how long it took until everybody who is live had a commit.
+func (m *metrics) applied(c *storage.Commit) {
+	if len(c.Answers) > 0 && !c.Answers[0].Entry.Received.IsZero() {
+		m.latency.Observe(time.Since(c.Answers[0].Entry.Received).Seconds())
+	}
 }

@@ -45,7 +45,13 @@ type world struct {
 	broker *broker.Broker
 	stored []stored // by offset
 
-	damaged [][2]uint64 // ranges that cannot be read
+	// Of TestModelOfWishes, by payload.
+	everybody []*listener
+	published int
+	by        map[string]*broker.Session // of messages whose session has a mark
+	expires   map[string]time.Time
+	dead      map[string]bool // expired before it was published
+	damaged   [][2]uint64     // ranges that cannot be read
 }
 
 // damage makes the offsets in (after, through] unreadable.
@@ -59,9 +65,14 @@ type stored struct {
 	offset         uint64
 }
 
-func newWorld(t *testing.T, o broker.Options) *world {
+func (s stored) String() string { return fmt.Sprintf("%d:%s", s.offset, s.topic) }
+
+func newWorld(t *testing.T, o broker.Options) *world { return newWorldOf(t, o, seed(t)) }
+
+func newWorldOf(t *testing.T, o broker.Options, seed uint64) *world {
 	log := brokertest.NewLog()
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed(t), 3)), log: log, broker: broker.New(log, o)}
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 3)), log: log, broker: broker.New(log, o)}
+	w.by, w.expires, w.dead = map[string]*broker.Session{}, map[string]time.Time{}, map[string]bool{}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.broker.Run(ctx) })
@@ -103,6 +114,9 @@ type listener struct {
 	subs    map[uint32]*place
 	results []protocol.PublishResult
 	ended   uint32 // the subscription whose end was answered last
+
+	size      int  // of the frame at hand
+	forgiving bool // comes back when it is disconnected for being slow
 }
 
 // place is one subscription.
@@ -115,6 +129,7 @@ type place struct {
 	caughtUp int
 	got      []stored
 	gaps     []*tidewirev1.Gap
+	wished
 }
 
 func (w *world) listen() *listener {
@@ -135,7 +150,7 @@ func (l *listener) connect() {
 	}
 	l.session = l.w.broker.NewSession(broker.SessionOptions{Identity: anybody, Codec: protocol.Proto{}, Wake: wake})
 	for n, p := range l.subs {
-		l.session.Subscribe(&tidewirev1.Subscribe{Sub: n, Filter: p.filter.String(), From: p.from})
+		l.session.Subscribe(p.request(n))
 	}
 }
 
@@ -160,6 +175,10 @@ func (l *listener) subscribe(n uint32, filter, from string) {
 func (l *listener) take(times int) bool {
 	for range times {
 		frames, end := l.session.Take(nil)
+		if end != nil && end.Code == protocol.CodeSlowConnection && l.forgiving {
+			l.reconnect()
+			return false
+		}
 		if end != nil {
 			l.w.t.Fatalf("the session has ended: %v", end)
 		}
@@ -167,7 +186,9 @@ func (l *listener) take(times int) bool {
 			return true
 		}
 		for i := range frames {
-			l.frame(append(slices.Clone(frames[i].Head()), frames[i].Tail...))
+			b := append(slices.Clone(frames[i].Head()), frames[i].Tail...)
+			l.size = len(b)
+			l.frame(b)
 		}
 	}
 	return false
@@ -200,16 +221,22 @@ func (l *listener) frame(b []byte) {
 	switch f := frame.(type) {
 	case *tidewirev1.Subscribed:
 		p := l.subs[f.Sub]
+		p.begun()
 		p.cursor, p.from = f.Cursors[0].Offset, f.Position
 		if !p.known {
 			p.start, p.known = p.cursor, true
 		}
 	case *tidewirev1.Gap:
 		p := l.subs[f.Sub]
+		if f.Reason == "ephemeral" {
+			p.tellMissed(l.w.t, f)
+			return
+		}
 		p.gaps = append(p.gaps, f)
 		p.cursor, p.from = f.Offset, f.Position
 	case *tidewirev1.CaughtUp:
 		l.subs[f.Sub].caughtUp++
+		l.subs[f.Sub].standing = true
 	case *tidewirev1.Unsubscribed:
 		l.ended = f.Sub
 	case *tidewirev1.Progress:
@@ -221,6 +248,9 @@ func (l *listener) frame(b []byte) {
 	case *protocol.Deliver:
 		l.deliver(f)
 	case *tidewirev1.Error:
+		if f.Code == string(protocol.CodeSlowConnection) && l.forgiving {
+			return
+		}
 		l.w.t.Fatalf("error: %s %s", f.Code, f.Message)
 	}
 }
@@ -236,6 +266,10 @@ func (l *listener) deliver(f *protocol.Deliver) {
 	p := l.subs[f.Sub]
 	if p == nil {
 		l.w.t.Fatalf("a delivery of subscription %d, which has ended", f.Sub)
+	}
+	p.charge(l, f)
+	if f.Ephemeral() {
+		return
 	}
 	if f.After > p.cursor {
 		l.w.t.Fatalf("filter %s: false hole: cursor %d, after %d", p.filter, p.cursor, f.After)

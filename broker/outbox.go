@@ -44,12 +44,14 @@ func (o *outbox) push(body []byte) {
 	o.bytes += len(body) + frameOverhead
 }
 
-// pushDeliver appends a Deliver frame with a shared tail.
-func (o *outbox) pushDeliver(codec protocol.Codec, sub uint32, tail []byte) {
+// pushDeliver appends a Deliver frame, whose tail may be shared, and returns its
+// bytes.
+func (o *outbox) pushDeliver(codec protocol.Codec, sub uint32, tail []byte) int {
 	o.frames = append(o.frames, Frame{Tail: tail})
 	f := &o.frames[len(o.frames)-1]
 	f.headSize = uint8(len(codec.AppendDeliverHead(f.head[:0], sub, len(tail))))
 	o.bytes += f.cost()
+	return f.Size()
 }
 
 // take appends waiting frames to into, at most about maxTakeBytes of them.

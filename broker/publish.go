@@ -11,22 +11,31 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
-// entry checks a message and makes it ready for the log: may its publisher, is
-// it within the limits. The costly work, encoding and hashing, is done here, on
-// the publisher's goroutine.
-func (b *Broker) entry(who *Identity, m *protocol.Message) (*storage.Entry, *protocol.Error) {
+// check says whether a message may be published: may its publisher, is it within
+// the limits. It notes who the publisher is.
+func (b *Broker) check(who *Identity, m *protocol.Message) *protocol.Error {
 	if err := m.Check(b.options().MaxPayload); err != nil {
-		return nil, err
-	}
-	if m.Ephemeral || !m.ExpiresAt.IsZero() {
-		return nil, protocol.Errorf(protocol.CodeUnsupported, "this version stores every message until retention: leave out `ephemeral` and `expires_at`")
+		return err
 	}
 	if err := who.MayPublish(m.Topic); err != nil {
-		return nil, err
+		return err
 	}
 	m.Publisher = who.Subject
-	size := len(m.Payload) + len(m.Topic) + len(m.ID) + 64
-	e := &storage.Entry{Topic: m.Topic, Record: protocol.AppendRecord(make([]byte, 0, size), m)}
+	return nil
+}
+
+// recordSize is about what the record of a message takes.
+func recordSize(m *protocol.Message) int { return len(m.Payload) + len(m.Topic) + len(m.ID) + 64 }
+
+// entry checks a message and makes it ready for the log. origin stands for the
+// session that publishes it, 0 for none. The costly work, encoding and hashing,
+// is done here, on the publisher's goroutine.
+func (b *Broker) entry(who *Identity, m *protocol.Message, origin uint64) (*storage.Entry, *protocol.Error) {
+	if err := b.check(who, m); err != nil {
+		return nil, err
+	}
+	m.Origin = origin
+	e := &storage.Entry{Topic: m.Topic, Record: protocol.AppendRecord(make([]byte, 0, recordSize(m)), m), Received: time.Now()}
 	if m.ID != "" {
 		e.Key = storage.KeyOf(m.Topic, m.ID)
 		e.Payload = storage.PayloadHash(m.Payload)
@@ -36,12 +45,17 @@ func (b *Broker) entry(who *Identity, m *protocol.Message) (*storage.Entry, *pro
 
 // Publish publishes one message and waits for its answer. age is how long ago
 // the first attempt was made, 0 if this is it. When ctx ends first the error has
-// the code outcome_unknown.
+// the code outcome_unknown. An ephemeral message has no position in its answer.
 func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message, age time.Duration) (storage.Result, error) {
 	err := b.mayPublishNow(who)
+	if err == nil && m.Ephemeral {
+		if err = b.publishEphemeral(who, m, 0); err == nil {
+			return storage.Result{}, nil
+		}
+	}
 	var e *storage.Entry
 	if err == nil {
-		e, err = b.entry(who, m)
+		e, err = b.entry(who, m, 0)
 	}
 	if err != nil {
 		b.metrics.refused(err)
@@ -91,6 +105,7 @@ type publishing struct {
 	refusing bool                     // the edge refused a message: none may pass before a resume
 	resume   bool                     // a resume has come that the log has not seen
 	rate     *rate.Limiter            // of a session without a subject; nil before it is needed
+	origin   uint64                   // stands for the session in what it publishes, see Session.mark; 0 for none
 }
 
 // resultCost is about what an answer takes while it waits to be written.
@@ -100,18 +115,26 @@ const resultCost = 256
 // client. It waits while too many messages wait for their answer, so that a
 // client which does not wait is slowed down by its own connection.
 func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
-	who := s.Identity()
+	who, origin := s.Identity(), s.origin()
 	if s.overRate(who, p) {
 		return
 	}
 	entries := make([]*storage.Entry, 0, len(p.Messages))
-	var refused []protocol.PublishResult
+	var answers []protocol.PublishResult // of what is refused and what is ephemeral
 	for i := range p.Messages {
-		ref := p.Ref + uint32(i)
-		e, err := s.broker.entry(who, &p.Messages[i])
+		ref, m := p.Ref+uint32(i), &p.Messages[i]
+		var e *storage.Entry
+		var err *protocol.Error
+		if m.Ephemeral {
+			err = s.broker.publishEphemeral(who, m, origin)
+		} else {
+			e, err = s.broker.entry(who, m, origin)
+		}
 		if err != nil {
 			s.broker.metrics.refused(err)
-			refused = append(refused, protocol.PublishResult{Ref: ref, Err: err})
+		}
+		if e == nil {
+			answers = append(answers, protocol.PublishResult{Ref: ref, Err: err})
 			continue
 		}
 		e.Order = &s.pub.order
@@ -123,7 +146,7 @@ func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 		}
 		entries = append(entries, e)
 	}
-	if !s.admit(p.Resume, len(entries), refused) || len(entries) == 0 {
+	if !s.admit(p.Resume, len(entries), answers) || len(entries) == 0 {
 		return
 	}
 	refusing, resume := s.takeOrder()
@@ -135,14 +158,14 @@ func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 	}
 }
 
-// admit queues the answers of refused messages and waits until n more messages
+// admit queues the answers that are known already and waits until n more messages
 // may be in flight. It reports whether the session goes on.
-func (s *Session) admit(resume bool, n int, refused []protocol.PublishResult) bool {
+func (s *Session) admit(resume bool, n int, answers []protocol.PublishResult) bool {
 	s.mu.Lock()
 	if resume {
 		s.pub.refusing, s.pub.resume = false, true
 	}
-	s.pub.results = append(s.pub.results, refused...)
+	s.pub.results = append(s.pub.results, answers...)
 	s.checkHard()
 	s.unlockAndWake()
 	s.mu.Lock()

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"slices"
+	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -76,13 +77,13 @@ func (s *Session) serve() {
 	if sub.closed {
 		return
 	}
-	cursor, told := sub.cursor, sub.told
+	cursor, told, first := sub.cursor, sub.told, !sub.caughtUp
 	s.mu.Unlock()
-	p := s.broker.pull(sub, cursor)
+	p := s.broker.pull(sub, cursor, first)
 	var tail []byte
 	if p.chunk != nil && p.chunk.Count > 0 {
 		p.chunk.After = told // parts without a match were not worth a frame
-		tail = p.chunk.tail(s.codec)
+		tail = s.codec.AppendDeliverTail(make([]byte, 0, len(p.chunk.Records)+tailOverhead), p.chunk)
 	}
 	s.mu.Lock()
 	if sub.closed || s.end != nil || p.live {
@@ -92,25 +93,34 @@ func (s *Session) serve() {
 	case p.err != nil:
 		s.failSubscription(sub, p.err)
 		return
+	case p.rest:
+		s.rest(sub)
+		return
 	case p.gap != nil:
 		s.out.push(s.codec.AppendServer(nil, s.broker.gapFrame(sub.number, p.gap)))
 		sub.cursor, sub.told = p.gap.Next, p.gap.Next
 	case p.chunk != nil:
 		s.catchUp(sub, p.chunk, tail)
 	}
-	s.behind = append(s.behind, sub)
+	s.fallBack(sub)
 }
 
 // catchUp queues what was read from the log.
-func (s *Session) catchUp(sub *subscription, c *chunk, tail []byte) {
+func (s *Session) catchUp(sub *subscription, c *protocol.Chunk, tail []byte) {
 	sub.cursor = c.Through
 	if c.Count > 0 {
 		sub.told = c.Through
-		s.out.pushDeliver(s.codec, sub.number, tail)
-		s.broker.metrics.delivered.Add(float64(c.Count))
+		s.queue(sub, c.Count, tail)
 		s.paceReplay(len(tail))
 	}
 	s.tellCaughtUp(sub)
+}
+
+// queue queues a Deliver frame of so many messages.
+func (s *Session) queue(sub *subscription, count int, tail []byte) {
+	size := s.out.pushDeliver(s.codec, sub.number, tail)
+	sub.credit.spend(size)
+	s.broker.metrics.delivered.Add(float64(count))
 }
 
 func (s *Session) tellCaughtUp(sub *subscription) {
@@ -136,13 +146,14 @@ func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position
 	if sub.closed || s.end != nil || sub.cursor != applied {
 		return false
 	}
-	sub.live = true
+	s.setStance(sub, live)
 	if sub.told < sub.cursor {
 		// The group's next chunk begins at the end of its last one. That may lie
 		// above what the client knows, which it would take for a hole.
 		sub.told = sub.cursor
 		s.out.push(s.codec.AppendServer(nil, progressFrame(at, sub.number)))
 	}
+	s.tellMissed(sub, at)
 	s.tellCaughtUp(sub)
 	return true
 }
@@ -153,42 +164,80 @@ func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position
 func (s *Session) deliver(sub *subscription, c *chunk) bool {
 	tail := c.ready(s.codec)
 	s.mu.Lock()
-	if wanted, live := s.wants(sub, c); !wanted {
+	if wanted, stays := s.wants(sub, c); !wanted {
 		s.unlockAndWake()
-		return live
+		return stays
+	}
+	if sub.alters(c) {
+		s.deliverOwn(sub, c)
+		s.unlockAndWake()
+		return true
 	}
 	if tail == nil { // it is encoded for the first who wants it, and not under mu
 		s.mu.Unlock()
 		tail = c.tail(s.codec)
 		s.mu.Lock()
-		if wanted, live := s.wants(sub, c); !wanted {
+		if wanted, stays := s.wants(sub, c); !wanted {
 			s.unlockAndWake()
-			return live
+			return stays
 		}
 	}
 	sub.cursor, sub.told = c.Through, c.Through
-	s.out.pushDeliver(s.codec, sub.number, tail)
-	s.broker.metrics.delivered.Add(float64(c.Count))
+	s.queue(sub, c.Count, tail)
+	s.sentRound(sub)
 	s.unlockAndWake()
 	return true
 }
 
+// deliverOwn queues a live chunk in a form of the subscription's own. Of one that
+// is empty then the client learns with the next frame, which begins where it is.
+func (s *Session) deliverOwn(sub *subscription, c *chunk) {
+	mine := sub.own(c, s.broker.metrics)
+	sub.cursor = c.Through
+	if mine.Count == 0 {
+		return
+	}
+	sub.told = c.Through
+	s.queue(sub, mine.Count, s.codec.AppendDeliverTail(make([]byte, 0, len(mine.Records)+tailOverhead), mine))
+	s.sentRound(sub)
+}
+
+// sentRound notes that a conflated subscription was sent something.
+func (s *Session) sentRound(sub *subscription) {
+	if sub.every > 0 {
+		sub.latest.next = time.Now().Add(sub.every)
+	}
+}
+
 // wants reports whether a chunk is to be queued for a subscription, and whether
-// that is live. If too much waits already, it is live no more.
-func (s *Session) wants(sub *subscription, c *chunk) (wanted, live bool) {
+// that stays live. It does not if too much waits already.
+func (s *Session) wants(sub *subscription, c *chunk) (wanted, stays bool) {
 	switch {
-	case !sub.live || sub.closed || s.end != nil:
+	case sub.stance != live || sub.closed || s.end != nil:
 		return false, false
 	case c.Through <= sub.cursor:
 		return false, true // it joined after this commit
-	case s.out.size() > s.broker.options().SoftOutbound:
-		sub.live = false
-		s.behind = append(s.behind, sub)
-		s.broker.metrics.fallbacks.Inc()
-		s.broker.metrics.limits.Met(protocol.LimitOutboundSoft)
+	case s.out.size() > s.broker.options().SoftOutbound || sub.credit.exhausted():
+		s.tooSlow(sub)
+		return false, false
+	case sub.every > 0 && time.Now().Before(sub.latest.next):
+		s.rest(sub)
 		return false, false
 	}
 	return true, true
+}
+
+// tooSlow does with a live subscription that cannot keep up what it asked for.
+func (s *Session) tooSlow(sub *subscription) {
+	s.broker.metrics.fallbacks.Inc()
+	if !sub.credit.exhausted() {
+		s.broker.metrics.limits.Met(protocol.LimitOutboundSoft)
+	}
+	if sub.slow == slowDisconnect {
+		s.endLocked(protocol.Errorf(protocol.CodeSlowConnection, "more than %d bytes wait for this connection, and subscription %d asked to be disconnected then: come back with its position", s.broker.options().SoftOutbound, sub.number))
+		return
+	}
+	s.fallBack(sub)
 }
 
 // Progress tells the client where its quiet live subscriptions are, so that
@@ -200,7 +249,7 @@ func (s *Session) Progress() {
 	s.mu.Lock()
 	var quiet []uint32
 	for _, sub := range s.subs {
-		if sub.live && sub.told < at.Offset {
+		if sub.stance == live && sub.told < at.Offset {
 			sub.cursor, sub.told = at.Offset, at.Offset
 			quiet = append(quiet, sub.number)
 		}

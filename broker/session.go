@@ -124,7 +124,7 @@ func (s *Session) Close() {
 	s.subs, s.behind = nil, nil
 	s.out.clear()
 	for _, sub := range subs {
-		sub.closed = true
+		s.forget(sub)
 	}
 	if s.end == nil {
 		s.end = protocol.Errorf(protocol.CodeGoingAway, "the session is closed")
@@ -135,7 +135,6 @@ func (s *Session) Close() {
 		s.broker.leave(sub)
 	}
 	s.broker.metrics.sessions.Dec()
-	s.broker.giveSubscriptions(len(subs))
 }
 
 // Subscribe begins a subscription and queues its answer.
@@ -162,7 +161,8 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 			s.subs = make(map[uint32]*subscription, 1)
 		}
 		s.subs[req.Sub] = sub
-		s.behind = append(s.behind, sub)
+		s.broker.metrics.behind.Inc()
+		s.fallBack(sub)
 		for _, f := range frames {
 			s.out.push(s.codec.AppendServer(nil, f))
 		}
@@ -209,12 +209,11 @@ func (s *Session) Unsubscribe(number uint32) {
 
 // drop closes a subscription. The caller makes it leave its group afterwards.
 func (s *Session) drop(sub *subscription) {
-	sub.closed = true
+	s.forget(sub)
 	delete(s.subs, sub.number)
 	if i := slices.Index(s.behind, sub); i >= 0 {
 		s.behind = slices.Delete(s.behind, i, i+1)
 	}
-	s.broker.giveSubscriptions(1)
 }
 
 // unlockAndWake unlocks mu, and wakes the pump if there is something for it.

@@ -6,25 +6,29 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
-// subscription is one cursor of a session on the log. It is in one of two
-// states: behind, when the session's pump reads the log for it, and live, when
-// apply feeds it. It begins behind.
+// subscription is one cursor of a session on the log. It is either behind, when
+// the session's pump reads the log for it or something has to come first, or
+// live, when apply feeds it. It begins behind.
 type subscription struct {
 	session *Session
 	number  uint32
 	filter  protocol.Filter
 	target  uint64 // head of the log when it began: reaching it is CaughtUp
+	wishes
 
 	// Guarded by Broker.mu.
-	group  *group // nil until it joined for the first time
+	group  *group // nil until it has caught up
 	member int    // index in group.members
 
 	// Guarded by Session.mu.
-	live     bool
+	stance   stance
 	closed   bool
 	caughtUp bool   // CaughtUp was sent
 	cursor   uint64 // what matches up to here is in the session's queue
 	told     uint64 // the client's cursor once it has read the queue, at most cursor
+	credit   credit
+	latest   latest
+	missed   uint64 // ephemeral messages that came while it was not live, since that was told
 }
 
 // subscribe resolves a request and returns a subscription that stands behind,
@@ -47,12 +51,17 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 	if err != nil {
 		return nil, nil, protocol.AsError(err)
 	}
-	head := s.broker.head()
-	at, perr := s.broker.resolve(start, filter, head)
+	wishes, perr := s.wishesOf(req)
 	if perr != nil {
 		return nil, nil, perr
 	}
-	sub := &subscription{session: s, number: req.Sub, filter: filter, target: head, cursor: at.After, told: at.After}
+	head := s.broker.head()
+	sub := &subscription{session: s, number: req.Sub, filter: filter, target: head, wishes: wishes, credit: creditOf(req)}
+	at, perr := s.broker.begin(sub, start)
+	if perr != nil {
+		return nil, nil, perr
+	}
+	sub.cursor, sub.told = at.After, at.After
 	begin := s.broker.log.PositionOf(at.After)
 	if at.Gap != nil {
 		// The gap moves the client's cursor, not this answer: a client that is cut
@@ -74,6 +83,25 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 
 // MainStream is the name of the stream that every broker has.
 const MainStream = "main"
+
+// begin says where a subscription begins. For last-per-topic that is before the
+// oldest record of the first round: whoever comes back with that position gets
+// what was superseded since, and not all that ever was.
+func (b *Broker) begin(sub *subscription, start protocol.Start) (storage.Resolved, *protocol.Error) {
+	if start.Kind != protocol.StartLastPerTopic {
+		return b.resolve(start, sub.filter, sub.target)
+	}
+	earliest, _ := b.log.Bounds()
+	if err := b.plan(sub, earliest-1, sub.target); err != nil {
+		b.options().Logger.Error("look for the newest of each topic", "filter", sub.filter.String(), "error", err)
+		return storage.Resolved{}, protocol.AsError(err)
+	}
+	sub.latest.until = sub.target
+	if len(sub.latest.offsets) == 0 {
+		return storage.Resolved{After: sub.target}, nil
+	}
+	return storage.Resolved{After: sub.latest.offsets[0] - 1}, nil
+}
 
 // resolve says where a start begins.
 func (b *Broker) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {
@@ -106,21 +134,32 @@ func (b *Broker) gapFrame(sub uint32, g *storage.Gap) *tidewirev1.Gap {
 
 // pulled is what one look at the log brought for a subscription that is behind.
 type pulled struct {
-	chunk *chunk       // may be nil
-	gap   *storage.Gap // what was trimmed under the subscription; may be nil
-	live  bool         // it has joined its group: nothing more to pull
-	err   error        // the log cannot be read
+	chunk *protocol.Chunk // may be nil
+	gap   *storage.Gap    // what was trimmed under the subscription; may be nil
+	live  bool            // it has joined its group: nothing more to pull
+	rest  bool            // it is conflated, and its next round is not due
+	err   error           // the log cannot be read
 }
 
 // pull reads the next part of the log for a subscription that is behind, or
 // joins it to its live group if there is none. Only the session's pump calls
-// it, so the cursor does not move meanwhile.
-func (b *Broker) pull(s *subscription, cursor uint64) pulled {
+// it, so the cursor does not move meanwhile. first says that it has not caught up
+// before.
+func (b *Broker) pull(s *subscription, cursor uint64, first bool) pulled {
 	head := b.head()
 	if cursor >= head {
 		return pulled{live: b.join(s)}
 	}
-	c, err := b.log.Read(storage.Query{Filter: s.filter, After: cursor, Through: head, MaxBytes: maxChunkBytes})
+	var c protocol.Chunk
+	var err error
+	switch {
+	case !s.conflates(cursor):
+		c, err = b.log.Read(storage.Query{Filter: s.filter, After: cursor, Through: head, MaxBytes: maxChunkBytes})
+	case s.tooEarly(cursor):
+		return pulled{rest: true}
+	default:
+		c, err = b.readLatest(s, cursor, head)
+	}
 	if gap := b.gapOf(cursor, err); gap != nil {
 		return pulled{gap: gap}
 	}
@@ -128,5 +167,9 @@ func (b *Broker) pull(s *subscription, cursor uint64) pulled {
 		b.options().Logger.Error("read the log", "filter", s.filter.String(), "after", cursor, "error", err)
 		return pulled{err: err}
 	}
-	return pulled{chunk: &chunk{Chunk: c}}
+	if first && c.Through >= s.target { // CaughtUp comes with this chunk
+		b.enlist(s)
+	}
+	s.sift(&c, b.metrics)
+	return pulled{chunk: &c}
 }

@@ -23,7 +23,7 @@ type Codec interface {
 	Subprotocol() string
 
 	// DecodeClient reads a frame from a client: *Publish, or one of
-	// *tidewirev1.Connect, Subscribe, Unsubscribe, Pong and Refresh; nil for a
+	// *tidewirev1.Connect, Subscribe, Unsubscribe, Pong, Refresh and Flow; nil for a
 	// frame that this version does not know. Payloads may be parts of b. limits
 	// bound what is allocated. Errors that make the frame unreadable have the
 	// code bad_frame; a [RequestError] refuses one request and leaves the

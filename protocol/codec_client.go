@@ -15,7 +15,7 @@ type Deliver struct {
 }
 
 // AppendClient appends a frame of a client: *Publish or one of
-// *tidewirev1.Connect, Subscribe, Unsubscribe, Pong and Refresh.
+// *tidewirev1.Connect, Subscribe, Unsubscribe, Pong, Refresh and Flow.
 func (Proto) AppendClient(b []byte, frame any) []byte {
 	if p, ok := frame.(*Publish); ok {
 		return appendPublish(b, p)
@@ -35,6 +35,8 @@ func clientFrame(frame any) *tidewirev1.ClientFrame {
 		return &tidewirev1.ClientFrame{Frame: &tidewirev1.ClientFrame_Pong{Pong: f}}
 	case *tidewirev1.Refresh:
 		return &tidewirev1.ClientFrame{Frame: &tidewirev1.ClientFrame_Refresh{Refresh: f}}
+	case *tidewirev1.Flow:
+		return &tidewirev1.ClientFrame{Frame: &tidewirev1.ClientFrame_Flow{Flow: f}}
 	default:
 		panic("protocol: not a frame of a client")
 	}

@@ -52,7 +52,7 @@ func (JSON) DecodeClient(b []byte, limits FrameLimits) (any, error) {
 
 func isClientFrame(frameType string) bool {
 	switch frameType {
-	case "publish", "connect", "subscribe", "unsubscribe", "pong", "refresh":
+	case "publish", "connect", "subscribe", "unsubscribe", "pong", "refresh", "flow":
 		return true
 	default:
 		return false
@@ -77,6 +77,8 @@ func decodeJSON(b []byte, frameType string, limits FrameLimits) (any, error) {
 		return unmarshalAs[tidewirev1.Pong](b)
 	case "refresh":
 		return unmarshalAs[tidewirev1.Refresh](b)
+	case "flow":
+		return unmarshalAs[tidewirev1.Flow](b)
 	default:
 		return nil, nil
 	}
@@ -263,13 +265,15 @@ func (JSON) AppendDeliverTail(b []byte, c *Chunk) []byte {
 		b = append(b, `,"partition":`...)
 		b = strconv.AppendUint(b, uint64(c.Partition), 10)
 	}
-	b = append(b, `,"after":`...)
-	b = strconv.AppendUint(b, c.After, 10)
-	b = append(b, `,"through":`...)
-	b = strconv.AppendUint(b, c.Through, 10)
-	b = append(b, `,"position":"`...)
-	b = c.End().AppendText(b)
-	b = append(b, `","messages":[`...)
+	if !c.Ephemeral() {
+		b = append(b, `,"after":`...)
+		b = strconv.AppendUint(b, c.After, 10)
+		b = append(b, `,"through":`...)
+		b = strconv.AppendUint(b, c.Through, 10)
+		b = append(b, `,"position":"`...)
+		b = append(c.End().AppendText(b), '"')
+	}
+	b = append(b, `,"messages":[`...)
 	first := true
 	for m, err := range c.Messages() {
 		if err != nil { // chunks are checked when they are read

@@ -61,6 +61,8 @@ func (Proto) DecodeClient(b []byte, limits FrameLimits) (any, error) {
 		return f.Pong, nil
 	case *tidewirev1.ClientFrame_Refresh:
 		return f.Refresh, nil
+	case *tidewirev1.ClientFrame_Flow:
+		return f.Flow, nil
 	default:
 		return nil, nil
 	}
@@ -152,7 +154,7 @@ func (p *Publish) setField(f field, messages bool) error {
 	if err != nil {
 		return err
 	}
-	m.Publisher, m.Position, m.Time = "", Position{}, time.Time{}
+	m.Publisher, m.Position, m.Time, m.Origin = "", Position{}, time.Time{}, 0
 	p.Messages = append(p.Messages, m)
 	return nil
 }
@@ -304,7 +306,9 @@ func (Proto) AppendDeliverHead(b []byte, sub uint32, tailSize int) []byte {
 // share.
 func (Proto) AppendDeliverTail(b []byte, c *Chunk) []byte {
 	b = appendUint(b, 2, uint64(c.Partition))
-	b = appendText(b, 3, c.Term.String())
+	if !c.Ephemeral() {
+		b = appendText(b, 3, c.Term.String())
+	}
 	b = appendUint(b, 4, c.After)
 	b = appendUint(b, 5, c.Through)
 	return append(b, c.Records...)

@@ -80,10 +80,13 @@ func clientSamples() map[string][]sample {
 		"subscribe": {
 			{name: "from now", frame: &tidewirev1.Subscribe{Sub: 1, Filter: "a"}, json: `{"type":"subscribe","sub":1,"filter":"a"}`},
 			{name: "from a position", frame: &tidewirev1.Subscribe{Sub: 2, Filter: "orders.>", From: "p1z141z3-42", Stream: "main"}, json: `{"type":"subscribe","sub":2,"filter":"orders.>","from":"p1z141z3-42","stream":"main"}`},
+			{name: "no credit yet, conflated, without echo", frame: &tidewirev1.Subscribe{Sub: 3, Filter: "prices.*", From: "last-per-topic", Credit: new(uint32(0)), Slow: "conflate", ConflateMs: 200, Echo: new(false)}, json: `{"type":"subscribe","sub":3,"filter":"prices.*","from":"last-per-topic","credit":0,"slow":"conflate","conflate_ms":200,"echo":false}`},
+			{name: "credit, disconnected when slow, with echo", frame: &tidewirev1.Subscribe{Sub: 4, Filter: "a", Credit: new(uint32(4294967295)), Slow: "disconnect", Echo: new(true)}, json: `{"type":"subscribe","sub":4,"filter":"a","credit":4294967295,"slow":"disconnect","echo":true}`},
 		},
 		"unsubscribe": {{name: "one", frame: &tidewirev1.Unsubscribe{Sub: 2}, json: `{"type":"unsubscribe","sub":2}`}},
 		"pong":        {{name: "zero", frame: &tidewirev1.Pong{}, json: `{"type":"pong"}`}, {name: "largest", frame: &tidewirev1.Pong{Seq: 4294967295}, json: `{"type":"pong","seq":4294967295}`}},
 		"refresh":     {{name: "token", frame: &tidewirev1.Refresh{Ref: 11, Token: "a.b.c"}, json: `{"type":"refresh","ref":11,"token":"a.b.c"}`}},
+		"flow":        {{name: "one", frame: &tidewirev1.Flow{Sub: 3, Credit: 65536}, json: `{"type":"flow","sub":3,"credit":65536}`}},
 		"unknown_to_servers": {
 			{name: "field inside a frame", frame: &tidewirev1.Pong{Seq: 7}, proto: []byte(clientBytes(5, append([]byte{8, 7}, later...))), json: `{"type":"pong","seq":7,"later":{"a":[1]}}`},
 			{name: "field beside a frame", frame: &tidewirev1.Pong{Seq: 7}, proto: append(bytes.Clone(later), clientBytes(5, []byte{8, 7})...), json: `{"type":"pong","seq":7,"later":null}`},
@@ -104,6 +107,9 @@ func deliverSamples() []sample {
 		{name: "one message", frame: &Deliver{Sub: 1, Chunk: Chunk{Term: goldenTerm, After: 42, Through: 45, Count: 1, Records: record(
 			Message{Topic: "room.42.chat", ID: "a1", Payload: []byte("hello"), Position: at(0, 44), Time: goldenTime},
 		)}}},
+		{name: "ephemeral", frame: &Deliver{Sub: 1, Chunk: Chunk{Count: 1, Records: record(
+			Message{Topic: "room.42.typing", Ephemeral: true, Payload: []byte("x"), Publisher: "user-1", Time: goldenTime, Origin: 1<<64 - 2},
+		)}}},
 		{name: "nothing matches", frame: &Deliver{Sub: 1, Chunk: Chunk{Term: goldenTerm, Through: 7}}},
 		{name: "largest numbers", frame: &Deliver{Sub: 4294967295, Chunk: Chunk{Term: 1<<64 - 1, Partition: 4294967295, After: MaxOffset - 1, Through: MaxOffset, Count: 1, Records: record(
 			Message{Topic: strings.Repeat("t", MaxTopicBytes), Position: at(4294967295, MaxOffset), Time: Time(maxMicros)},
@@ -115,7 +121,7 @@ func deliverSamples() []sample {
 			}),
 			record(Message{Topic: "a", ID: "2", Payload: []byte{0xff, 0xfe, 0}, Position: at(3, 12), Time: goldenTime}),
 			record(Message{Topic: "a", Payload: []byte("\x00\u2028\"\\<\U0001f600"), Position: at(3, 13), Time: goldenTime}),
-			record(Message{Topic: "a", ID: "live", Ephemeral: true, Payload: bytes.Repeat([]byte("p"), 300)}),
+			record(Message{Topic: "a", ID: "4", Payload: bytes.Repeat([]byte("p"), 300), Position: at(3, 14), Time: goldenTime, Origin: 7}),
 		)}}},
 	}
 }
@@ -154,6 +160,7 @@ func serverSamples() map[string][]sample {
 		"gap": {
 			{name: "retention", frame: &tidewirev1.Gap{Sub: 1, Reason: "retention", Term: "1z141z3", After: 10, Through: 41, Position: "p1z141z3-41", Offset: 41}},
 			{name: "other log", frame: &tidewirev1.Gap{Sub: 1, Reason: "other_log", Position: "p1z141z3-0"}},
+			{name: "ephemeral", frame: &tidewirev1.Gap{Sub: 1, Reason: "ephemeral", Term: "1z141z3", After: 41, Through: 41, Position: "p1z141z3-41", Offset: 41, Missed: 12}},
 			{name: "rolled back, another partition", frame: &tidewirev1.Gap{Sub: 2, Partition: 3, Reason: "rolled_back", Term: "z", After: 10, Through: MaxOffset, Position: "p1z141z3-3_10", Offset: 10}},
 		},
 		"progress": {

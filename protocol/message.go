@@ -46,6 +46,7 @@ type Message struct {
 	Publisher string    // authenticated subject, empty if anonymous
 	Position  Position  // zero if it was never stored
 	Time      time.Time // when the broker stored it
+	Origin    uint64    // stands for the session that published it; 0 if there is none
 }
 
 // Check returns nil if the broker may take m from a client, and sorts its

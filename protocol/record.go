@@ -23,6 +23,7 @@ const (
 	fieldPublisher   = 9
 	fieldOffset      = 10
 	fieldTime        = 11
+	fieldOrigin      = 12
 )
 
 // placeBytes is what the place of a record takes at its end: a tag and eight
@@ -38,6 +39,10 @@ var errBadRecord = errors.New("record is not a tidewire.v1.Message")
 func AppendRecord(b []byte, m *Message) []byte {
 	b = appendContent(b, m)
 	b = appendText(b, fieldPublisher, m.Publisher)
+	if m.Origin != 0 {
+		b = protowire.AppendTag(b, fieldOrigin, protowire.Fixed64Type)
+		b = protowire.AppendFixed64(b, m.Origin)
+	}
 	b = protowire.AppendTag(b, fieldOffset, protowire.Fixed64Type)
 	b = protowire.AppendFixed64(b, m.Position.Offset)
 	b = protowire.AppendTag(b, fieldTime, protowire.Fixed64Type)
@@ -98,6 +103,33 @@ func RecordTopic(record []byte) []byte {
 		return nil
 	}
 	return topic
+}
+
+// RecordExpiry returns when a record expires, in microseconds since 1970, or 0
+// if it never does. It passes over the fields before and stops there.
+func RecordExpiry(record []byte) uint64 {
+	for len(record) > 0 {
+		f, rest, ok := nextField(record)
+		if !ok || f.num > fieldExpiresAt {
+			return 0
+		}
+		if f.num == fieldExpiresAt && f.typ == protowire.Fixed64Type {
+			return f.fixed64()
+		}
+		record = rest
+	}
+	return 0
+}
+
+// RecordFrom reports whether a record was published by the session that the
+// number stands for.
+func RecordFrom(record []byte, origin uint64) bool {
+	at := len(record) - placeBytes - 9
+	if origin == 0 || at < 0 || record[at] != fieldOrigin<<3|1 || binary.LittleEndian.Uint64(record[at+1:]) != origin {
+		return false // as nearly all are
+	}
+	m, err := ParseRecord(record) // it may be a text that looks like it
+	return err == nil && m.Origin == origin
 }
 
 // ParseRecord reads a record, or any encoding of tidewire.v1.Message. The
@@ -169,6 +201,8 @@ func (m *Message) setFixed(num protowire.Number, v uint64) {
 		m.Position.Offset = v
 	case fieldTime:
 		m.Time = fromMicros(v)
+	case fieldOrigin:
+		m.Origin = v
 	}
 }
 
@@ -221,9 +255,11 @@ func NextFramed(b []byte) (record, rest []byte, ok bool) {
 // A Chunk is a part of the log as one subscription sees it: it covers the
 // offsets above After up to and including Through, and has every record in that
 // range that matches. Chunks are shared and never changed.
+//
+// Ephemeral messages come in chunks without a term, which cover nothing.
 type Chunk struct {
 	Partition uint32
-	Term      Term // in which all its records were written
+	Term      Term // in which all its records were written; 0 for ephemeral ones
 	After     uint64
 	Through   uint64
 	Count     int    // records
@@ -268,6 +304,10 @@ func (c *Chunk) message(record []byte) (Message, error) {
 func (c *Chunk) End() Position {
 	return Position{Term: c.Term, Partition: c.Partition, Offset: c.Through}
 }
+
+// Ephemeral reports whether the chunk has ephemeral messages: it is no part of
+// the log, and moves no cursor.
+func (c *Chunk) Ephemeral() bool { return c.Term == 0 }
 
 // maxMicros is the last microsecond of the year 9999, beyond which RFC 3339 has
 // no form.

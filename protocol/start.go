@@ -11,12 +11,13 @@ type StartKind uint8
 
 // The kinds of start.
 const (
-	StartNew      StartKind = iota // whatever is stored from now on
-	StartEarliest                  // everything that is stored
-	StartLast                      // the newest N messages that match
-	StartSince                     // a duration before now
-	StartTime                      // a moment
-	StartPosition                  // after a position
+	StartNew          StartKind = iota // whatever is stored from now on
+	StartEarliest                      // everything that is stored
+	StartLast                          // the newest N messages that match
+	StartSince                         // a duration before now
+	StartTime                          // a moment
+	StartPosition                      // after a position
+	StartLastPerTopic                  // the newest message of each topic that matches
 )
 
 // MaxStartLast is the largest N of `last:N`.
@@ -32,13 +33,15 @@ type Start struct {
 	Position Position      // of StartPosition
 }
 
-// ParseStart reads `new` or nothing, `earliest`, `last:N`, a duration before now
-// such as `-10m`, an RFC 3339 time, or a position. Errors have the code
+// ParseStart reads `new` or nothing, `earliest`, `last:N`, `last-per-topic`, a
+// duration before now such as `-10m`, an RFC 3339 time, or a position. Errors have the code
 // invalid_start, invalid_position or offset_not_position.
 func ParseStart(s string) (Start, error) {
 	switch {
 	case s == "" || s == "new":
 		return Start{}, nil
+	case s == "last-per-topic":
+		return Start{Kind: StartLastPerTopic}, nil
 	case s == "earliest":
 		return Start{Kind: StartEarliest}, nil
 	case strings.HasPrefix(s, "last:"):
@@ -66,7 +69,7 @@ func ParseStart(s string) (Start, error) {
 	}
 	t, ok := parseTime(s)
 	if !ok {
-		return Start{}, Errorf(CodeInvalidStart, "%s is no start: use new, earliest, last:N, a duration such as -10m, a time such as 2026-01-02T15:04:05Z, or a position", quote(s))
+		return Start{}, Errorf(CodeInvalidStart, "%s is no start: use new, earliest, last:N, last-per-topic, a duration such as -10m, a time such as 2026-01-02T15:04:05Z, or a position", quote(s))
 	}
 	return Start{Kind: StartTime, Time: t}, nil
 }
@@ -95,6 +98,8 @@ func (s Start) String() string {
 		return s.Time.Format(time.RFC3339Nano)
 	case StartPosition:
 		return s.Position.String()
+	case StartLastPerTopic:
+		return "last-per-topic"
 	default:
 		return "new"
 	}

@@ -59,6 +59,10 @@ type Entry struct {
 	Order  *Order
 	Resume bool
 
+	// Received is when the broker took it, for measuring. The log does not look
+	// at it.
+	Received time.Time
+
 	// Done takes the result. The function given to [Log.Run] calls it, once, in
 	// the order of the log; it must not block. The log never calls it.
 	Done func(Result)
@@ -115,6 +119,11 @@ type Query struct {
 	After    uint64
 	Through  uint64 // 0 stands for the head
 	MaxBytes int    // 0 stands for 64 KiB
+
+	// If Picked is set only the records at Offsets are wanted, which increase:
+	// what [Log.Newest] named.
+	Picked  bool
+	Offsets []uint64
 }
 
 // Resolved is where a subscription begins: after the offset After. If Gap is

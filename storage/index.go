@@ -11,6 +11,7 @@ import (
 // is sealed. The log's mu guards it.
 type topicIndex struct {
 	topics  map[string]*postings
+	order   []*postings // as they came first: a walk over it can stop and go on
 	records int
 }
 
@@ -41,6 +42,7 @@ func (x *topicIndex) add(topic string, offset uint64) string {
 	if p == nil {
 		p = &postings{topic: strings.Clone(topic)}
 		x.topics[p.topic] = p
+		x.order = append(x.order, p)
 	}
 	p.add(offset)
 	return p.topic

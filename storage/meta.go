@@ -172,6 +172,8 @@ func (m *meta) lastOf(topic string) (offset uint64, known bool, err error) {
 	return offset, known, err
 }
 
+var errLast = fmt.Errorf("%w: what it has of the newest record of a topic does not match its checksum", errDamaged)
+
 // dropLast forgets those of the topics that have nothing after the offset.
 func (m *meta) dropLast(topics [][]byte, through uint64) error {
 	return m.update(func(tx *bbolt.Tx) error {

@@ -47,7 +47,11 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 	if r.max <= 0 {
 		r.max = defaultReadBytes
 	}
+	r.picked, r.only = q.Picked, q.Offsets
 	for r.cur < r.limit && !r.full() && r.lost == 0 {
+		if r.picked && !r.approach() {
+			break
+		}
 		if err := r.step(); errors.Is(err, ErrTrimmed) && r.cur > q.After {
 			break // the next Read will say so
 		} else if err != nil {
@@ -65,7 +69,9 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 
 // reader is one Read under way.
 type reader struct {
-	log *Log
+	log    *Log
+	picked bool     // only these are wanted:
+	only   []uint64 // offsets above cur
 	collector
 	lost uint64 // what lies between cur and this offset is damaged; 0 if nothing is
 }
@@ -91,7 +97,10 @@ func (r *reader) step() error {
 		s.mu.RUnlock()
 		return ErrTrimmed
 	}
-	p, known := r.planInMemory(seg)
+	p, known := plan{offsets: r.only, all: true}, true
+	if !r.picked {
+		p, known = r.planInMemory(seg)
+	}
 	blocks := s.window.from(r.cur+1, blocksAtOnce)
 	s.mu.RUnlock()
 

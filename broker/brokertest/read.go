@@ -2,6 +2,7 @@ package brokertest
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/tidewire/tidewire/protocol"
@@ -37,6 +38,9 @@ func (l *Log) Read(q storage.Query) (protocol.Chunk, error) {
 		}
 		r := l.records[offset-1]
 		if r.bytes == nil || !q.Filter.Match(r.topic) {
+			continue
+		}
+		if _, picked := slices.BinarySearch(q.Offsets, offset); q.Picked && !picked {
 			continue
 		}
 		if c.Count > 0 && len(c.Records)+len(r.bytes) > maxBytes {
@@ -93,6 +97,28 @@ func (l *Log) lostAt(offset uint64) *damage {
 		}
 	}
 	return nil
+}
+
+// Newest names the records of a range that are the newest of their topic.
+func (l *Log) Newest(f protocol.Filter, after, through uint64, n int) (offsets []uint64, covered uint64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen := map[string]bool{}
+	for offset := l.head(); offset > max(after, l.earliest-1); offset-- {
+		r := l.records[offset-1]
+		if r.bytes == nil || seen[r.topic] || !f.Match(r.topic) {
+			continue
+		}
+		seen[r.topic] = true
+		if offset <= through {
+			offsets = append(offsets, offset)
+		}
+	}
+	slices.Reverse(offsets)
+	if len(offsets) > n {
+		return offsets[:n], offsets[n-1], nil
+	}
+	return offsets, through, nil
 }
 
 // Resolve says where a start begins.

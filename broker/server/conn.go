@@ -225,6 +225,8 @@ func (c *conn) handle(opcode gws.Opcode, b []byte) *protocol.Error {
 		c.session.Subscribe(f)
 	case *tidewirev1.Unsubscribe:
 		c.session.Unsubscribe(f.Sub)
+	case *tidewirev1.Flow:
+		c.session.Flow(f)
 	case *tidewirev1.Refresh:
 		c.refresh(f)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
@@ -63,14 +64,21 @@ func (s *Server) eventsRequest(r *http.Request) (*tidewirev1.Subscribe, *broker.
 	if n := len(r.URL.Query()["filter"]); n > 1 {
 		return nil, nil, protocol.Errorf(protocol.CodeBadRequest, "there are %d filters, a stream has one, since it has one Last-Event-ID: use a pattern, or a stream for each", n)
 	}
-	q, err := parseQuery(r, "filter", "from")
+	q, err := parseQuery(r, "filter", "from", "slow", "conflate_ms")
 	if err != nil {
 		return nil, nil, err
 	}
 	if !q.Has("filter") {
 		return nil, nil, protocol.Errorf(protocol.CodeInvalidFilter, "the filter is missing: write /v1/events?filter=room.42.chat")
 	}
-	request := &tidewirev1.Subscribe{Sub: 1, Filter: q.Get("filter")}
+	request := &tidewirev1.Subscribe{Sub: 1, Filter: q.Get("filter"), Slow: q.Get("slow")}
+	if q.Has("conflate_ms") {
+		ms, err := strconv.ParseUint(q.Get("conflate_ms"), 10, 32)
+		if err != nil {
+			return nil, nil, protocol.Errorf(protocol.CodeBadRequest, "conflate_ms is %.40q, write milliseconds such as 200", q.Get("conflate_ms"))
+		}
+		request.ConflateMs = uint32(ms)
+	}
 	if q.Has("from") {
 		if _, err := parseFrom(q.Get("from")); err != nil {
 			return nil, nil, err

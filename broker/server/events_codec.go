@@ -2,7 +2,6 @@ package server
 
 import (
 	"encoding/json"
-	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -51,23 +50,21 @@ func (sse) AppendServer(b []byte, frame any) []byte {
 // AppendDeliverHead appends nothing: a stream has one subscription.
 func (sse) AppendDeliverHead(b []byte, _ uint32, _ int) []byte { return b }
 
-// AppendDeliverTail appends an event for each message that has not expired.
+// AppendDeliverTail appends an event for each message. An ephemeral one has no
+// id: a browser keeps the one it has.
 func (sse) AppendDeliverTail(b []byte, c *protocol.Chunk) []byte {
-	now := time.Now()
 	for m, err := range c.Messages() {
 		if err != nil { // chunks are checked when they are read
 			break
-		}
-		if !m.ExpiresAt.IsZero() && !now.Before(m.ExpiresAt) {
-			continue
 		}
 		text, err := m.MarshalJSON() // one line: JSON escapes line breaks
 		if err != nil {
 			break
 		}
-		b = append(b, "id: "...)
-		b = m.Position.AppendText(b)
-		b = append(b, "\ndata: "...)
+		if !c.Ephemeral() {
+			b = append(m.Position.AppendText(append(b, "id: "...)), '\n')
+		}
+		b = append(b, "data: "...)
 		b = append(b, text...)
 		b = append(b, "\n\n"...)
 	}

@@ -421,3 +421,30 @@ func TestEventsRefusals(t *testing.T) {
 		t.Errorf("HEAD: %d %v", w.Code, w.Header())
 	}
 }
+
+// TestEventsWishes: ephemeral messages leave the id alone, a slow reader may be
+// conflated, and a start may be the newest of each topic.
+func TestEventsWishes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		e := newTestEdge(t, anyone())
+		_, client := e.serve()
+		for _, payload := range []string{"1", "2", "3"} {
+			e.publishText("a.x", "x"+payload)
+			e.publishText("a.y", "y"+payload)
+		}
+		s := e.open(client, "filter=a.*&from=last-per-topic&slow=conflate&conflate_ms=50")
+		s.want("x3", "y3")
+		e.open(client, "filter=a.*&from=earliest&slow=conflate").want("x3", "y3")
+		time.Sleep(time.Second)
+		live := e.open(client, "filter=now")
+		synctest.Wait()
+		if p := e.publishText("now", "typing", "Tidewire-Ephemeral: true"); p.Stored || p.Position != "" {
+			t.Errorf("answer %+v", p)
+		}
+		if ev, ok := live.next(); !ok || ev.lastID != e.log.PositionOf(6).String() || ev.payload() != "typing" {
+			t.Errorf("event %+v", ev)
+		}
+		wantProblem(t, e.do("GET", "/v1/events?filter=a&slow=conflate&conflate_ms=fast", ""), protocol.CodeBadRequest, "milliseconds")
+		wantProblem(t, e.do("GET", "/v1/events?filter=a&slow=never", ""), protocol.CodeBadRequest, "conflate or disconnect")
+	})
+}

@@ -281,7 +281,7 @@ func (c *client) send(frame any) {
 func clientJSON(t testing.TB, frame any) []byte {
 	kind := map[string]string{
 		"*protocol.Publish": "publish", "*tidewirev1.Connect": "connect", "*tidewirev1.Subscribe": "subscribe",
-		"*tidewirev1.Unsubscribe": "unsubscribe", "*tidewirev1.Pong": "pong", "*tidewirev1.Refresh": "refresh",
+		"*tidewirev1.Unsubscribe": "unsubscribe", "*tidewirev1.Pong": "pong", "*tidewirev1.Refresh": "refresh", "*tidewirev1.Flow": "flow",
 	}[fmt.Sprintf("%T", frame)]
 	if p, ok := frame.(*protocol.Publish); ok {
 		frame = map[string]any{"ref": p.Ref, "messages": p.Messages, "resume": p.Resume}
@@ -371,13 +371,20 @@ func into[T any](b []byte) (any, error) {
 }
 
 func jsonDeliver(sub uint32, after, through uint64, position string, messages []protocolJSON) (any, error) {
-	end, err := protocol.ParsePosition(position)
+	var end protocol.Position
+	var err error
+	if position != "" { // else the messages are ephemeral
+		end, err = protocol.ParsePosition(position)
+	}
 	if err != nil {
 		return nil, err
 	}
 	d := &protocol.Deliver{Sub: sub, Chunk: protocol.Chunk{Term: end.Term, After: after, Through: through}}
 	for _, m := range messages {
-		at, err := protocol.ParsePosition(m.Position)
+		var at protocol.Position
+		if m.Position != "" {
+			at, err = protocol.ParsePosition(m.Position)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -24,13 +24,14 @@ type gap struct {
 	After    uint64 `json:"after"`
 	Through  uint64 `json:"through"`
 	Position string `json:"position"` // messages go on after it
+	Missed   uint64 `json:"missed,omitempty"`
 }
 
 func gapOf(g *tidewirev1.Gap) *gap {
 	if g == nil {
 		return nil
 	}
-	return &gap{Reason: g.Reason, Term: g.Term, After: g.After, Through: g.Through, Position: g.Position}
+	return &gap{Reason: g.Reason, Term: g.Term, After: g.After, Through: g.Through, Position: g.Position, Missed: g.Missed}
 }
 
 // history is GET /v1/topics/{topic}/messages: what is stored on a topic.

@@ -313,7 +313,8 @@ func TestRequestErrors(t *testing.T) {
 		{pub(protocol.Message{Topic: "a", Headers: []protocol.Header{{Name: "x", Value: "1"}, {Name: "X", Value: "2"}}}), protocol.CodeInvalidHeader, "twice"},
 		{pub(protocol.Message{Topic: "a", Headers: make([]protocol.Header, 40)}), protocol.CodeInvalidHeader, "32 headers"},
 		{pub(msg("a", "1"), msg("a", "2"), msg("a", "3")), protocol.CodeTooManyMessages, "at most 2"},
-		{pub(protocol.Message{Topic: "a", Ephemeral: true}), protocol.CodeUnsupported, "ephemeral"},
+		{&tidewirev1.Subscribe{Sub: 7, Filter: "a", Slow: "no"}, protocol.CodeBadRequest, "disconnect"},
+		{&tidewirev1.Flow{Sub: 7, Credit: 1}, protocol.CodeUnknownSubscription, "no subscription 7"},
 	}
 	for i, test := range tests {
 		c.send(test.send)

@@ -14,11 +14,12 @@ import (
 // After it the outcome is unknown, and the client repeats with the same id.
 var publishTimeout = protocol.LimitPublish.DefaultTime()
 
-// published is the answer to a message that is stored.
+// published is the answer to a message that is stored, or ephemeral: then it has
+// no position, and an id only if the publisher gave one.
 type published struct {
-	ID        string `json:"id"`
+	ID        string `json:"id,omitempty"`
 	Topic     string `json:"topic"`
-	Position  string `json:"position"`
+	Position  string `json:"position,omitempty"`
 	Duplicate bool   `json:"duplicate"`
 	Stored    bool   `json:"stored"`
 }
@@ -67,7 +68,10 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request) (published, 
 		}
 		return published{}, s.refusal("publish", perr)
 	}
-	answer := published{ID: m.ID, Topic: m.Topic, Position: result.Position.String(), Duplicate: result.Duplicate, Stored: true}
+	answer := published{ID: m.ID, Topic: m.Topic, Duplicate: result.Duplicate, Stored: !result.Position.IsZero()}
+	if answer.Stored {
+		answer.Position = result.Position.String()
+	}
 	if answer.ID == "" {
 		answer.ID = answer.Position
 	}

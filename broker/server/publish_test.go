@@ -118,8 +118,6 @@ func TestPublishRefusals(t *testing.T) {
 		{"expiry", "Tidewire-Expires-At: tomorrow", "", protocol.CodeInvalidMessage, "RFC 3339"},
 		{"expiry as a number", "Tidewire-Expires-At: 1767366245", "", protocol.CodeInvalidMessage, "RFC 3339"},
 		{"expiry too early", "Tidewire-Expires-At: 0001-01-02T00:00:00Z", "", protocol.CodeInvalidMessage, "1970"},
-		{"expiring", "Tidewire-Expires-At: 2126-01-02T15:04:05Z", "", protocol.CodeUnsupported, "expires_at"},
-		{"ephemeral", "Tidewire-Ephemeral: true", "", protocol.CodeUnsupported, "stores every message"},
 		{"ephemeral, wrong", "Tidewire-Ephemeral: yes", "", protocol.CodeInvalidHeader, "true or false"},
 		{"age", "Idempotency-Key: a|Tidewire-Repeat-Age: old", "", protocol.CodeInvalidHeader, "90"},
 		{"age below zero", "Idempotency-Key: a|Tidewire-Repeat-Age: -5s", "", protocol.CodeInvalidHeader, "90"},

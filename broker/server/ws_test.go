@@ -30,6 +30,8 @@ type reader struct {
 	t       testing.TB
 	filters []string
 	subs    map[uint32]*cursor
+	wish    func(*tidewirev1.Subscribe) // changes a request; may be nil
+	answer  func(c *client, frame any)  // after a frame was taken; may be nil
 }
 
 func newReader(t testing.TB, from string, filters ...string) *reader {
@@ -46,9 +48,20 @@ func (r *reader) requests() []*tidewirev1.Subscribe {
 	for i, f := range r.filters {
 		number := uint32(i + 1)
 		r.subs[number].caughtUp = false
-		subs = append(subs, &tidewirev1.Subscribe{Sub: number, Filter: f, From: r.subs[number].position})
+		request := &tidewirev1.Subscribe{Sub: number, Filter: f, From: r.subs[number].position}
+		if r.wish != nil {
+			r.wish(request)
+		}
+		subs = append(subs, request)
 	}
 	return subs
+}
+
+func (r *reader) takeFrom(c *client, frame any) {
+	r.take(frame)
+	if r.answer != nil {
+		r.answer(c, frame)
+	}
 }
 
 // take handles a frame.
@@ -108,7 +121,7 @@ func (r *reader) until(c *client, done func() bool) {
 	for !done() {
 		select {
 		case f := <-c.frames:
-			r.take(f)
+			r.takeFrom(c, f)
 		case <-c.closed:
 			r.t.Fatalf("closed: %v", c.err)
 		case <-deadline:
@@ -231,7 +244,7 @@ func (r *reader) untilCut(c *client, done func() bool) bool {
 	for !done() {
 		select {
 		case f := <-c.frames:
-			r.take(f)
+			r.takeFrom(c, f)
 		case <-c.closed:
 			r.drain(c)
 			return done()

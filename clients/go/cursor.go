@@ -67,6 +67,7 @@ type verdict struct {
 	ask         bool          // begin it again from the cursor
 	pause       time.Duration // but not before this
 	ended       bool          // forget it
+	give        bool          // give credit back
 }
 
 // ask gives the subscription a number in the running session and returns what to
@@ -85,7 +86,15 @@ func (s *Subscription) ask(number uint32) *tidewirev1.Subscribe {
 		return nil
 	}
 	c.phase, c.number = phaseAsked, number
-	return &tidewirev1.Subscribe{Sub: number, Filter: s.filter, From: c.begin()}
+	o := &s.options
+	f := &tidewirev1.Subscribe{
+		Sub: number, Filter: s.filter, From: c.begin(), Credit: s.flow.begin(),
+		Slow: string(o.Slow), ConflateMs: uint32(o.ConflateEvery.Milliseconds()),
+	}
+	if o.NoEcho {
+		f.Echo = new(false)
+	}
+	return f
 }
 
 // disconnected forgets the session's number.
@@ -126,13 +135,17 @@ func (s *Subscription) confirmed(f *tidewirev1.Subscribed) {
 	}
 }
 
-// deliver takes messages into the queue.
-func (s *Subscription) deliver(d *protocol.Deliver) verdict {
+// deliver takes messages into the queue. size is that of their frame.
+func (s *Subscription) deliver(d *protocol.Deliver, size int) verdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := &s.cursor
 	if d.Sub != c.number || (c.phase != phaseOn && c.phase != phaseStopping) {
 		return verdict{}
+	}
+	if d.Ephemeral() {
+		s.ephemeral(d, size)
+		return s.filling()
 	}
 	offset := c.places.at(d.Partition)
 	if d.After > offset {
@@ -140,8 +153,9 @@ func (s *Subscription) deliver(d *protocol.Deliver) verdict {
 	}
 	c.holes = 0
 	c.pause.reset()
-	if d.Through <= offset {
-		return verdict{} // all of it came before
+	if d.Through <= offset { // all of it came before
+		s.flow.dropped(size)
+		return verdict{give: s.flow.due()}
 	}
 	if s.queue.full() { // the broker has not read Unsubscribe yet
 		c.number = 0
@@ -150,17 +164,39 @@ func (s *Subscription) deliver(d *protocol.Deliver) verdict {
 	others := c.places.others(d.Partition)
 	e := event{end: others.with(d.End())}
 	if d.Count > 0 {
-		e.chunk, e.above, e.others = &d.Chunk, offset, others
+		e.chunk, e.above, e.others, e.cost = &d.Chunk, offset, others, size
+		s.flow.received(size)
+	} else {
+		s.flow.dropped(size) // nobody would give it back
 	}
 	s.queue.push(e)
 	c.places.set(d.Partition, d.Through)
 	c.place = e.end
 	s.wake()
+	return s.filling()
+}
+
+// ephemeral takes messages that are nowhere in the log. Those for which there is
+// no room are gone, and the loop is told how many.
+func (s *Subscription) ephemeral(d *protocol.Deliver, size int) {
+	if s.queue.full() {
+		s.flow.dropped(size)
+		s.queue.miss(s.filter, s.cursor.place, uint64(d.Count))
+		return
+	}
+	s.flow.received(size)
+	s.queue.push(event{chunk: &d.Chunk, cost: size})
+	s.wake()
+}
+
+// filling takes the subscription back if the queue is filling up.
+func (s *Subscription) filling() verdict {
+	c := &s.cursor
 	if c.phase == phaseOn && s.queue.high() {
 		c.phase = phaseStopping
 		return verdict{unsubscribe: true}
 	}
-	return verdict{}
+	return verdict{give: s.flow.due()}
 }
 
 // hole is the answer to a delivery that does not begin at the cursor: ask again
@@ -224,7 +260,7 @@ func (s *Subscription) gap(f *tidewirev1.Gap) {
 	c.places.set(f.Partition, f.Offset)
 	s.queue.push(event{end: c.place, gap: &GapError{
 		Filter: s.filter, Reason: f.Reason, Term: f.Term,
-		After: f.After, Through: f.Through, Position: c.place.String(),
+		After: f.After, Through: f.Through, Position: c.place.String(), Missed: f.Missed,
 	}})
 	s.wake()
 }

@@ -144,12 +144,15 @@ func (e *UnknownOutcomeError) Unwrap() error { return e.Err }
 // broker cannot always tell.
 type GapError struct {
 	Filter   string // of the subscription
-	Reason   string // `retention`, `rolled_back`, `other_log` or `passed_over`; see docs/protocol.md
+	Reason   string // `retention`, `rolled_back`, `other_log`, `passed_over` or `ephemeral`; see docs/protocol.md
 	Term     string // life of the log that the range belongs to; empty with other_log
 	After    uint64 // the range is above this offset ...
 	Through  uint64 // ... up to and including this one; both 0 with other_log
 	Position string // where the subscription goes on: after this position
+	Missed   uint64 // with `ephemeral`: how many messages; the range is empty
 }
+
+const reasonEphemeral = "ephemeral"
 
 // Error says what is missing and why.
 func (e *GapError) Error() string {
@@ -159,6 +162,8 @@ func (e *GapError) Error() string {
 		return fmt.Sprintf(form, e.Filter, e.After+1, e.Through, "were deleted by age or size (retention)")
 	case "rolled_back":
 		return fmt.Sprintf(form, e.Filter, e.After+1, e.Through, "were lost with a life of the log (rolled_back)")
+	case reasonEphemeral:
+		return fmt.Sprintf("%d ephemeral messages for %q were missed while the subscription could not take them", e.Missed, e.Filter)
 	case "other_log":
 		return fmt.Sprintf("messages for %q may be missing: the position comes from another log (other_log); deliveries begin with the oldest message", e.Filter)
 	default:

@@ -13,10 +13,11 @@ import (
 )
 
 // A Receipt is the broker's word that a message is stored: synced to disk, or
-// committed by the cluster.
+// committed by the cluster. Of an ephemeral message it is the word that it was
+// passed on to whoever was live.
 type Receipt struct {
 	ID        string   // of the message, also if the client made it
-	Position  Position // of the message; of the first one if this is a duplicate
+	Position  Position // of the message; of the first one if this is a duplicate; zero if it is ephemeral
 	Duplicate bool     // the id was stored before on that topic; nothing was stored now
 }
 
@@ -72,6 +73,8 @@ func (p *Pending) resolve(r Receipt, err error) {
 // repeated any more. A refusal is an [*Error].
 //
 // Messages are stored in the order in which Publish and PublishAsync were called.
+// An ephemeral one may overtake those that are being stored, and if the
+// connection is lost before its answer it may come twice.
 func (c *Client) Publish(ctx context.Context, m Message) (Receipt, error) {
 	out, err := c.enqueue(ctx, m)
 	if err != nil {

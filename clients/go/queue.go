@@ -8,6 +8,8 @@ type event struct {
 	chunk    *protocol.Chunk
 	above    uint64 // records of the chunk at or below are not for the loop
 	others   vector // where the other partitions are; nil if there are none
+	seen     int    // records of the chunk that the loop had
+	cost     int    // of the credit
 	gap      *GapError
 	caughtUp bool
 	end      place // where the subscription is once it was handled; zero for no change
@@ -41,6 +43,15 @@ func (q *queue) push(e event) {
 	}
 	q.events = append(q.events, e)
 	q.bytes += e.size()
+}
+
+// miss notes ephemeral messages for which there was no room, at a place.
+func (q *queue) miss(filter string, at place, n uint64) {
+	if last := len(q.events) - 1; last >= 0 && q.events[last].gap != nil && q.events[last].gap.Reason == reasonEphemeral {
+		q.events[last].gap.Missed += n
+		return
+	}
+	q.push(event{gap: &GapError{Filter: filter, Reason: reasonEphemeral, Position: at.String(), Missed: n}})
 }
 
 func (q *queue) pop() (event, bool) {

@@ -229,15 +229,16 @@ func (s *session) OnMessage(_ *gws.Conn, message *gws.Message) {
 		s.fail(fmt.Errorf("a frame of the broker cannot be read: %w", err))
 		return
 	}
-	s.handle(frame)
+	s.handle(frame, len(message.Bytes()))
 }
 
-func (s *session) handle(frame any) {
+// handle takes a frame of so many bytes.
+func (s *session) handle(frame any, size int) {
 	c := s.client
 	switch f := frame.(type) {
 	case *protocol.Deliver:
 		if sub := c.subscription(s, f.Sub); sub != nil {
-			s.follow(sub, f.Sub, sub.deliver(f))
+			s.follow(sub, f.Sub, sub.deliver(f, size))
 		}
 	case *protocol.Published:
 		c.published(s, f.Results)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -16,12 +17,29 @@ import (
 // SubscribeOptions say where a subscription begins and how much it may hold. The
 // zero value begins with what is stored from now on.
 type SubscribeOptions struct {
-	// From is `new` (default), `earliest`, `last:N`, a duration before now such as
-	// `-10m`, an RFC 3339 time, or a position, which means after it.
+	// From is `new` (default), `earliest`, `last:N`, `last-per-topic`, a duration
+	// before now such as `-10m`, an RFC 3339 time, or a position, which means after
+	// it.
 	From string
-	// QueueBytes bounds what was received and not yet handled, about. At a quarter
-	// of it the broker is asked to stop, at a sixteenth to go on. Default: 8 MiB.
+	// QueueBytes bounds what was received and not yet handled, about. The broker has
+	// credit for an eighth of it, and gets more as the loop handles what has come.
+	// Default: 8 MiB.
 	QueueBytes int
+	// Slow says what the broker does when the loop or the connection cannot keep up.
+	// Default: SlowCatchUp.
+	Slow SlowPolicy
+	// ConflateEvery is for SlowConflate: each topic comes at most once in this time,
+	// its newest message then. Whole milliseconds, at most a minute. 0 means that
+	// only a subscription that is behind is conflated.
+	ConflateEvery time.Duration
+	// NoEcho leaves out what this client publishes over the same connection.
+	NoEcho bool
+	// ManualCredit leaves it to the program to say how much the broker may send:
+	// Credit bytes at first, and more with each [Subscription.Grant]. One frame more
+	// may come, of 64 KiB or a single larger message.
+	ManualCredit bool
+	// Credit is for ManualCredit.
+	Credit uint32
 	// OnGap is told of messages that can no longer be had. If it is nil, a gap
 	// comes out of the loop as an error, see [Subscription.Messages].
 	OnGap func(*GapError)
@@ -43,12 +61,16 @@ const defaultQueueBytes = 8 << 20
 // over lost connections.
 //
 // At most one loop at a time may read it. While nobody does, or while the loop's
-// body is slow, what comes is held in a bounded queue; when that is filling up
-// the subscription is taken back, and begun again from its place in the log when
-// the loop has caught up. So a slow loop costs no more memory than the queue,
-// loses nothing before retention, and delays neither other subscriptions nor
-// publishing. The naive way, not to read from the connection meanwhile, would
-// delay all of them, and leave the broker's pings without an answer.
+// body is slow, what comes is held in a bounded queue, and the broker gets no new
+// credit: it reads the log for the subscription when the loop has caught up. So a
+// slow loop costs no more memory than the queue, loses nothing before retention,
+// and delays neither other subscriptions nor publishing. The naive way, not to
+// read from the connection meanwhile, would delay all of them, and leave the
+// broker's pings without an answer.
+//
+// Should the queue fill up nevertheless, with very small messages or without
+// credit, the subscription is taken back, and begun again from its place in the
+// log.
 type Subscription struct {
 	client  *Client
 	filter  string
@@ -60,6 +82,7 @@ type Subscription struct {
 	mu     sync.Mutex
 	cursor cursor
 	queue  queue
+	flow   flow
 	kept   place // see Position
 	told   bool  // OnCaughtUp was called, or will be
 	err    error // why it has ended
@@ -107,8 +130,12 @@ func newSubscription(c *Client, filter string, o SubscribeOptions) (*Subscriptio
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = defaultQueueBytes
 	}
+	credit, err := newFlow(&o)
+	if err != nil {
+		return nil, err
+	}
 	s := &Subscription{
-		client: c, filter: filter, options: o,
+		client: c, filter: filter, options: o, flow: credit,
 		begun: make(chan struct{}), ready: make(chan struct{}, 1),
 		queue: queue{limit: o.QueueBytes},
 	}
@@ -245,15 +272,30 @@ func (s *Subscription) pass(ctx context.Context, e event, yield func(*Message, e
 	return true
 }
 
+// passed gives the broker back what an event that was handled has cost.
+func (s *Subscription) passed(e *event) {
+	s.mu.Lock()
+	due := s.flow.handled(e.cost)
+	s.mu.Unlock()
+	if due {
+		s.client.giveBack(s)
+	}
+}
+
 // passChunk hands out the messages of a chunk. What remains when the loop is left
 // goes back into the queue.
 func (s *Subscription) passChunk(ctx context.Context, e event, yield func(*Message, error) bool) bool {
+	skip := e.seen
 	for m, err := range e.chunk.Messages() {
 		if err != nil {
 			s.end(fmt.Errorf("a message of the broker cannot be read: %w", err))
 			return true
 		}
-		if m.Position.Offset <= e.above {
+		if e.chunk.Ephemeral() { // of several in a frame those that were handed out are counted
+			if skip--; skip >= 0 {
+				continue
+			}
+		} else if m.Position.Offset <= e.above {
 			continue
 		}
 		if ctx.Err() != nil {
@@ -261,6 +303,7 @@ func (s *Subscription) passChunk(ctx context.Context, e event, yield func(*Messa
 			return true // next tells why
 		}
 		e.above = m.Position.Offset
+		e.seen++
 		if !yield(&m, nil) {
 			s.putBack(e)
 			return false
@@ -270,6 +313,7 @@ func (s *Subscription) passChunk(ctx context.Context, e event, yield func(*Messa
 		}
 	}
 	s.keep(e.end)
+	s.passed(&e)
 	return true
 }
 
@@ -309,60 +353,3 @@ func (s *Subscription) Close() {
 
 // errQuiet ends a loop without an error: the program closed the subscription.
 var errQuiet = errors.New("the subscription is closed")
-
-// ask begins a subscription in the running session, if it is due.
-func (c *Client) ask(s *Subscription) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.askLocked(s)
-}
-
-func (c *Client) askLocked(s *Subscription) {
-	if c.session == nil {
-		return // the next session does it
-	}
-	if f := s.ask(c.last + 1); f != nil {
-		c.last++
-		c.session.subs[c.last] = s
-		c.session.send(f)
-	}
-}
-
-// unsubscribed takes the answer to an Unsubscribe.
-func (c *Client) unsubscribed(s *session, number uint32) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.session != s {
-		return
-	}
-	sub := s.subs[number]
-	delete(s.subs, number)
-	if sub != nil && sub.takenBack() {
-		c.askLocked(sub)
-	}
-}
-
-// follow does what a subscription wants done about what it received.
-func (s *session) follow(sub *Subscription, number uint32, v verdict) {
-	if v.unsubscribe {
-		s.send(&tidewirev1.Unsubscribe{Sub: number})
-	}
-	if !v.ask && !v.ended {
-		return
-	}
-	c := s.client
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.session != s {
-		return
-	}
-	delete(s.subs, number)
-	switch {
-	case v.ended:
-		c.subs = slices.DeleteFunc(c.subs, func(other *Subscription) bool { return other == sub })
-	case v.pause > 0:
-		c.after(v.pause, s, func() { c.askLocked(sub) })
-	default:
-		c.askLocked(sub)
-	}
-}

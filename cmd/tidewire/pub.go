@@ -24,6 +24,8 @@ type publisher struct {
 	key    string
 
 	headers   []string // name=value
+	ephemeral bool
+	expires   string
 	lines     bool
 	jsonLines bool
 	json      bool
@@ -37,8 +39,9 @@ func newPubCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pub TOPIC [DATA|-]",
 		Short: "Publish messages",
-		Long: `Publish a message, and end when the broker has stored it. Without DATA, or with
-"-", the message is what standard input holds.
+		Long: `Publish a message, and end when the broker has stored it, or passed it on if it
+is ephemeral. Without DATA, or with "-", the message is what standard input
+holds.
 
 With --lines each line of standard input is a message. With --json-lines each
 line is a message in the JSON form that ` + "`sub --json`" + ` prints; it names its topic,
@@ -62,6 +65,8 @@ Ctrl-C and SIGTERM end it with status 1, and it says what was stored.`,
 	f.StringVar(&p.id, "id", "", "`id` of the message: publishing the same id again stores nothing")
 	f.StringVar(&p.key, "key", "", "ordering `key`")
 	f.StringArrayVar(&p.headers, "header", nil, "`name=value` of a header (may be given again)")
+	f.BoolVar(&p.ephemeral, "ephemeral", false, "pass it on to whoever is subscribed now, and never store it")
+	f.StringVar(&p.expires, "expires", "", "`when` it is not delivered any more: a time from now such as\n10s, or an RFC 3339 time")
 	f.BoolVar(&p.lines, "lines", false, "publish each line of standard input")
 	f.BoolVar(&p.jsonLines, "json-lines", false, "publish each line of standard input, in the JSON form of a message")
 	f.BoolVar(&p.json, "json", false, "print the answers, one JSON object a line, in the order of the input")
@@ -76,8 +81,8 @@ func (p *publisher) arguments(_ *cobra.Command, args []string) error {
 		switch {
 		case len(args) > 0:
 			return fmt.Errorf("with --json-lines each line names its topic: leave out %q", args[0])
-		case p.id != "" || p.key != "" || len(p.headers) > 0:
-			return errors.New("with --json-lines each line has its own id, key and headers: leave out --id, --key and --header")
+		case p.id != "" || p.key != "" || len(p.headers) > 0 || p.ephemeral || p.expires != "":
+			return errors.New("with --json-lines each line has its own id, key, headers, ephemeral and expires_at: leave out --id, --key, --header, --ephemeral and --expires")
 		}
 		return nil
 	}
@@ -106,7 +111,11 @@ func (p *publisher) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	template := tidewire.Message{Topic: p.topic, ID: p.id, Key: p.key, Headers: headers}
+	expires, err := p.expiry(time.Now())
+	if err != nil {
+		return err
+	}
+	template := tidewire.Message{Topic: p.topic, ID: p.id, Key: p.key, Headers: headers, Ephemeral: p.ephemeral, ExpiresAt: expires}
 	if p.lines || p.jsonLines {
 		return p.publishLines(ctx, template)
 	}
@@ -114,6 +123,21 @@ func (p *publisher) run(ctx context.Context) error {
 		return err
 	}
 	return p.publishOne(ctx, template)
+}
+
+// expiry reads --expires.
+func (p *publisher) expiry(now time.Time) (time.Time, error) {
+	if p.expires == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(p.expires); err == nil && d > 0 {
+		return now.Add(d), nil
+	}
+	t, err := time.Parse(time.RFC3339, p.expires)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("--expires %q is neither a time from now such as 10s nor one such as 2026-01-02T15:04:05Z", p.expires)
+	}
+	return t, nil
 }
 
 // payload is the argument, or all of standard input.
@@ -198,7 +222,9 @@ func answerLine(topic string, r tidewire.Receipt, err error) []byte {
 	case err != nil:
 		a.Error = &refusedAnswer{Code: string(protocol.CodeUnknown), Message: err.Error()}
 	default:
-		a.Position, a.Stored = r.Position.String(), true
+		if a.Stored = !r.Position.IsZero(); a.Stored { // else it is ephemeral
+			a.Position = r.Position.String()
+		}
 	}
 	b, _ := jsonLine(a) // texts and booleans only
 	return b

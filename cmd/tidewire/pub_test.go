@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -90,6 +91,45 @@ func TestPub(t *testing.T) {
 	}
 }
 
+// TestEphemeralAndExpiring: what is ephemeral comes to who is there and is not
+// stored; what has expired is stored and does not come.
+func TestEphemeralAndExpiring(t *testing.T) {
+	s := start(t, nil)
+	out := newWatched("typing\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	file := filepath.Join(t.TempDir(), "pos")
+	go func() {
+		done <- runClient(ctx, streams{nil, out, io.Discard}, "sub", "a", "--from", "last-per-topic", "--server", s.public, "--position-file", file)
+	}()
+	waitForFile(t, file) // it is subscribed
+	for range 100 {      // and live soon
+		text, _, err := s.client(t.Context(), nil, "pub", "a", "typing", "--ephemeral", "--json")
+		var a answer
+		if err != nil || json.Unmarshal([]byte(text), &a) != nil || a.Stored || a.Position != "" || a.ID == "" {
+			t.Fatal(text, err)
+		}
+		if strings.Contains(out.String(), "typing") {
+			break
+		}
+	}
+	<-out.seen
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	readPosition(t, file)
+	for _, args := range [][]string{{"late", "--expires", "2020-01-02T03:04:05Z"}, {"good", "--expires", "1h"}} {
+		if _, _, err := s.client(t.Context(), nil, append([]string{"pub", "b"}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, _, err := s.client(t.Context(), nil, "sub", "*", "--from", "earliest", "--count", "1", "--conflate", "1ms")
+	if err != nil || text != "good\n" {
+		t.Fatalf("%q, %v", text, err)
+	}
+}
+
 func TestPubLines(t *testing.T) {
 	s := start(t, nil)
 	out, errs, err := s.client(t.Context(), strings.NewReader(numbers(1, 5000)), "pub", "a.n", "--lines", "--json")
@@ -167,6 +207,8 @@ func TestPubBadCommandLines(t *testing.T) {
 		{[]string{"a", "--lines", "--id", "x"}, "--id names one message"},
 		{[]string{"a", "--json-lines"}, "names its topic"},
 		{[]string{"--json-lines", "--key", "k"}, "leave out --id"},
+		{[]string{"--json-lines", "--ephemeral"}, "leave out --id"},
+		{[]string{"a", "x", "--expires", "soon"}, "10s"},
 		{[]string{"a", "--lines", "--json-lines"}, "lines"},
 		{[]string{"a", "x", "--server", "nonsense"}, "http://"},
 	} {

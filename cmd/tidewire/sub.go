@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,8 @@ type subscriber struct {
 	count   int
 	json    bool
 	file    string
+	slow    string
+	every   time.Duration // --conflate
 
 	out, errs io.Writer
 }
@@ -52,7 +55,8 @@ messages are missing. A token that has expired ends it with status 1.`,
 		Example: `  tidewire sub 'room.>'
   tidewire sub 'orders.*' audit --from -10m --json
   tidewire sub 'orders.>' --from earliest --position-file orders.pos >> orders.log
-  tidewire sub room.42.chat --from last:1 --count 1`,
+  tidewire sub room.42.chat --from last:1 --count 1
+  tidewire sub 'prices.*' --from last-per-topic --conflate 200ms`,
 		Args: s.arguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s.out, s.errs = c.OutOrStdout(), c.ErrOrStderr()
@@ -60,9 +64,11 @@ messages are missing. A token that has expired ends it with status 1.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&s.from, "from", "new", "`where` to begin: new, earliest, last:N, -10m,\nan RFC 3339 time, or a position")
+	f.StringVar(&s.from, "from", "new", "`where` to begin: new, earliest, last:N, last-per-topic,\n-10m, an RFC 3339 time, or a position")
 	f.IntVar(&s.count, "count", 0, "end after `N` messages (default: go on)")
 	f.BoolVar(&s.json, "json", false, "print each message as a JSON object, and gaps as such on standard error")
+	f.StringVar(&s.slow, "slow", "catch_up", "what to do when the output is slow, as a `policy`:\ncatch_up gets everything later, conflate only the newest\nmessage of each topic, disconnect begins the connection anew")
+	f.DurationVar(&s.every, "conflate", 0, "each topic at most once in this `time`, such as 200ms: its\nnewest message then")
 	f.StringVar(&s.file, "position-file", "", "`file` to keep the position of each filter in")
 	s.client.add(c)
 	return c
@@ -87,7 +93,26 @@ func (s *subscriber) arguments(_ *cobra.Command, args []string) error {
 	if s.count < 0 {
 		return fmt.Errorf("--count %d: give a number above 0", s.count)
 	}
+	if err := s.checkSlow(); err != nil {
+		return err
+	}
 	s.filters = args
+	return nil
+}
+
+// checkSlow checks the flags that say what a slow output gets. --conflate alone
+// says that it is to be conflated.
+func (s *subscriber) checkSlow() error {
+	switch {
+	case s.slow != string(tidewire.SlowCatchUp) && s.slow != string(tidewire.SlowConflate) && s.slow != string(tidewire.SlowDisconnect):
+		return fmt.Errorf("--slow %q: write catch_up, conflate or disconnect", s.slow)
+	case s.every < 0 || s.every > time.Minute || s.every%time.Millisecond != 0:
+		return fmt.Errorf("--conflate %v: give whole milliseconds, at most 1m", s.every)
+	case s.every > 0 && s.slow == string(tidewire.SlowDisconnect):
+		return errors.New("--conflate and --slow disconnect exclude each other: leave out one of them")
+	case s.every > 0:
+		s.slow = string(tidewire.SlowConflate)
+	}
 	return nil
 }
 
@@ -128,7 +153,10 @@ func (s *subscriber) subscribe(ctx context.Context, c *tidewire.Client, p *print
 		if from == "" {
 			from = s.from
 		}
-		sub, err := c.Subscribe(ctx, filter, tidewire.SubscribeOptions{From: from, OnGap: s.tellGap, OnRefused: s.tellRefused(filter)})
+		sub, err := c.Subscribe(ctx, filter, tidewire.SubscribeOptions{
+			From: from, Slow: tidewire.SlowPolicy(s.slow), ConflateEvery: s.every,
+			OnGap: s.tellGap, OnRefused: s.tellRefused(filter),
+		})
 		if err != nil {
 			return err
 		}
@@ -196,6 +224,7 @@ func (s *subscriber) tellGap(gap *tidewire.GapError) {
 		After    uint64 `json:"after"`
 		Through  uint64 `json:"through"`
 		Position string `json:"position"`
+		Missed   uint64 `json:"missed,omitempty"`
 	}
 	b, _ := jsonLine(map[string]form{"gap": form(*gap)}) // texts and numbers only
 	_, _ = s.errs.Write(b)

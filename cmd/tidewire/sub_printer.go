@@ -120,7 +120,10 @@ func (p *printer) write(l *line, m *tidewire.Message) bool {
 		p.breakOff(err)
 		return false
 	}
-	l.before, l.at = l.sub.Position(), m.Position.String()
+	l.before = l.sub.Position()
+	if l.at = l.before; !m.Ephemeral { // which is nowhere in the log
+		l.at = m.Position.String()
+	}
 	select {
 	case p.dirty <- struct{}{}:
 	default:

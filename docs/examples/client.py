@@ -145,7 +145,7 @@ def subscribe(args):
                 show(message)
                 left -= 1
                 if left == 0:
-                    return save(file, message["position"])
+                    return save(file, message.get("position", position))  # an ephemeral one has none
             if frame["type"] == "subscribed":
                 cursor = frame["cursors"][0].get("offset", 0)
             elif frame["type"] == "gap":
@@ -188,7 +188,7 @@ def main():
     pub.add_argument("--id", help="a repeat with the same id is stored once")
     sub = commands.add_parser("sub", help="print what comes, a payload a line")
     sub.add_argument("filter")
-    sub.add_argument("--from", dest="start", default="new", help="new, earliest, last:N, -10m, a time, a position")
+    sub.add_argument("--from", dest="start", default="new", help="new, earliest, last:N, last-per-topic, -10m, a time, a position")
     sub.add_argument("--position-file", help="where to go on the next time")
     sub.add_argument("--count", type=int, default=0, help="end after so many messages")
     args = parser.parse_args()

@@ -19,6 +19,7 @@ type Log interface {
 	Run(ctx context.Context, apply func(*storage.Commit)) error
 	Read(q storage.Query) (protocol.Chunk, error)
 	ReadBack(q storage.Query, n int) (protocol.Chunk, error)
+	Newest(f protocol.Filter, after, through uint64, n int) (offsets []uint64, covered uint64, err error)
 	Resolve(s protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, error)
 	Bounds() (earliest, head uint64)
 	PositionOf(offset uint64) protocol.Position
@@ -46,6 +47,7 @@ func Test(t *testing.T, m Maker) {
 		{"conflict", (*suite).conflict},
 		{"order over refusals", (*suite).resume},
 		{"starts", (*suite).starts},
+		{"newest", (*suite).newest},
 		{"positions", (*suite).positions},
 		{"end", (*suite).end},
 	}

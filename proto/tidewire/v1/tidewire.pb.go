@@ -66,8 +66,8 @@ type Message struct {
 	Key string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
 	// Moment after which the message is not delivered any more; 0 means never.
 	ExpiresAt uint64 `protobuf:"fixed64,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// Delivered to whoever is connected now and never stored: no position, no
-	// replay.
+	// Delivered to the subscriptions that are live now and never stored: no
+	// position, no replay, no dedupe.
 	Ephemeral bool `protobuf:"varint,8,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
 	// Authenticated subject of the publisher, set by the broker; empty if
 	// anonymous. Ignored in frames from clients.
@@ -75,8 +75,13 @@ type Message struct {
 	// Place in its partition, set by the broker. Ignored in frames from clients.
 	Offset uint64 `protobuf:"fixed64,10,opt,name=offset,proto3" json:"offset,omitempty"`
 	// Moment at which the broker stored the message; never decreases from one
-	// offset to the next. Set by the broker. Ignored in frames from clients.
-	Time          uint64 `protobuf:"fixed64,11,opt,name=time,proto3" json:"time,omitempty"`
+	// offset to the next. Of an ephemeral message, when the broker took it. Set by
+	// the broker. Ignored in frames from clients.
+	Time uint64 `protobuf:"fixed64,11,opt,name=time,proto3" json:"time,omitempty"`
+	// A random number that stands for the session which published the message, so
+	// that a subscription without echo knows its own; 0 if the session has none.
+	// Set by the broker. Ignored in frames from clients.
+	Origin        uint64 `protobuf:"fixed64,12,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -188,6 +193,13 @@ func (x *Message) GetTime() uint64 {
 	return 0
 }
 
+func (x *Message) GetOrigin() uint64 {
+	if x != nil {
+		return x.Origin
+	}
+	return 0
+}
+
 // One application header.
 type Header struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -255,6 +267,7 @@ type ClientFrame struct {
 	//	*ClientFrame_Unsubscribe
 	//	*ClientFrame_Pong
 	//	*ClientFrame_Refresh
+	//	*ClientFrame_Flow
 	Frame         isClientFrame_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -351,6 +364,15 @@ func (x *ClientFrame) GetRefresh() *Refresh {
 	return nil
 }
 
+func (x *ClientFrame) GetFlow() *Flow {
+	if x != nil {
+		if x, ok := x.Frame.(*ClientFrame_Flow); ok {
+			return x.Flow
+		}
+	}
+	return nil
+}
+
 type isClientFrame_Frame interface {
 	isClientFrame_Frame()
 }
@@ -385,6 +407,11 @@ type ClientFrame_Refresh struct {
 	Refresh *Refresh `protobuf:"bytes,6,opt,name=refresh,proto3,oneof"`
 }
 
+type ClientFrame_Flow struct {
+	// More credit for a subscription.
+	Flow *Flow `protobuf:"bytes,7,opt,name=flow,proto3,oneof"`
+}
+
 func (*ClientFrame_Connect) isClientFrame_Frame() {}
 
 func (*ClientFrame_Publish) isClientFrame_Frame() {}
@@ -396,6 +423,8 @@ func (*ClientFrame_Unsubscribe) isClientFrame_Frame() {}
 func (*ClientFrame_Pong) isClientFrame_Frame() {}
 
 func (*ClientFrame_Refresh) isClientFrame_Frame() {}
+
+func (*ClientFrame_Flow) isClientFrame_Frame() {}
 
 // What a server sends.
 type ServerFrame struct {
@@ -1165,11 +1194,29 @@ type Subscribe struct {
 	// Topic or pattern: '*' stands for one token, a final '>' for one or more.
 	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Where to begin: `new` (default), `earliest`, `last:N`, a duration before
-	// now such as `-10m`, an RFC 3339 time, or a position, which means after it.
+	// now such as `-10m`, an RFC 3339 time, `last-per-topic`, or a position, which
+	// means after it.
 	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
 	// Stream to read, where the filter could match topics of several. Only
 	// `main` exists now.
-	Stream        string `protobuf:"bytes,4,opt,name=stream,proto3" json:"stream,omitempty"`
+	Stream string `protobuf:"bytes,4,opt,name=stream,proto3" json:"stream,omitempty"`
+	// Bytes that the broker may send for this subscription before it waits for
+	// Flow, 0 allowed; absent means no bound. Each Deliver frame costs the bytes of
+	// its WebSocket message. A frame is sent while there is any credit, so one
+	// frame may overdraw it: 64 KiB of records, or a single larger one.
+	Credit *uint32 `protobuf:"varint,5,opt,name=credit,proto3,oneof" json:"credit,omitempty"`
+	// What happens when the subscription cannot keep up. `catch_up` (default): it
+	// reads the log at its own pace and gets everything. `conflate`: while it is
+	// behind it gets only the newest message of each topic. `disconnect`: once it
+	// has been live, its connection is closed with `slow_connection`.
+	Slow string `protobuf:"bytes,6,opt,name=slow,proto3" json:"slow,omitempty"`
+	// With `conflate`: each topic is sent at most once in so many milliseconds, the
+	// newest message then. At most 60,000. 0 means that only a subscription which
+	// is behind is conflated.
+	ConflateMs uint32 `protobuf:"varint,7,opt,name=conflate_ms,json=conflateMs,proto3" json:"conflate_ms,omitempty"`
+	// False: messages that this session publishes, once it has such a
+	// subscription, are left out. Absent means true.
+	Echo          *bool `protobuf:"varint,8,opt,name=echo,proto3,oneof" json:"echo,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1232,6 +1279,88 @@ func (x *Subscribe) GetStream() string {
 	return ""
 }
 
+func (x *Subscribe) GetCredit() uint32 {
+	if x != nil && x.Credit != nil {
+		return *x.Credit
+	}
+	return 0
+}
+
+func (x *Subscribe) GetSlow() string {
+	if x != nil {
+		return x.Slow
+	}
+	return ""
+}
+
+func (x *Subscribe) GetConflateMs() uint32 {
+	if x != nil {
+		return x.ConflateMs
+	}
+	return 0
+}
+
+func (x *Subscribe) GetEcho() bool {
+	if x != nil && x.Echo != nil {
+		return *x.Echo
+	}
+	return false
+}
+
+// Gives a subscription more credit. Only for one that has credit.
+type Flow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sub   uint32                 `protobuf:"varint,1,opt,name=sub,proto3" json:"sub,omitempty"`
+	// Bytes to add to what is left.
+	Credit        uint32 `protobuf:"varint,2,opt,name=credit,proto3" json:"credit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Flow) Reset() {
+	*x = Flow{}
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Flow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Flow) ProtoMessage() {}
+
+func (x *Flow) ProtoReflect() protoreflect.Message {
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Flow.ProtoReflect.Descriptor instead.
+func (*Flow) Descriptor() ([]byte, []int) {
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Flow) GetSub() uint32 {
+	if x != nil {
+		return x.Sub
+	}
+	return 0
+}
+
+func (x *Flow) GetCredit() uint32 {
+	if x != nil {
+		return x.Credit
+	}
+	return 0
+}
+
 // The subscription stands.
 type Subscribed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1255,7 +1384,7 @@ type Subscribed struct {
 
 func (x *Subscribed) Reset() {
 	*x = Subscribed{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[11]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1396,7 @@ func (x *Subscribed) String() string {
 func (*Subscribed) ProtoMessage() {}
 
 func (x *Subscribed) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[11]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1409,7 @@ func (x *Subscribed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribed.ProtoReflect.Descriptor instead.
 func (*Subscribed) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{11}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Subscribed) GetSub() uint32 {
@@ -1329,7 +1458,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[12]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1470,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[12]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1483,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{12}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Cursor) GetPartition() uint32 {
@@ -1372,18 +1501,23 @@ func (x *Cursor) GetOffset() uint64 {
 }
 
 // Messages of one subscription. The frame covers the offsets above `after` up
-// to and including `through` of one partition: every record in that range that
-// matches and has not expired is here. A client keeps a cursor for each
-// partition; `after` above the cursor is a hole (subscribe again from the
-// cursor), records at or below it are dropped, and then the cursor becomes the
-// larger of itself and `through`.
+// to and including `through` of one partition: every record in that range is
+// here that matches, has not expired, is not superseded where the subscription
+// conflates, and is not the session's own where it wants no echo. A client keeps
+// a cursor for each partition; `after` above the cursor is a hole (subscribe
+// again from the cursor), records at or below it are dropped, and then the
+// cursor becomes the larger of itself and `through`.
+//
+// A frame without `term` holds ephemeral messages: it covers no range, its
+// records have no offset, and the cursor stays.
 type Deliver struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The subscription. Always the first field.
 	Sub uint32 `protobuf:"varint,1,opt,name=sub,proto3" json:"sub,omitempty"`
 	// Partition of all records.
 	Partition uint32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Term in which all records were written. A message's position is the letter
+	// Term in which all records were written; empty for ephemeral ones. A
+	// message's position is the letter
 	// 'p', the term, and for each partition '-', the partition and '_' (left out
 	// for partition 0), and the offset: p1z141z3-42 or p1z141z3-3_42.
 	Term string `protobuf:"bytes,3,opt,name=term,proto3" json:"term,omitempty"`
@@ -1399,7 +1533,7 @@ type Deliver struct {
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[13]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1545,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[13]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1558,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{13}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Deliver) GetSub() uint32 {
@@ -1480,7 +1614,7 @@ type CaughtUp struct {
 
 func (x *CaughtUp) Reset() {
 	*x = CaughtUp{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[14]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1626,7 @@ func (x *CaughtUp) String() string {
 func (*CaughtUp) ProtoMessage() {}
 
 func (x *CaughtUp) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[14]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1639,7 @@ func (x *CaughtUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaughtUp.ProtoReflect.Descriptor instead.
 func (*CaughtUp) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{14}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CaughtUp) GetSub() uint32 {
@@ -1525,7 +1659,9 @@ type Gap struct {
 	// `retention`: deleted by age or size. `rolled_back`: written by a life of
 	// the log that was lost, for instance because a backup was restored.
 	// `other_log`: the position comes from a log that this one knows nothing
-	// about. `passed_over`: was never stored or had to be skipped.
+	// about. `passed_over`: was never stored or had to be skipped. `ephemeral`:
+	// ephemeral messages that came while the subscription was behind; the range is
+	// empty and the cursor stays, `missed` says how many.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Term of the range. Empty with `other_log`.
 	Term string `protobuf:"bytes,4,opt,name=term,proto3" json:"term,omitempty"`
@@ -1536,14 +1672,16 @@ type Gap struct {
 	// Where deliveries go on: after this position.
 	Position string `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
 	// The same place as an offset of the partition: the client's new cursor.
-	Offset        uint64 `protobuf:"varint,8,opt,name=offset,proto3" json:"offset,omitempty"`
+	Offset uint64 `protobuf:"varint,8,opt,name=offset,proto3" json:"offset,omitempty"`
+	// With `ephemeral`: how many messages.
+	Missed        uint64 `protobuf:"varint,9,opt,name=missed,proto3" json:"missed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[15]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1693,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[15]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1706,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{15}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Gap) GetSub() uint32 {
@@ -1627,6 +1765,13 @@ func (x *Gap) GetOffset() uint64 {
 	return 0
 }
 
+func (x *Gap) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
 // The named subscriptions are live and have nothing to get up to an offset, so
 // their cursors may move although no message came. It is ordered with Deliver
 // and must pass through the same queue of the client.
@@ -1643,7 +1788,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[16]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1800,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[16]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1813,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{16}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Progress) GetSubs() []uint32 {
@@ -1709,7 +1854,7 @@ type Unsubscribe struct {
 
 func (x *Unsubscribe) Reset() {
 	*x = Unsubscribe{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[17]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1866,7 @@ func (x *Unsubscribe) String() string {
 func (*Unsubscribe) ProtoMessage() {}
 
 func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[17]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1879,7 @@ func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unsubscribe.ProtoReflect.Descriptor instead.
 func (*Unsubscribe) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{17}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Unsubscribe) GetSub() uint32 {
@@ -1754,7 +1899,7 @@ type Unsubscribed struct {
 
 func (x *Unsubscribed) Reset() {
 	*x = Unsubscribed{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[18]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1911,7 @@ func (x *Unsubscribed) String() string {
 func (*Unsubscribed) ProtoMessage() {}
 
 func (x *Unsubscribed) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[18]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1924,7 @@ func (x *Unsubscribed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unsubscribed.ProtoReflect.Descriptor instead.
 func (*Unsubscribed) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{18}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Unsubscribed) GetSub() uint32 {
@@ -1805,7 +1950,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[19]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1962,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[19]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +1975,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{19}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GoAway) GetReconnectAfterMs() uint32 {
@@ -1866,7 +2011,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[20]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +2023,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[20]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2036,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{20}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Ping) GetSeq() uint32 {
@@ -1911,7 +2056,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[21]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2068,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[21]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2081,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{21}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Pong) GetSeq() uint32 {
@@ -1957,7 +2102,7 @@ type Refresh struct {
 
 func (x *Refresh) Reset() {
 	*x = Refresh{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[22]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2114,7 @@ func (x *Refresh) String() string {
 func (*Refresh) ProtoMessage() {}
 
 func (x *Refresh) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[22]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2127,7 @@ func (x *Refresh) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refresh.ProtoReflect.Descriptor instead.
 func (*Refresh) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{22}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Refresh) GetRef() uint32 {
@@ -2011,7 +2156,7 @@ type Refreshed struct {
 
 func (x *Refreshed) Reset() {
 	*x = Refreshed{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[23]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2168,7 @@ func (x *Refreshed) String() string {
 func (*Refreshed) ProtoMessage() {}
 
 func (x *Refreshed) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[23]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2181,7 @@ func (x *Refreshed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refreshed.ProtoReflect.Descriptor instead.
 func (*Refreshed) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{23}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Refreshed) GetRef() uint32 {
@@ -2080,7 +2225,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[24]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +2237,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[24]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +2250,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{24}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Error) GetRef() uint32 {
@@ -2161,7 +2306,7 @@ var File_tidewire_v1_tidewire_proto protoreflect.FileDescriptor
 
 const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\n" +
-	"\x1atidewire/v1/tidewire.proto\x12\vtidewire.v1\"\xba\x02\n" +
+	"\x1atidewire/v1/tidewire.proto\x12\vtidewire.v1\"\xd2\x02\n" +
 	"\aMessage\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
@@ -2175,18 +2320,20 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\tpublisher\x18\t \x01(\tR\tpublisher\x12\x16\n" +
 	"\x06offset\x18\n" +
 	" \x01(\x06R\x06offset\x12\x12\n" +
-	"\x04time\x18\v \x01(\x06R\x04timeJ\x04\b\f\x10\x14\"2\n" +
+	"\x04time\x18\v \x01(\x06R\x04time\x12\x16\n" +
+	"\x06origin\x18\f \x01(\x06R\x06originJ\x04\b\r\x10\x14\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xd1\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xfa\x02\n" +
 	"\vClientFrame\x120\n" +
 	"\aconnect\x18\x01 \x01(\v2\x14.tidewire.v1.ConnectH\x00R\aconnect\x120\n" +
 	"\apublish\x18\x02 \x01(\v2\x14.tidewire.v1.PublishH\x00R\apublish\x126\n" +
 	"\tsubscribe\x18\x03 \x01(\v2\x16.tidewire.v1.SubscribeH\x00R\tsubscribe\x12<\n" +
 	"\vunsubscribe\x18\x04 \x01(\v2\x18.tidewire.v1.UnsubscribeH\x00R\vunsubscribe\x12'\n" +
 	"\x04pong\x18\x05 \x01(\v2\x11.tidewire.v1.PongH\x00R\x04pong\x120\n" +
-	"\arefresh\x18\x06 \x01(\v2\x14.tidewire.v1.RefreshH\x00R\arefreshB\a\n" +
-	"\x05frameJ\x04\b\a\x10\x10\"\x82\x05\n" +
+	"\arefresh\x18\x06 \x01(\v2\x14.tidewire.v1.RefreshH\x00R\arefresh\x12'\n" +
+	"\x04flow\x18\a \x01(\v2\x11.tidewire.v1.FlowH\x00R\x04flowB\a\n" +
+	"\x05frameJ\x04\b\b\x10\x10\"\x82\x05\n" +
 	"\vServerFrame\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.tidewire.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\tpublished\x18\x02 \x01(\v2\x16.tidewire.v1.PublishedH\x00R\tpublished\x129\n" +
@@ -2241,12 +2388,22 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x1c\n" +
 	"\tduplicate\x18\x04 \x01(\bR\tduplicate\x12(\n" +
 	"\x05error\x18\x05 \x01(\v2\x12.tidewire.v1.ErrorR\x05error\x12\x12\n" +
-	"\x04term\x18\x06 \x01(\tR\x04term\"g\n" +
+	"\x04term\x18\x06 \x01(\tR\x04term\"\xe6\x01\n" +
 	"\tSubscribe\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x16\n" +
-	"\x06stream\x18\x04 \x01(\tR\x06streamJ\x04\b\x05\x10\x14\"\x9b\x01\n" +
+	"\x06stream\x18\x04 \x01(\tR\x06stream\x12\x1b\n" +
+	"\x06credit\x18\x05 \x01(\rH\x00R\x06credit\x88\x01\x01\x12\x12\n" +
+	"\x04slow\x18\x06 \x01(\tR\x04slow\x12\x1f\n" +
+	"\vconflate_ms\x18\a \x01(\rR\n" +
+	"conflateMs\x12\x17\n" +
+	"\x04echo\x18\b \x01(\bH\x01R\x04echo\x88\x01\x01B\t\n" +
+	"\a_creditB\a\n" +
+	"\x05_echoJ\x04\b\t\x10\x14\"0\n" +
+	"\x04Flow\x12\x10\n" +
+	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x16\n" +
+	"\x06credit\x18\x02 \x01(\rR\x06credit\"\x9b\x01\n" +
 	"\n" +
 	"Subscribed\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x1a\n" +
@@ -2265,7 +2422,7 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\athrough\x18\x05 \x01(\x04R\athrough\x12.\n" +
 	"\arecords\x18\x06 \x03(\v2\x14.tidewire.v1.MessageR\arecordsJ\x04\b\a\x10\r\"\x1c\n" +
 	"\bCaughtUp\x12\x10\n" +
-	"\x03sub\x18\x01 \x01(\rR\x03sub\"\xc5\x01\n" +
+	"\x03sub\x18\x01 \x01(\rR\x03sub\"\xdd\x01\n" +
 	"\x03Gap\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12\x16\n" +
@@ -2274,7 +2431,8 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\x05after\x18\x05 \x01(\x04R\x05after\x12\x18\n" +
 	"\athrough\x18\x06 \x01(\x04R\athrough\x12\x1a\n" +
 	"\bposition\x18\a \x01(\tR\bposition\x12\x16\n" +
-	"\x06offset\x18\b \x01(\x04R\x06offset\"j\n" +
+	"\x06offset\x18\b \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06missed\x18\t \x01(\x04R\x06missed\"j\n" +
 	"\bProgress\x12\x12\n" +
 	"\x04subs\x18\x01 \x03(\rR\x04subs\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12\x12\n" +
@@ -2320,7 +2478,7 @@ func file_tidewire_v1_tidewire_proto_rawDescGZIP() []byte {
 	return file_tidewire_v1_tidewire_proto_rawDescData
 }
 
-var file_tidewire_v1_tidewire_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_tidewire_v1_tidewire_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_tidewire_v1_tidewire_proto_goTypes = []any{
 	(*Message)(nil),       // 0: tidewire.v1.Message
 	(*Header)(nil),        // 1: tidewire.v1.Header
@@ -2333,53 +2491,55 @@ var file_tidewire_v1_tidewire_proto_goTypes = []any{
 	(*Published)(nil),     // 8: tidewire.v1.Published
 	(*PublishResult)(nil), // 9: tidewire.v1.PublishResult
 	(*Subscribe)(nil),     // 10: tidewire.v1.Subscribe
-	(*Subscribed)(nil),    // 11: tidewire.v1.Subscribed
-	(*Cursor)(nil),        // 12: tidewire.v1.Cursor
-	(*Deliver)(nil),       // 13: tidewire.v1.Deliver
-	(*CaughtUp)(nil),      // 14: tidewire.v1.CaughtUp
-	(*Gap)(nil),           // 15: tidewire.v1.Gap
-	(*Progress)(nil),      // 16: tidewire.v1.Progress
-	(*Unsubscribe)(nil),   // 17: tidewire.v1.Unsubscribe
-	(*Unsubscribed)(nil),  // 18: tidewire.v1.Unsubscribed
-	(*GoAway)(nil),        // 19: tidewire.v1.GoAway
-	(*Ping)(nil),          // 20: tidewire.v1.Ping
-	(*Pong)(nil),          // 21: tidewire.v1.Pong
-	(*Refresh)(nil),       // 22: tidewire.v1.Refresh
-	(*Refreshed)(nil),     // 23: tidewire.v1.Refreshed
-	(*Error)(nil),         // 24: tidewire.v1.Error
+	(*Flow)(nil),          // 11: tidewire.v1.Flow
+	(*Subscribed)(nil),    // 12: tidewire.v1.Subscribed
+	(*Cursor)(nil),        // 13: tidewire.v1.Cursor
+	(*Deliver)(nil),       // 14: tidewire.v1.Deliver
+	(*CaughtUp)(nil),      // 15: tidewire.v1.CaughtUp
+	(*Gap)(nil),           // 16: tidewire.v1.Gap
+	(*Progress)(nil),      // 17: tidewire.v1.Progress
+	(*Unsubscribe)(nil),   // 18: tidewire.v1.Unsubscribe
+	(*Unsubscribed)(nil),  // 19: tidewire.v1.Unsubscribed
+	(*GoAway)(nil),        // 20: tidewire.v1.GoAway
+	(*Ping)(nil),          // 21: tidewire.v1.Ping
+	(*Pong)(nil),          // 22: tidewire.v1.Pong
+	(*Refresh)(nil),       // 23: tidewire.v1.Refresh
+	(*Refreshed)(nil),     // 24: tidewire.v1.Refreshed
+	(*Error)(nil),         // 25: tidewire.v1.Error
 }
 var file_tidewire_v1_tidewire_proto_depIdxs = []int32{
 	1,  // 0: tidewire.v1.Message.headers:type_name -> tidewire.v1.Header
 	4,  // 1: tidewire.v1.ClientFrame.connect:type_name -> tidewire.v1.Connect
 	7,  // 2: tidewire.v1.ClientFrame.publish:type_name -> tidewire.v1.Publish
 	10, // 3: tidewire.v1.ClientFrame.subscribe:type_name -> tidewire.v1.Subscribe
-	17, // 4: tidewire.v1.ClientFrame.unsubscribe:type_name -> tidewire.v1.Unsubscribe
-	21, // 5: tidewire.v1.ClientFrame.pong:type_name -> tidewire.v1.Pong
-	22, // 6: tidewire.v1.ClientFrame.refresh:type_name -> tidewire.v1.Refresh
-	5,  // 7: tidewire.v1.ServerFrame.welcome:type_name -> tidewire.v1.Welcome
-	8,  // 8: tidewire.v1.ServerFrame.published:type_name -> tidewire.v1.Published
-	11, // 9: tidewire.v1.ServerFrame.subscribed:type_name -> tidewire.v1.Subscribed
-	13, // 10: tidewire.v1.ServerFrame.deliver:type_name -> tidewire.v1.Deliver
-	14, // 11: tidewire.v1.ServerFrame.caught_up:type_name -> tidewire.v1.CaughtUp
-	15, // 12: tidewire.v1.ServerFrame.gap:type_name -> tidewire.v1.Gap
-	16, // 13: tidewire.v1.ServerFrame.progress:type_name -> tidewire.v1.Progress
-	19, // 14: tidewire.v1.ServerFrame.go_away:type_name -> tidewire.v1.GoAway
-	20, // 15: tidewire.v1.ServerFrame.ping:type_name -> tidewire.v1.Ping
-	24, // 16: tidewire.v1.ServerFrame.error:type_name -> tidewire.v1.Error
-	18, // 17: tidewire.v1.ServerFrame.unsubscribed:type_name -> tidewire.v1.Unsubscribed
-	23, // 18: tidewire.v1.ServerFrame.refreshed:type_name -> tidewire.v1.Refreshed
-	10, // 19: tidewire.v1.Connect.subscriptions:type_name -> tidewire.v1.Subscribe
-	6,  // 20: tidewire.v1.Welcome.limits:type_name -> tidewire.v1.Limits
-	0,  // 21: tidewire.v1.Publish.messages:type_name -> tidewire.v1.Message
-	9,  // 22: tidewire.v1.Published.results:type_name -> tidewire.v1.PublishResult
-	24, // 23: tidewire.v1.PublishResult.error:type_name -> tidewire.v1.Error
-	12, // 24: tidewire.v1.Subscribed.cursors:type_name -> tidewire.v1.Cursor
-	0,  // 25: tidewire.v1.Deliver.records:type_name -> tidewire.v1.Message
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	18, // 4: tidewire.v1.ClientFrame.unsubscribe:type_name -> tidewire.v1.Unsubscribe
+	22, // 5: tidewire.v1.ClientFrame.pong:type_name -> tidewire.v1.Pong
+	23, // 6: tidewire.v1.ClientFrame.refresh:type_name -> tidewire.v1.Refresh
+	11, // 7: tidewire.v1.ClientFrame.flow:type_name -> tidewire.v1.Flow
+	5,  // 8: tidewire.v1.ServerFrame.welcome:type_name -> tidewire.v1.Welcome
+	8,  // 9: tidewire.v1.ServerFrame.published:type_name -> tidewire.v1.Published
+	12, // 10: tidewire.v1.ServerFrame.subscribed:type_name -> tidewire.v1.Subscribed
+	14, // 11: tidewire.v1.ServerFrame.deliver:type_name -> tidewire.v1.Deliver
+	15, // 12: tidewire.v1.ServerFrame.caught_up:type_name -> tidewire.v1.CaughtUp
+	16, // 13: tidewire.v1.ServerFrame.gap:type_name -> tidewire.v1.Gap
+	17, // 14: tidewire.v1.ServerFrame.progress:type_name -> tidewire.v1.Progress
+	20, // 15: tidewire.v1.ServerFrame.go_away:type_name -> tidewire.v1.GoAway
+	21, // 16: tidewire.v1.ServerFrame.ping:type_name -> tidewire.v1.Ping
+	25, // 17: tidewire.v1.ServerFrame.error:type_name -> tidewire.v1.Error
+	19, // 18: tidewire.v1.ServerFrame.unsubscribed:type_name -> tidewire.v1.Unsubscribed
+	24, // 19: tidewire.v1.ServerFrame.refreshed:type_name -> tidewire.v1.Refreshed
+	10, // 20: tidewire.v1.Connect.subscriptions:type_name -> tidewire.v1.Subscribe
+	6,  // 21: tidewire.v1.Welcome.limits:type_name -> tidewire.v1.Limits
+	0,  // 22: tidewire.v1.Publish.messages:type_name -> tidewire.v1.Message
+	9,  // 23: tidewire.v1.Published.results:type_name -> tidewire.v1.PublishResult
+	25, // 24: tidewire.v1.PublishResult.error:type_name -> tidewire.v1.Error
+	13, // 25: tidewire.v1.Subscribed.cursors:type_name -> tidewire.v1.Cursor
+	0,  // 26: tidewire.v1.Deliver.records:type_name -> tidewire.v1.Message
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_tidewire_v1_tidewire_proto_init() }
@@ -2394,6 +2554,7 @@ func file_tidewire_v1_tidewire_proto_init() {
 		(*ClientFrame_Unsubscribe)(nil),
 		(*ClientFrame_Pong)(nil),
 		(*ClientFrame_Refresh)(nil),
+		(*ClientFrame_Flow)(nil),
 	}
 	file_tidewire_v1_tidewire_proto_msgTypes[3].OneofWrappers = []any{
 		(*ServerFrame_Welcome)(nil),
@@ -2409,13 +2570,14 @@ func file_tidewire_v1_tidewire_proto_init() {
 		(*ServerFrame_Unsubscribed)(nil),
 		(*ServerFrame_Refreshed)(nil),
 	}
+	file_tidewire_v1_tidewire_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tidewire_v1_tidewire_proto_rawDesc), len(file_tidewire_v1_tidewire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,108 @@
+package broker
+
+import (
+	"math/rand/v2"
+	"time"
+
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// gapEphemeral is the reason of a gap that no log knows of: ephemeral messages
+// came while the subscription was behind.
+const gapEphemeral = "ephemeral"
+
+// publishEphemeral brings a message to the subscriptions that are live now. It
+// runs on the publisher's goroutine and waits for nobody, so the ephemeral
+// messages of one publisher keep their order, and may overtake stored ones that
+// still wait for the disk.
+func (b *Broker) publishEphemeral(who *Identity, m *protocol.Message, origin uint64) *protocol.Error {
+	if err := b.check(who, m); err != nil {
+		return err
+	}
+	m.Origin, m.Time, m.Position = origin, time.Now(), protocol.Position{}
+	record := protocol.AppendRecord(make([]byte, 0, recordSize(m)), m)
+	c := &chunk{expires: protocol.Micros(m.ExpiresAt)}
+	c.Count, c.Records = 1, protocol.AppendFramed(nil, record)
+	for _, members := range b.audience(m.Topic) {
+		for _, sub := range members {
+			sub.session.deliverEphemeral(sub, c, record)
+		}
+	}
+	b.metrics.ephemeral.Inc()
+	return nil
+}
+
+// audience returns the members of the groups that match a topic. They are lent.
+func (b *Broker) audience(topic string) [][]*subscription {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	groups := b.find(topic, nil)
+	audience := make([][]*subscription, 0, len(groups))
+	for _, g := range groups {
+		g.lent = true
+		audience = append(audience, g.members)
+	}
+	return audience
+}
+
+// deliverEphemeral queues an ephemeral message for a subscription that is at the
+// head of the log, and counts it as missed for one that fell behind. It costs
+// credit and room as others do, but no cursor moves. A conflated subscription
+// that rests is as good as live.
+func (s *Session) deliverEphemeral(sub *subscription, c *chunk, record []byte) {
+	tail := c.tail(s.codec)
+	s.mu.Lock()
+	defer s.unlockAndWake()
+	if sub.closed || s.end != nil {
+		return
+	}
+	if out := sub.leftOut(record, nowMicros()); out != "" {
+		s.broker.metrics.leftOut.WithLabelValues(out).Inc()
+		return
+	}
+	room := s.out.size() <= s.broker.options().SoftOutbound && !sub.credit.exhausted()
+	if room && (sub.stance == live || sub.stance == resting) {
+		s.queue(sub, c.Count, tail)
+		return
+	}
+	sub.missed++
+	s.broker.metrics.leftOut.WithLabelValues(outEphemeral).Inc()
+	if sub.stance == live {
+		s.tooSlow(sub) // when it is live again it is told what it missed
+	}
+}
+
+// tellMissed tells a subscription that is live again how many ephemeral messages
+// came meanwhile. The client's cursor is at the head of the log now; so the frame
+// can name it, and nothing moves.
+func (s *Session) tellMissed(sub *subscription, at protocol.Position) {
+	if sub.missed == 0 {
+		return
+	}
+	s.broker.metrics.gaps.WithLabelValues(gapEphemeral).Inc()
+	s.out.push(s.codec.AppendServer(nil, &tidewirev1.Gap{
+		Sub: sub.number, Reason: gapEphemeral, Partition: at.Partition, Term: at.Term.String(),
+		After: at.Offset, Through: at.Offset, Position: at.String(), Offset: at.Offset, Missed: sub.missed,
+	}))
+	sub.missed = 0
+}
+
+// mark returns the number that stands for the session in what it publishes from
+// now on, drawing one if need be. Sessions whose subscriptions want their own
+// messages publish without: it would cost every subscriber nine bytes.
+func (s *Session) mark() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.pub.origin == 0 {
+		s.pub.origin = rand.Uint64()
+	}
+	return s.pub.origin
+}
+
+// origin returns the number that stands for the session; 0 if it has none.
+func (s *Session) origin() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pub.origin
+}

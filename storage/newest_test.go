@@ -1,0 +1,104 @@
+package storage
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// TestNewest compares Newest with the simplest way to say it, over sealed
+// segments, segments being sealed and the active one, from any place, a few at a
+// time or all; with many topics, so that all of them are walked over, and through
+// the window, the index and the files.
+func TestNewest(t *testing.T) {
+	rng := newRand(t)
+	l := openTest(t, t.TempDir(), LogOptions{SegmentBytes: 1, WindowBytes: 1 << 16})
+	var topics []string // by offset-1
+	for batch := range 12 {
+		var entries []*Entry
+		for range 1000 {
+			// Two spaces of names; few topics come often, many once or twice.
+			topic := fmt.Sprintf("%c.%d", 'a'+rune(rng.IntN(2)), int(float64(5000)*rng.Float64()*rng.Float64()))
+			topics = append(topics, topic)
+			entries = append(entries, message(topic, "", fmt.Sprint(len(topics))))
+		}
+		l.publish(entries...)
+		if batch < 10 && rng.IntN(2) == 0 {
+			l.settle()
+		}
+	}
+	sealed := 0
+	for _, s := range l.state.segs {
+		if s.index == nil {
+			sealed++
+		}
+	}
+	t.Logf("%d segments, %d of them sealed", len(l.state.segs), sealed)
+	head := uint64(len(topics))
+	for range 60 {
+		filter := []string{">", "a.*", "b.>", "*.7", "c.*", topics[rng.IntN(len(topics))]}[rng.IntN(6)]
+		after := uint64(rng.IntN(len(topics)))
+		through := after + 1 + uint64(rng.IntN(len(topics)-int(after)))
+		if rng.IntN(3) > 0 {
+			after, through = uint64(rng.IntN(1000)), head
+		}
+		want := newestOf(topics, mustFilter(t, filter), after, through)
+		n := 1 + rng.IntN(3000)
+		var got []uint64
+		for at := after; at < through; {
+			offsets, covered, err := l.Newest(mustFilter(t, filter), at, through, n)
+			if err != nil || len(offsets) > n || covered <= at || covered > through || covered < through && len(offsets) < n {
+				t.Fatalf("%s in (%d, %d]: %d offsets, covers up to %d, %v", filter, at, through, len(offsets), covered, err)
+			}
+			checkPicked(t, l, filter, at, covered, offsets)
+			// Within a short range a record may be named whose topic has a newer
+			// one behind the range.
+			superseded := func(o uint64) bool {
+				return through-at <= scanRather && !slices.Contains(want, o) && slices.Contains(topics[o:], topics[o-1])
+			}
+			got = append(got, slices.DeleteFunc(offsets, superseded)...)
+			at = covered
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%s in (%d, %d]: got %d offsets, want %d", filter, after, through, len(got), len(want))
+		}
+	}
+}
+
+// newestOf is Newest over a list of topics.
+func newestOf(topics []string, f protocol.Filter, after, through uint64) (offsets []uint64) {
+	seen := map[string]bool{}
+	for offset := uint64(len(topics)); offset > after; offset-- {
+		topic := topics[offset-1]
+		if !seen[topic] && f.Match(topic) && offset <= through {
+			offsets = append(offsets, offset)
+		}
+		seen[topic] = true
+	}
+	slices.Reverse(offsets)
+	return offsets
+}
+
+// checkPicked reads the records at the offsets, and no others.
+func checkPicked(t *testing.T, l *testLog, filter string, after, through uint64, offsets []uint64) {
+	t.Helper()
+	var got []uint64
+	for at := after; at < through; {
+		c, err := l.Read(Query{Filter: mustFilter(t, filter), After: at, Through: through, Picked: true, Offsets: offsets})
+		if err != nil || c.Through <= at || c.Through > through {
+			t.Fatalf("read above %d: up to %d, %v", at, c.Through, err)
+		}
+		for m, err := range c.Messages() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, m.Position.Offset)
+		}
+		at = c.Through
+	}
+	if !slices.Equal(got, offsets) {
+		t.Fatalf("read %d records at %d offsets of %s in (%d, %d]", len(got), len(offsets), filter, after, through)
+	}
+}
