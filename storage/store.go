@@ -108,6 +108,9 @@ func syncAgain(dir string) error {
 	return nil
 }
 
+// ErrInUse says that another process, most likely a broker, has the data directory.
+var ErrInUse = errors.New("in use by another process")
+
 // openFormat checks the format version and locks the directory.
 func openFormat(dir string) (*os.File, error) {
 	path := filepath.Join(dir, formatFile)
@@ -117,7 +120,7 @@ func openFormat(dir string) (*os.File, error) {
 	}
 	if err := lockFile(f); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("%s is in use by another process: stop that one or choose another directory", dir)
+		return nil, fmt.Errorf("%s is %w: stop that one or choose another directory", dir, ErrInUse)
 	}
 	if err := checkFormat(dir); err != nil {
 		_ = f.Close()

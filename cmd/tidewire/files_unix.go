@@ -7,10 +7,6 @@ import (
 	"syscall"
 )
 
-// spareFiles are the open files that a broker needs besides its connections:
-// segments, listeners, requests.
-const spareFiles = 256
-
 // warnOfFileLimit says so if the system allows fewer connections than the
 // configuration. Go raises the soft limit to the hard one before main begins.
 func warnOfFileLimit(log *slog.Logger, connections int) {
