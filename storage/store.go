@@ -108,6 +108,9 @@ func syncAgain(dir string) error {
 	return nil
 }
 
+// ErrInUse says that another process, most likely a broker, has the data directory.
+var ErrInUse = errors.New("in use by another process")
+
 // openFormat checks the format version and locks the directory.
 func openFormat(dir string) (*os.File, error) {
 	return lockFormat(dir, os.O_RDWR, lockFile)
@@ -126,7 +129,7 @@ func lockFormat(dir string, flag int, lock func(*os.File) error) (*os.File, erro
 	}
 	if err := lock(f); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("%s is in use by another process: stop that one or choose another directory", dir)
+		return nil, fmt.Errorf("%s is %w: stop that one or choose another directory", dir, ErrInUse)
 	}
 	if err := checkFormat(dir); err != nil {
 		_ = f.Close()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
 )
 
 // State is where a client is with its connection.
@@ -47,6 +48,7 @@ type Client struct {
 	session *session // the running one, connecting or open; else nil
 	outbox  outbox
 	tokens  tokens
+	welcome Greeting
 	subs    []*Subscription
 	last    uint32        // number of the newest subscription; none is used twice
 	closing bool          // Close was called
@@ -97,6 +99,21 @@ func (c *Client) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state
+}
+
+// A Greeting is what a broker says when it welcomes a client.
+type Greeting struct {
+	Server  string        // its name and version
+	Session string        // name of the session in its logs
+	Subject string        // who the token says that the client is; empty if anonymous
+	Clock   time.Duration // how far its clock is ahead of the one here, less the way of the answer
+}
+
+// Greeting returns what the broker said when the client was connected last.
+func (c *Client) Greeting() Greeting {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.welcome
 }
 
 // Ended is closed when the client has ended, by Close or by a final refusal of
@@ -216,6 +233,10 @@ func (c *Client) welcomed(s *session, f *tidewirev1.Welcome) {
 	s.welcome = time.Now()
 	s.limits = limitsOf(f.Limits)
 	c.tokens.invalid = false
+	c.welcome = Greeting{Server: f.Server, Session: f.Session, Subject: f.Subject}
+	if f.Time != 0 {
+		c.welcome.Clock = protocol.Time(f.Time).Sub(s.welcome.Round(0)) // wall clocks both
+	}
 	s.renew(f)
 	close(s.opened)
 }

@@ -28,6 +28,10 @@
 //     is slow its subscription waits in the broker's log, not in memory; other
 //     subscriptions and publishing go on.
 //
+// A token that expires is replaced on the running connection, if [Options].Token
+// gives another one in time. A client whose token the broker does not take any
+// more, and that has no other, ends; Err says so.
+//
 // All times are [time.Duration]; sizes are in bytes; all methods may be called
 // from many goroutines unless they say otherwise. Refusals of the broker are
 // [*Error] values, to be had with errors.AsType; their Code is for programs.

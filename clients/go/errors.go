@@ -161,11 +161,11 @@ func (e *GapError) Error() string {
 	case "retention":
 		return fmt.Sprintf(form, e.Filter, e.After+1, e.Through, "were deleted by age or size (retention)")
 	case "rolled_back":
-		return fmt.Sprintf(form, e.Filter, e.After+1, e.Through, "were lost with a life of the log (rolled_back)")
+		return fmt.Sprintf(form, e.Filter, e.After+1, e.Through, "are not in the log any more, which was put back to an earlier state (rolled_back); what was stored behind them then is lost too")
 	case reasonEphemeral:
 		return fmt.Sprintf("%d ephemeral messages for %q were missed while the subscription could not take them", e.Missed, e.Filter)
 	case "other_log":
-		return fmt.Sprintf("messages for %q may be missing: the position comes from another log (other_log); deliveries begin with the oldest message", e.Filter)
+		return fmt.Sprintf("messages for %q may be missing: the log does not know the position, it is another one or was put back to a backup from before (other_log); deliveries begin with the oldest message, so that what came before comes again", e.Filter)
 	default:
 		return fmt.Sprintf(form, e.Filter, e.After+1, e.Through, "cannot be given ("+e.Reason+")")
 	}

@@ -71,15 +71,15 @@ func (v vector) with(p protocol.Position) place {
 	}
 	all := slices.Clone(v)
 	all.set(p.Partition, p.Offset)
-	text := "p" + p.Term.String()
+	text := append([]byte("p"), p.Term.String()...)
 	for _, o := range all {
-		text += "-"
+		text = append(text, '-')
 		if o.partition != 0 {
-			text += strconv.FormatUint(uint64(o.partition), 10) + "_"
+			text = append(strconv.AppendUint(text, uint64(o.partition), 10), '_')
 		}
-		text += strconv.FormatUint(o.offset, 10)
+		text = strconv.AppendUint(text, o.offset, 10)
 	}
-	return place{text: text}
+	return place{text: string(text)}
 }
 
 // isVector reports whether a start is a position that lists several partitions.

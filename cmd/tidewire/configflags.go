@@ -14,6 +14,7 @@ type configFlags struct {
 	file                string
 	data, listen, admin string
 	dev                 bool
+	listeners           bool // --listen, --admin and --dev are ours
 }
 
 // addFile adds --config alone.
@@ -29,6 +30,7 @@ func (f *configFlags) addData(c *cobra.Command) {
 
 // addListeners adds --listen, --admin and --dev.
 func (f *configFlags) addListeners(c *cobra.Command) {
+	f.listeners = true
 	def := config.Default()
 	c.Flags().StringVar(&f.listen, "listen", def.Listen, "`address` for clients")
 	c.Flags().StringVar(&f.admin, "admin", def.Admin, "`address` for metrics and operators")
@@ -46,7 +48,7 @@ func (f *configFlags) apply(c *config.Config) {
 		from string
 		to   *string
 	}{{"data", f.data, &c.Data}, {"listen", f.listen, &c.Listen}, {"admin", f.admin, &c.Admin}} {
-		if f.flags.Changed(s.name) {
+		if (f.listeners || s.name == "data") && f.flags.Changed(s.name) {
 			*s.to = s.from
 		}
 	}

@@ -13,9 +13,9 @@ import (
 )
 
 // tokenFor signs a token for a broker of guardedProgram.
-func tokenFor(t *testing.T, subject string, ttl time.Duration) string {
+func tokenFor(t *testing.T, ttl time.Duration) string {
 	t.Helper()
-	r := tokenRequest{subject: subject, publish: []string{">"}, subscribe: []string{">"}, ttl: "1h"}
+	r := tokenRequest{subject: "ann", publish: []string{">"}, subscribe: []string{">"}, ttl: "1h"}
 	token, err := r.sign(&config.JWT{Secret: secret}, time.Now().Add(ttl-time.Hour))
 	if err != nil {
 		t.Fatal(err)
@@ -32,13 +32,13 @@ func guardedProgram(t *testing.T) *started {
 func TestExpiredTokenEndsCommands(t *testing.T) {
 	s := guardedProgram(t)
 	const want = "the token has expired, and the broker lets nobody in with it; give a new one with --token or TIDEWIRE_TOKEN"
-	old := tokenFor(t, "ann", -time.Minute)
+	old := tokenFor(t, -time.Minute)
 	for _, args := range [][]string{{"sub", "a"}, {"pub", "a", "x"}, {"pub", "a", "--lines"}} {
 		if _, _, err := s.client(t.Context(), strings.NewReader(""), append(args, "--token", old)...); err == nil || err.Error() != want {
 			t.Errorf("%q: %v", args, err)
 		}
 	}
-	token := tokenFor(t, "ann", 3*time.Second) // exp is in whole seconds
+	token := tokenFor(t, 3*time.Second) // exp is in whole seconds
 	input, hold := io.Pipe()
 	defer func() { _ = hold.Close() }()
 	piped := make(chan error, 1)
@@ -70,7 +70,7 @@ func TestSessionOutlivesItsToken(t *testing.T) {
 	var asked, opened atomic.Int32
 	c, err := tidewire.Connect(t.Context(), tidewire.Options{
 		URLs:  []string{s.public},
-		Token: func(context.Context) (string, error) { asked.Add(1); return tokenFor(t, "ann", 4*time.Second), nil },
+		Token: func(context.Context) (string, error) { asked.Add(1); return tokenFor(t, 4*time.Second), nil },
 		OnState: func(state tidewire.State, _ error) {
 			if state == tidewire.StateOpen {
 				opened.Add(1)

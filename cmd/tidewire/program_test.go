@@ -322,8 +322,16 @@ func TestProcessEndsAtOnceOnSecondSignal(t *testing.T) {
 	}
 	defer func() { _ = client.Close() }()
 	_, _ = fmt.Fprintf(client, "GET /v1/ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: tidewire.v1.json\r\n\r\n", address)
-	if status, err := bufio.NewReader(client).ReadString('\n'); err != nil || !strings.Contains(status, " 101 ") {
+	answer := bufio.NewReader(client)
+	if status, err := answer.ReadString('\n'); err != nil || !strings.Contains(status, " 101 ") {
 		t.Fatalf("%q, %v", status, err)
+	}
+	// A session that the drain does not find yet would be sent off at once, and the
+	// process end by itself; so wait for the welcome.
+	const connect = `{"type":"connect"}`
+	_, _ = client.Write(append([]byte{0x81, 0x80 | byte(len(connect)), 0, 0, 0, 0}, connect...))
+	if _, err := answer.ReadString('}'); err != nil { // the end of its limits
+		t.Fatal(err)
 	}
 	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
