@@ -101,13 +101,18 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prot
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge(0)
 	}
-	if timeout, ok := errors.AsType[interface {
+	return nil, brokenBody(err, s.limits.WriteTimeout)
+}
+
+// brokenBody says why a body cannot be read to its end.
+func brokenBody(err error, timeout time.Duration) *protocol.Error {
+	if slow, ok := errors.AsType[interface {
 		error
 		Timeout() bool
-	}](err); ok && timeout.Timeout() {
-		return nil, protocol.Errorf(protocol.CodeSlowConnection, "the body did not arrive within %s: send it faster, or in smaller messages", s.limits.WriteTimeout)
+	}](err); ok && slow.Timeout() {
+		return protocol.Errorf(protocol.CodeSlowConnection, "the body did not arrive within %s: send it faster, or in smaller parts", timeout)
 	}
-	return nil, protocol.Errorf(protocol.CodeBadRequest, "the body ended too early: send as many bytes as Content-Length says")
+	return protocol.Errorf(protocol.CodeBadRequest, "the body ended too early: send as many bytes as Content-Length says")
 }
 
 // Prefixes and names of the headers that make a message.

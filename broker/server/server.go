@@ -80,6 +80,7 @@ type Server struct {
 
 	streams streams // of server-sent events
 	pages   pages   // of history
+	batches batchTurns
 
 	draining atomic.Bool
 	lastSeq  atomic.Uint64 // of sessions
@@ -118,6 +119,7 @@ func (s *Server) Public() http.Handler {
 	r.handle("GET", "/v1/ws", s.serveWebSocket)
 	r.handle("POST", "/v1/topics/{topic}/messages", s.publish)
 	r.handle("GET", "/v1/topics/{topic}/messages", s.history)
+	r.handle("POST", "/v1/messages", s.publishBatch)
 	r.handle("GET", "/v1/events", s.events)
 	r.handle("GET", "/healthz", s.healthz)
 	r.handle("GET", "/readyz", s.readyz)
