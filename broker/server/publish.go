@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
 )
 
 // publishTimeout bounds how long a request waits for its message to be stored.
@@ -68,14 +69,19 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request) (published, 
 		}
 		return published{}, s.refusal("publish", perr)
 	}
-	answer := published{ID: m.ID, Topic: m.Topic, Duplicate: result.Duplicate, Stored: !result.Position.IsZero()}
-	if answer.Stored {
-		answer.Position = result.Position.String()
+	return *newPublished(m.ID, m.Topic, result), nil
+}
+
+// newPublished is the answer to a message that was taken.
+func newPublished(id, topic string, r storage.Result) *published {
+	p := &published{ID: id, Topic: topic, Duplicate: r.Duplicate, Stored: !r.Position.IsZero()}
+	if p.Stored {
+		p.Position = r.Position.String()
 	}
-	if answer.ID == "" {
-		answer.ID = answer.Position
+	if p.ID == "" {
+		p.ID = p.Position
 	}
-	return answer, nil
+	return p
 }
 
 // refusal returns an error of the broker for the client. Of an internal one the
@@ -113,13 +119,18 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *prot
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge(0)
 	}
-	if timeout, ok := errors.AsType[interface {
+	return nil, brokenBody(err, s.limits().BodyTimeout)
+}
+
+// brokenBody says why a body cannot be read to its end.
+func brokenBody(err error, timeout time.Duration) *protocol.Error {
+	if slow, ok := errors.AsType[interface {
 		error
 		Timeout() bool
-	}](err); ok && timeout.Timeout() {
-		return nil, protocol.Exceeded(protocol.LimitBody, "the body did not arrive within %s: send it faster, or in smaller messages", s.limits().BodyTimeout)
+	}](err); ok && slow.Timeout() {
+		return protocol.Exceeded(protocol.LimitBody, "the body did not arrive within %s: send it faster, or in smaller parts", timeout)
 	}
-	return nil, protocol.Errorf(protocol.CodeBadRequest, "the body ended too early: send as many bytes as Content-Length says")
+	return protocol.Errorf(protocol.CodeBadRequest, "the body ended too early: send as many bytes as Content-Length says")
 }
 
 // Prefixes and names of the headers that make a message.

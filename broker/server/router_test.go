@@ -33,7 +33,7 @@ func TestPaths(t *testing.T) {
 		{"GET", "/", protocol.CodeNotFound, "nothing at"},
 		{"GET", "/v1", protocol.CodeNotFound, "nothing at"},
 		{"GET", "/V1/events", protocol.CodeNotFound, "nothing at"},
-		{"POST", "/v1/messages", protocol.CodeNotFound, "nothing at"},
+		{"POST", "/v1/messages/a", protocol.CodeNotFound, "nothing at"},
 		{"POST", "/v1/topics/a/b/messages", protocol.CodeNotFound, "nothing at"},
 		{"POST", "/v1/topics/{topic}/messagesx", protocol.CodeNotFound, "nothing at"},
 		{"PUT", "/v1/topics/a/messages", protocol.CodeMethodNotAllowed, "GET, HEAD, OPTIONS, POST"},

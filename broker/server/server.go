@@ -34,8 +34,9 @@ type Server struct {
 	metrics *metrics
 	log     *slog.Logger
 
-	streams   streams   // of server-sent events
-	pages     pages     // of history
+	streams   streams // of server-sent events
+	pages     pages   // of history
+	batches   batchTurns
 	receiving receiving // of frames and bodies
 
 	draining atomic.Bool
@@ -74,6 +75,7 @@ func (s *Server) Public() http.Handler {
 	r.handle("GET", "/v1/ws", s.serveWebSocket)
 	r.handle("POST", "/v1/topics/{topic}/messages", s.publish)
 	r.handle("GET", "/v1/topics/{topic}/messages", s.history)
+	r.handle("POST", "/v1/messages", s.publishBatch)
 	r.handle("GET", "/v1/events", s.events)
 	r.handle("GET", "/healthz", s.healthz)
 	r.handle("GET", "/readyz", s.readyz)
