@@ -114,7 +114,7 @@ var codeTable = []CodeInfo{
 
 	{CodeGoingAway, http.StatusServiceUnavailable, 3000, true, "The broker is shutting down or moving its sessions elsewhere."},
 	{CodePingTimeout, http.StatusRequestTimeout, 3001, true, "No Pong came in time."},
-	{CodeSlowConnection, http.StatusServiceUnavailable, 3002, true, "The connection did not take what was written to it in time."},
+	{CodeSlowConnection, http.StatusServiceUnavailable, 3002, true, "The connection did not take what was written to it in time, or took too long to send what it had begun."},
 	{CodeTokenExpired, http.StatusUnauthorized, 3505, false, "The token has expired; who can get a new one comes back with that, who has only this one stays away."},
 	{CodeTooManyConns, http.StatusServiceUnavailable, 3005, true, "The broker has as many connections as it may have."},
 	{CodeBadFrame, http.StatusBadRequest, 3504, false, "A frame cannot be read."},

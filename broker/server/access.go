@@ -77,6 +77,7 @@ type access struct {
 	parser    *jwt.Parser // nil if no token is believed
 	secret    []byte
 	leeway    time.Duration
+	claimed   [2]string // issuer and audience that tokens must have
 	cookie    string
 	anonymous *broker.Identity // nil if there is none
 
@@ -94,7 +95,7 @@ type apiKey struct {
 // newAccess checks a. Its errors are for whoever wrote the configuration.
 func newAccess(a Access, dev bool) (*access, error) {
 	out := &access{
-		secret: a.JWT.Secret, leeway: a.JWT.Leeway, cookie: a.Cookie, dev: dev,
+		secret: a.JWT.Secret, leeway: a.JWT.Leeway, claimed: [2]string{a.JWT.Issuer, a.JWT.Audience}, cookie: a.Cookie, dev: dev,
 		local: a.Loopback || dev || len(a.AllowedHosts) > 0,
 	}
 	if err := out.addKeys(a.APIKeys); err != nil {

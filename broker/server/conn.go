@@ -25,6 +25,7 @@ import (
 // it now and then.
 type conn struct {
 	server   *Server
+	rules    *rules // by which it was let in
 	codec    protocol.Codec
 	identity *broker.Identity
 	session  *broker.Session // nil if the upgrade was a refusal
@@ -50,6 +51,7 @@ func (c *conn) open() {
 	c.session = s.broker.NewSession(broker.SessionOptions{Identity: c.identity, Codec: c.codec, Wake: c.wire.kick})
 	s.metrics.connections.Inc()
 	s.register(c)
+	s.reviewLate(c.session, c.rules)
 	if s.draining.Load() { // it came in while Drain was asking the others to go
 		c.session.End(errDraining)
 	}

@@ -29,6 +29,7 @@ const eventsRetry = "retry: 1000\n\n"
 // for several places: a filter that is still catching up when the stream breaks
 // would skip what it had not reached.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
+	rules := s.rules.Load()
 	request, who, err := s.eventsRequest(r)
 	if err != nil {
 		writeProblem(w, err)
@@ -42,6 +43,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.streams.remove(st)
+	s.reviewLate(st.session, rules)
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
 	if !who.Expires.IsZero() {

@@ -44,20 +44,36 @@ func TestEveryLimit(t *testing.T) {
 			continue
 		}
 		t.Run(string(info.Limit), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { h.run(t, info) })
+			synctest.Test(t, func(t *testing.T) { h.run(t, info, false) })
 		})
+		if info.Key != "" {
+			t.Run(string(info.Limit)+" after a reload", func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { h.run(t, info, true) })
+			})
+		}
 	}
 }
 
-func (h hit) run(t *testing.T, info protocol.LimitInfo) {
+// run meets a limit that holds from the start, or from a reload on.
+func (h hit) run(t *testing.T, info protocol.LimitInfo, reload bool) {
 	registry := prometheus.NewRegistry()
-	h.broker.Registerer = registry
-	e := newEdgeOn(t, stubbornLog{brokertest.NewLog()}, server.Options{Registry: registry, Limits: h.limits}, h.broker)
+	so, bo := server.Options{Registry: registry}, broker.Options{Registerer: registry}
+	if !reload {
+		so.Limits, bo = h.limits, h.broker
+		bo.Registerer = registry
+	}
+	e := newEdgeOn(t, stubbornLog{brokertest.NewLog()}, so, bo)
 	e.listener.from = net.IPv4(192, 0, 2, 99)
 	neighbour := e.connect(protocol.Proto{}, &tidewirev1.Subscribe{Sub: 1, Filter: "neighbour"})
 	e.listener.from = nil
 	follow := newReader(t, "", "neighbour")
 	follow.until(neighbour, func() bool { return follow.subs[1].caughtUp })
+	if reload {
+		if err := e.server.Reload(server.Access{Loopback: true}, h.limits); err != nil {
+			t.Fatal(err)
+		}
+		e.broker.SetLimits(h.broker)
+	}
 	if n := met(t, registry, info.Limit); n != 0 {
 		t.Errorf("counted %v before anything", n)
 	}
@@ -209,7 +225,7 @@ func hits() map[protocol.Limit]hit {
 			return asking("GET /v1/topics/a/messages HTTP/1.1")(t, e)
 		}},
 		protocol.LimitConnectionRate: {limits: server.Limits{Rates: server.Rates{Connections: 2}}, meet: func(t *testing.T, e *edge) string {
-			e.idle(1)
+			e.idle(2)
 			return asking("GET /v1/topics/a/messages HTTP/1.1")(t, e)
 		}},
 		protocol.LimitAdminConnections: {meet: meetAdmin},

@@ -31,6 +31,9 @@ type Server struct {
 	broker  *broker.Broker
 	options Options
 	rules   atomic.Pointer[rules]
+
+	reloading sync.Mutex // held while sessions are looked at for new rules
+
 	metrics *metrics
 	log     *slog.Logger
 

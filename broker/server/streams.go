@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -28,6 +29,17 @@ func (ss *streams) add(st *stream) *protocol.Error {
 	}
 	ss.open[st] = struct{}{}
 	return nil
+}
+
+// sessions returns those of all open streams.
+func (ss *streams) sessions() []*broker.Session {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	all := make([]*broker.Session, 0, len(ss.open))
+	for st := range ss.open {
+		all = append(all, st.session)
+	}
+	return all
 }
 
 func (ss *streams) remove(st *stream) {

@@ -29,6 +29,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, protocol.Errorf(protocol.CodeBadRequest, "this is a WebSocket address: connect with a WebSocket client and the subprotocol %s or %s", protocol.SubprotocolProto, protocol.SubprotocolJSON))
 		return
 	}
+	rules := s.rules.Load()
 	var identity *broker.Identity
 	refusal := noRoom(r)
 	if refusal == nil {
@@ -47,7 +48,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		s.refuseUpgrade(w, r, offered, refusal)
 		return
 	}
-	c := &conn{server: s, codec: codec, identity: identity}
+	c := &conn{server: s, rules: rules, codec: codec, identity: identity}
 	if socket := c.upgrade(w, r, codec.Subprotocol()); socket != nil {
 		c.open()
 		go c.read(socket)

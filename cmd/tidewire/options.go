@@ -112,14 +112,17 @@ func (o options) access() server.Access {
 	return a
 }
 
-// newLogger returns the logger that the configuration asks for.
-func newLogger(c config.Log, w io.Writer) *slog.Logger {
-	var o slog.HandlerOptions
+// newLogger returns the logger that the configuration asks for, and its level.
+func newLogger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
-	_ = level.UnmarshalText([]byte(c.Level)) // one of four words, see config
-	o.Level = level
+	setLevel(level, c)
+	o := slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, &o))
+		return slog.New(slog.NewJSONHandler(w, &o)), level
 	}
-	return slog.New(slog.NewTextHandler(w, &o))
+	return slog.New(slog.NewTextHandler(w, &o)), level
+}
+
+func setLevel(level *slog.LevelVar, c config.Log) {
+	_ = level.UnmarshalText([]byte(c.Level)) // one of four words, see config
 }

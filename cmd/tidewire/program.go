@@ -26,6 +26,7 @@ type Program struct {
 	Version string
 	Out     io.Writer    // takes the line for people that says where everything is
 	Logger  *slog.Logger // takes the rest
+	Reload  Reload
 
 	// Started, if not nil, is called once with the addresses of the listeners,
 	// when both take requests.
@@ -75,12 +76,14 @@ func (p *Program) Run(ctx context.Context) error {
 		return err
 	}
 	r := &running{
-		program: p, broker: b, server: s,
+		program: p, options: o, broker: b, server: s,
 		public: newDoor(s.Gate(public), s.HTTP(s.Public())),
 		admin:  newDoor(s.AdminGate(admin), s.HTTP(s.Admin())),
 	}
 	return r.run(ctx)
 }
+
+const connectionsLowered = "limits.connections is lowered to what the open files of this process allow: raise the limit of the system (ulimit -n, or LimitNOFILE of systemd) or lower the setting"
 
 // shareFiles says how many files are for what, and tells if connections get
 // fewer than the configuration wants.
@@ -88,7 +91,7 @@ func (p *Program) shareFiles() (fileBudget, error) {
 	files, wanted := openFiles(), p.Config.Limits.Connections
 	b, err := budgetFiles(files, wanted)
 	if err == nil && b.connections < wanted {
-		p.Logger.Warn("limits.connections is lowered to what the open files of this process allow: raise the limit of the system (ulimit -n, or LimitNOFILE of systemd) or lower the setting",
+		p.Logger.Warn(connectionsLowered,
 			"setting", wanted, "connections", b.connections, "open_files", files)
 	}
 	return b, err
@@ -103,6 +106,7 @@ func (p *Program) close(what string, c io.Closer) {
 // running is a broker whose parts are all open.
 type running struct {
 	program       *Program
+	options       options // in effect; those of the configuration change with a reload
 	broker        *broker.Broker
 	server        *server.Server
 	public, admin *door
@@ -134,7 +138,7 @@ func (r *running) run(ctx context.Context) error {
 	})
 	r.announce()
 
-	<-ctx.Done()
+	r.untilEnd(ctx)
 	r.letGo(ctx)
 	stopLog()
 	logger.Wait()
@@ -153,7 +157,7 @@ var errFailed = errors.New("a part of the broker failed")
 // letGo sends the sessions elsewhere and waits for them. After a failure there
 // is less to wait for: what was published has its answer.
 func (r *running) letGo(ended context.Context) {
-	shutdown := r.program.Config.Shutdown
+	shutdown := r.options.config.Shutdown
 	drain := time.Duration(shutdown.Drain)
 	if errors.Is(context.Cause(ended), errFailed) {
 		drain = min(drain, lastWords)

@@ -13,7 +13,11 @@ func newServeCommand() *cobra.Command {
 serves everybody on this machine, and nobody else.
 
 SIGTERM or Ctrl-C ends it: clients are sent elsewhere, what was published is
-stored and answered. A second one ends it at once, which loses nothing either.`,
+stored and answered. A second one ends it at once, which loses nothing either.
+
+SIGHUP makes it read its configuration again. Limits, keys, tokens, origins,
+timeouts and the log level change; what needs a restart is named in the log, and
+a configuration with a mistake changes nothing.`,
 		Example: `  tidewire serve --dev
   tidewire serve --config /etc/tidewire.yaml --data /var/lib/tidewire`,
 		Args: noArguments,
@@ -22,13 +26,17 @@ stored and answered. A second one ends it at once, which loses nothing either.`,
 			if err != nil {
 				return err
 			}
+			logger, level := newLogger(settings.Log, c.ErrOrStderr())
+			ctx, signals, stop := onHangup(c.Context())
+			defer stop()
 			p := &Program{
 				Config:  settings,
 				Version: programVersion(),
 				Out:     c.OutOrStdout(),
-				Logger:  newLogger(settings.Log, c.ErrOrStderr()),
+				Logger:  logger,
+				Reload:  Reload{Asked: signals, Load: from.load, Level: level},
 			}
-			return p.Run(c.Context())
+			return p.Run(ctx)
 		},
 	}
 	from.addFile(c)
