@@ -1,7 +1,10 @@
 package storage
 
 import (
+	"errors"
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -49,5 +52,98 @@ func TestReadBackCostsWhatItReturns(t *testing.T) {
 	}
 	if few, many := cost(5), cost(400); many > few+2 {
 		t.Errorf("%v allocations for the newest of 5, %v for the newest of 400", few, many)
+	}
+}
+
+// TestReadBackMeanwhile reads backwards while messages are stored, segments are
+// sealed and retention takes them: of each topic the numbers go down one by one,
+// until retention is met.
+func TestReadBackMeanwhile(t *testing.T) {
+	l := openTest(t, t.TempDir(), LogOptions{SegmentBytes: 1, RetentionBytes: 1 << 20, WindowBytes: 64 << 10})
+	topics := []string{"hot", "warm", "rare"}
+	err := l.during(func() {
+		stop := make(chan struct{})
+		var readers sync.WaitGroup
+		for i, topic := range topics {
+			readers.Go(func() {
+				for n := 1; ; n = n%50 + 7 {
+					select {
+					case <-stop:
+						return
+					default:
+						downOnce(t, l, topic, n*(i+1))
+					}
+				}
+			})
+		}
+		publishCounted(t, l, topics, 600)
+		close(stop)
+		readers.Wait()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if earliest, _ := l.Bounds(); earliest == 1 {
+		t.Error("retention took nothing: the test shows little")
+	}
+}
+
+// publishCounted publishes batches in which the payloads of each topic count up.
+func publishCounted(t *testing.T, l *testLog, topics []string, batches int) {
+	counts := make([]int, len(topics))
+	for range batches {
+		var answered sync.WaitGroup
+		var entries []*Entry
+		for i := range 100 {
+			topic := 0
+			if i%7 == 0 {
+				topic = 1
+			}
+			if i == 50 {
+				topic = 2
+			}
+			e := message(topics[topic], "", fmt.Sprintf("%d %0100d", counts[topic], 0))
+			counts[topic]++
+			answered.Add(1)
+			e.Done = func(Result) { answered.Done() }
+			entries = append(entries, e)
+		}
+		if err := l.Append(t.Context(), entries...); err != nil {
+			t.Error(err)
+			return
+		}
+		answered.Wait()
+	}
+}
+
+// downOnce reads a topic from its newest message down to retention.
+func downOnce(t *testing.T, l *testLog, topic string, n int) {
+	_, through := l.Bounds()
+	last := -1
+	for through > 0 {
+		c, err := l.ReadBack(Query{Filter: mustFilter(t, topic), Through: through, MaxBytes: 3000}, n)
+		if errors.Is(err, ErrTrimmed) {
+			return
+		}
+		if err != nil || c.Through != through || c.After >= through {
+			t.Errorf("%s from %d: (%d, %d], %v", topic, through, c.After, c.Through, err)
+			return
+		}
+		var numbers []int
+		for m, err := range c.Messages() {
+			var number int
+			if _, scan := fmt.Sscan(string(m.Payload), &number); err != nil || scan != nil {
+				t.Error(err, scan)
+			}
+			numbers = append(numbers, number)
+		}
+		for _, number := range slices.Backward(numbers) {
+			if last >= 0 && number != last-1 {
+				t.Errorf("%s: %d comes before %d", topic, number, last)
+				return
+			}
+			last = number
+		}
+		through = c.After
 	}
 }
