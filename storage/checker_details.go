@@ -92,11 +92,10 @@ func (c *checker) block(path string, b *block) {
 
 // leaves reports each leaf of the index that does not match its checksum.
 func (c *checker) leaves(s *segment) {
-	f, err := os.Open(s.path)
-	if err != nil {
-		return // has been said
+	if err := checkBranches(s.path); err != nil {
+		c.problem(err)
+		return
 	}
-	defer func() { _ = f.Close() }()
 	db, err := openBolt(s.path, boltOptions{readOnly: true})
 	if err != nil {
 		return

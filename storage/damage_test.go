@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -434,7 +435,8 @@ func (l *testLog) repeatAll(stored []protocol.Message, tr *truth, idsLost bool) 
 	if (tooOld > 0) != idsLost {
 		l.t.Errorf("%d repeats were too old to tell; ids lost: %v", tooOld, idsLost)
 	}
-	got := l.readPast(">", before)
+	earliest, _ := l.Bounds() // retention may be at work
+	got := l.readPast(">", max(before, earliest-1))
 	if len(got.messages) > 0 {
 		l.t.Errorf("%d repeats were stored", len(got.messages))
 	}
@@ -508,5 +510,174 @@ func TestDeletedUnderTheBroker(t *testing.T) {
 	l.state.rotate()
 	if err := l.keeper.noteNewest(t.Context()); err == nil || !strings.Contains(err.Error(), "was deleted while the broker wrote to it") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestPagesInACircle makes a branch page lead to itself, which bbolt follows
+// until the process dies.
+func TestPagesInACircle(t *testing.T) {
+	opts := LogOptions{SegmentBytes: 1, WindowBytes: 1}
+	l := openTest(t, t.TempDir(), opts)
+	stored := 0
+	for ; len(l.state.segs) < 3; stored++ {
+		l.publish(message(fmt.Sprintf("t.%d", stored%100), fmt.Sprint(stored), strings.Repeat("x", 500)))
+	}
+	l.settle()
+	first := l.state.segs[0]
+	l.close()
+	circles := 0
+	content, err := os.ReadFile(first.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := range uint64(len(content) / pageBytes) {
+		page := content[id*pageBytes:]
+		if le := binary.LittleEndian; le.Uint64(page) == id && le.Uint16(page[8:]) == pageBranch {
+			le.PutUint64(page[pageHeadBytes+8:], id)
+			circles++
+		}
+	}
+	if circles == 0 {
+		t.Fatal("the segment has no branch page")
+	}
+	write(t, first.path, string(content))
+	l = openTest(t, l.dir, opts)
+	got := l.readPast(">", 0)
+	if len(got.gaps) == 0 || len(got.messages) == 0 {
+		t.Errorf("%d messages of %d, gaps %v", len(got.messages), stored, got.gaps)
+	}
+	l.readPast("t.7", 0)
+}
+
+// TestDamagedBeforeSealed damages what is not sealed while the log is open:
+// readers are told, what comes later is read, and a segment whose pages are
+// nonsense is sealed without its index, so that the next ones can be.
+func TestDamagedBeforeSealed(t *testing.T) {
+	opts := LogOptions{SegmentBytes: 1, WindowBytes: 1}
+	l := openTest(t, t.TempDir(), opts)
+	for n := range 12 {
+		l.publish(message("a", fmt.Sprint(n), strings.Repeat("x", 3000)), message("b", "", "y"))
+	}
+	active := l.state.active()
+	content, err := os.ReadFile(active.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = l.handles.view(active, func(tx *bbolt.Tx) error {
+		b, _, err := newBlockCursor(tx).seek(5)
+		if err == nil {
+			flipByte(t, active.path, bytes.Index(content, b.raw)+18, 1)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, filter := range []string{">", "a"} {
+		got := l.readPast(filter, 0)
+		if len(got.gaps) != 1 || got.gaps[0] != (LostError{4, 6}) || len(got.messages) != map[string]int{">": 22, "a": 11}[filter] {
+			t.Errorf("%s: %d messages, gaps %v", filter, len(got.messages), got.gaps)
+		}
+	}
+	l.publish(message("a", "later", "x"))
+	l.publish(message("a", "last", "x")) // this one is in memory
+	if got := l.readPast(">", 0); len(got.gaps) != 1 || len(got.messages) != 24 {
+		t.Errorf("later: %d messages, gaps %v", len(got.messages), got.gaps)
+	}
+
+	if err := l.keeper.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	l.committer.active, l.committer.used = l.state.rotate(), 0
+	f, err := os.OpenFile(active.path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(bytes.Repeat([]byte("nonsense"), int(active.info.size-2*pageBytes)/8), 2*pageBytes)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	l.settle()
+	if len(l.state.unsealed()) > 0 {
+		t.Error("the damaged segment was not sealed")
+	}
+	for range 2 {
+		l.publish(message("a", "", "z"))
+		if len(l.Degraded()) != 1 {
+			t.Errorf("degraded: %q", l.Degraded())
+		}
+		l = l.reopen()
+		if got := l.readPast(">", 0); len(got.gaps) == 0 || len(got.messages) == 0 || string(got.messages[len(got.messages)-1].Payload) != "z" {
+			t.Errorf("%d messages, gaps %v", len(got.messages), got.gaps)
+		}
+	}
+	l.close()
+	opts.RetentionBytes = 1
+	l = openTest(t, l.dir, opts)
+	l.settle()
+	if earliest, _ := l.Bounds(); earliest == 1 || len(l.Degraded()) > 0 {
+		t.Errorf("retention left it: earliest %d, %q", earliest, l.Degraded())
+	}
+}
+
+// TestStartsInDamage resolves starts where segments are damaged: whoever starts
+// at a time is given, or told of, everything from then on; whoever wants the
+// last few gets as many, where there are.
+func TestStartsInDamage(t *testing.T) {
+	r := newRand(t)
+	clock := newClock()
+	opts := LogOptions{SegmentBytes: 1, WindowBytes: 1, Now: clock.now, RetentionAge: -1}
+	l := openTest(t, t.TempDir(), opts)
+	for n := range 200 {
+		clock.at = clock.at.Add(time.Second)
+		l.publish(message(fmt.Sprintf("a.%d", n%3), "", strings.Repeat("x", 5000)), message("b", "", "y"))
+		l.settle()
+	}
+	stored := l.readAll(">", 0, 0)
+	truths := readTruth(t, l)
+	l.close()
+	for range 1 + *stepsFlag/4 {
+		dir := t.TempDir()
+		copyDir(t, l.dir, dir)
+		harms := make(map[*truth]*harm)
+		for range 1 + r.IntN(20) {
+			damageSome(t, r, truths, dir, harms)
+		}
+		for _, tr := range truths {
+			if r.IntN(4) == 0 {
+				truncateTo(t, strings.Replace(tr.path, l.dir, dir, 1), int64(r.IntN(tr.size)))
+				harms[tr] = &harm{any: true}
+			}
+		}
+		d := openTest(t, dir, opts)
+		f := mustFilter(t, []string{">", "b", "a.*", "a.1"}[r.IntN(4)])
+		for begin := r.IntN(5); begin < len(stored); begin += 5 {
+			d.startsAt(stored, stored[begin].Time)
+		}
+		n := 1 + r.IntN(30)
+		last, err := d.Resolve(protocol.Start{Kind: protocol.StartLast, Last: n}, f, d.head)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := d.readPast(f.String(), last.After)
+		if all := d.readPast(f.String(), 0); len(got.messages) < min(n, len(all.messages)) && len(got.gaps) == 0 {
+			t.Fatalf("last:%d of %s gives %d of %d messages", n, f, len(got.messages), len(all.messages))
+		}
+		judge(t, f, last.After, stored, got, truths, harms)
+		d.close()
+	}
+}
+
+// startsAt resolves a time, and checks that nothing from then on is left out.
+func (l *testLog) startsAt(stored []protocol.Message, at time.Time) {
+	l.t.Helper()
+	start, err := l.Resolve(protocol.Start{Kind: protocol.StartTime, Time: at}, mustFilter(l.t, ">"), l.head)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for i := range stored {
+		if m := &stored[i]; !m.Time.Before(at) && m.Position.Offset <= start.After {
+			l.t.Fatalf("start at %v is after %d, but offset %d is of %v", at, start.After, m.Position.Offset, m.Time)
+		}
 	}
 }

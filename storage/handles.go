@@ -131,9 +131,9 @@ func (s *segment) acquire() (*bbolt.DB, error) {
 		return nil, ErrTrimmed
 	}
 	if s.db == nil {
-		db, err := s.openSealed()
+		db, err := s.openToBeRead()
 		if err != nil {
-			return nil, unreadable(s.path, err)
+			return nil, err
 		}
 		s.db = db
 	}

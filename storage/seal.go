@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -37,17 +38,21 @@ func (k *keeper) sealAll(ctx context.Context) error {
 }
 
 func (k *keeper) seal(ctx context.Context, s *segment) error {
-	if err := k.writeIndex(ctx, s); err != nil {
-		return err
-	}
-	if err := k.mergeLast(ctx, s); err != nil {
-		return err
-	}
 	info := s.info // it is full: nobody changes it any more
-	err := k.log.handles.view(s, func(tx *bbolt.Tx) error {
-		info.size = uint64(tx.Size())
-		return nil
-	})
+	err := k.writeIndex(ctx, s)
+	if err == nil {
+		err = k.log.handles.view(s, func(tx *bbolt.Tx) error {
+			info.size = uint64(tx.Size())
+			return nil
+		})
+	}
+	if errors.Is(err, errDamaged) { // then it stays without, and is read as damaged segments are
+		k.log.damaged(s.path, err)
+		err = nil
+	}
+	if err == nil {
+		err = k.mergeLast(ctx, s)
+	}
 	if err != nil {
 		return err
 	}
@@ -99,15 +104,19 @@ func (k *keeper) unwritten(s *segment) (topics []string, done bool, err error) {
 // others; with the last of them it marks the segment as indexed.
 func writeIndexSlice(s *segment, topics []string) (rest []string, err error) {
 	s.db.NoSync = false // nothing verifies an index whose pages were lost
-	tx, err := s.db.Begin(true)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
+	err = guard(s.path, func() (err error) {
+		tx, err := s.db.Begin(true)
 		if err != nil {
-			_ = tx.Rollback() // does nothing if Commit has failed
+			return err
 		}
-	}()
+		defer func() { _ = tx.Rollback() }() // does nothing after Commit
+		rest, err = putIndexSlice(s, tx, topics)
+		return err
+	})
+	return rest, err
+}
+
+func putIndexSlice(s *segment, tx *bbolt.Tx, topics []string) (rest []string, err error) {
 	index := tx.Bucket(bucketIndex)
 	index.FillPercent = 1 // keys come in order
 	size := 0

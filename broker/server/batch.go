@@ -120,7 +120,7 @@ func (s *Server) publishBatch(w http.ResponseWriter, r *http.Request) {
 
 // openBatch checks what can be known before the body comes.
 func (s *Server) openBatch(w http.ResponseWriter, r *http.Request) (*batchRun, *protocol.Error) {
-	who, err := s.admit(r)
+	who, err := s.publisher(r)
 	if err != nil {
 		return nil, err
 	}
