@@ -76,7 +76,7 @@ func TestReadBackMeanwhile(t *testing.T) {
 				}
 			})
 		}
-		publishCounted(t, l, topics, 600)
+		publishCounted(t, l, topics, 300)
 		close(stop)
 		readers.Wait()
 	})
