@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tidewire/tidewire/broker"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -209,7 +211,8 @@ func (l *listener) grant(most int) {
 func TestModelOfWishes(t *testing.T) {
 	seed := seed(t) // by the real clock
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorldOf(t, broker.Options{SoftOutbound: 1500}, seed)
+		metrics := prometheus.NewRegistry()
+		w := newWorldOf(t, broker.Options{SoftOutbound: 1500, Registerer: metrics}, seed)
 		for range 3 {
 			l := w.listen()
 			l.forgiving = true
@@ -270,8 +273,50 @@ func TestModelOfWishes(t *testing.T) {
 				missed += p.missed
 			}
 		}
+		for _, l := range w.everybody {
+			l.session.Close()
+		}
+		checkCounted(t, metrics)
 		t.Logf("%d stored, %d ephemeral messages told as missed on the last connections", len(w.stored), missed)
 	})
+}
+
+// checkCounted compares the metrics with what must hold when everybody has left.
+func checkCounted(t *testing.T, metrics *prometheus.Registry) {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		switch f.GetName() {
+		case "tidewire_subscriptions", "tidewire_subscriptions_behind", "tidewire_sessions":
+			if v := m.GetGauge().GetValue(); v != 0 {
+				t.Errorf("%s is %v with nobody there", f.GetName(), v)
+			}
+			seen++
+		case "tidewire_left_out_total":
+			if n := len(f.GetMetric()); n != 3 {
+				t.Errorf("%d reasons to leave something out: %v", n, f)
+			}
+			seen++
+		case "tidewire_published_ephemeral_total", "tidewire_subscription_fallbacks_total":
+			if m.GetCounter().GetValue() == 0 {
+				t.Errorf("%s is 0", f.GetName())
+			}
+			seen++
+		case "tidewire_delivery_seconds":
+			if m.GetHistogram().GetSampleCount() == 0 {
+				t.Errorf("%s has no sample", f.GetName())
+			}
+			seen++
+		}
+	}
+	if seen != 7 {
+		t.Errorf("%d of 7 metrics are there", seen)
+	}
 }
 
 // TestConcurrentWishes lets everybody work at the same time, by the real clock:
