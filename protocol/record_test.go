@@ -271,6 +271,9 @@ func TestRecordExpiryAndOrigin(t *testing.T) {
 	for range 5000 {
 		m := randomMessage(rng)
 		m.ExpiresAt, m.Origin = time.Time{}, 0
+		if rng.IntN(4) == 0 {
+			m.Payload = make([]byte, rng.IntN(40_000)) // a length of one, two and three bytes
+		}
 		if rng.IntN(2) == 0 {
 			m.ExpiresAt = time.UnixMicro(1 + rng.Int64N(1<<50))
 		}
