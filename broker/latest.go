@@ -33,6 +33,9 @@ type latest struct {
 // one holds: 128 KiB of offsets.
 const maxRound = 16 << 10
 
+// nearby is how far back a round costs so little that it waits for no other.
+const nearby = 1 << 10
+
 // conflates reports whether the subscription, at a place in the log, reads only
 // what is newest.
 func (sub *subscription) conflates(cursor uint64) bool {
@@ -51,8 +54,10 @@ func (sub *subscription) tooEarly(cursor uint64) bool {
 
 // plan begins a round.
 func (b *Broker) plan(sub *subscription, after, through uint64) error {
-	b.resolving <- struct{}{} // it may look at all topics: not for everybody at once
-	defer func() { <-b.resolving }()
+	if !sub.filter.Exact() && through-min(after, through) > nearby {
+		b.resolving <- struct{}{} // it may look at all topics: not for everybody at once
+		defer func() { <-b.resolving }()
+	}
 	offsets, covered, err := b.log.Newest(sub.filter, after, through, maxRound)
 	sub.latest.offsets, sub.latest.covered = offsets, covered
 	return err

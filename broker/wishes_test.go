@@ -5,11 +5,12 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tidewire/tidewire/broker"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
@@ -86,28 +87,30 @@ func (p *place) tellMissed(t *testing.T, f *tidewirev1.Gap) {
 }
 
 // mayMiss reports whether a stored message need not come: because of what was
-// wished, or because it may have expired.
-func (p *place) mayMiss(w *world, s stored) bool {
+// wished, or because it may have expired. newest has that of each topic.
+func (p *place) mayMiss(w *world, s stored, newest map[string]uint64) bool {
 	if p.noEcho && w.by[s.payload] != nil || !w.expires[s.payload].IsZero() || p.gone(s.offset) {
 		return true
 	}
-	if p.slow != "conflate" && s.offset > p.head {
-		return false
-	}
-	return slices.ContainsFunc(w.stored, func(o stored) bool { return o.topic == s.topic && o.offset > s.offset })
+	return (p.slow == "conflate" || s.offset <= p.head) && s.offset < newest[s.topic]
 }
 
 // checkWished compares what came with what was stored: all of it is of the log,
 // in order, and what must come has come.
 func (p *place) checkWished(t *testing.T, w *world) {
 	t.Helper()
+	all, newest, came := map[stored]bool{}, map[string]uint64{}, map[stored]bool{}
+	for _, s := range w.stored {
+		all[s], newest[s.topic] = true, s.offset
+	}
 	for i, s := range p.got {
-		if i > 0 && s.offset <= p.got[i-1].offset || !slices.Contains(w.stored, s) || !p.filter.Match(s.topic) {
+		came[s] = true
+		if i > 0 && s.offset <= p.got[i-1].offset || !all[s] || !p.filter.Match(s.topic) {
 			t.Fatalf("filter %s: %v came behind %v", p.filter, s, p.got[:i])
 		}
 	}
 	for _, s := range w.stored {
-		if s.offset > p.start && p.filter.Match(s.topic) && !slices.Contains(p.got, s) && !p.mayMiss(w, s) {
+		if s.offset > p.start && p.filter.Match(s.topic) && !came[s] && !p.mayMiss(w, s, newest) {
 			t.Fatalf("filter %s from %d, %s: %v did not come, got %v", p.filter, p.start, p.slow, s, p.got)
 		}
 	}
@@ -209,7 +212,8 @@ func (l *listener) grant(most int) {
 func TestModelOfWishes(t *testing.T) {
 	seed := seed(t) // by the real clock
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorldOf(t, broker.Options{SoftOutbound: 1500}, seed)
+		metrics := prometheus.NewRegistry()
+		w := newWorldOf(t, broker.Options{SoftOutbound: 1500, Registerer: metrics}, seed)
 		for range 3 {
 			l := w.listen()
 			l.forgiving = true
@@ -270,8 +274,50 @@ func TestModelOfWishes(t *testing.T) {
 				missed += p.missed
 			}
 		}
+		for _, l := range w.everybody {
+			l.session.Close()
+		}
+		checkCounted(t, metrics)
 		t.Logf("%d stored, %d ephemeral messages told as missed on the last connections", len(w.stored), missed)
 	})
+}
+
+// checkCounted compares the metrics with what must hold when everybody has left.
+func checkCounted(t *testing.T, metrics *prometheus.Registry) {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		switch f.GetName() {
+		case "tidewire_subscriptions", "tidewire_subscriptions_behind", "tidewire_sessions":
+			if v := m.GetGauge().GetValue(); v != 0 {
+				t.Errorf("%s is %v with nobody there", f.GetName(), v)
+			}
+			seen++
+		case "tidewire_left_out_total":
+			if n := len(f.GetMetric()); n != 3 {
+				t.Errorf("%d reasons to leave something out: %v", n, f)
+			}
+			seen++
+		case "tidewire_published_ephemeral_total", "tidewire_subscription_fallbacks_total":
+			if m.GetCounter().GetValue() == 0 {
+				t.Errorf("%s is 0", f.GetName())
+			}
+			seen++
+		case "tidewire_delivery_seconds":
+			if m.GetHistogram().GetSampleCount() == 0 {
+				t.Errorf("%s has no sample", f.GetName())
+			}
+			seen++
+		}
+	}
+	if seen != 7 {
+		t.Errorf("%d of 7 metrics are there", seen)
+	}
 }
 
 // TestConcurrentWishes lets everybody work at the same time, by the real clock:
@@ -283,7 +329,7 @@ func TestConcurrentWishes(t *testing.T) {
 	var publishing, listening sync.WaitGroup
 	publisher, rng := w.listen(), rand.New(rand.NewPCG(w.rng.Uint64(), 1))
 	publishing.Go(func() {
-		for {
+		for len(w.stored) < 20_000 { // more is only more work
 			select {
 			case <-stop:
 				return

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"bytes"
+	"encoding/binary"
 	"reflect"
 	"strings"
 	"testing"
@@ -260,5 +261,51 @@ func TestAppendRecordDoesNotAllocate(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { RecordTopic(record); RecordPlace(record); PlaceRecord(record, 1, 2) }); n != 0 {
 		t.Errorf("the parts of a record allocate %v times", n)
+	}
+}
+
+// TestRecordExpiryAndOrigin compares what is read from a record without reading
+// all of it with the whole, for random messages and for damaged records.
+func TestRecordExpiryAndOrigin(t *testing.T) {
+	rng := newRandom(t)
+	for range 5000 {
+		m := randomMessage(rng)
+		m.ExpiresAt, m.Origin = time.Time{}, 0
+		if rng.IntN(4) == 0 {
+			m.Payload = make([]byte, rng.IntN(40_000)) // a length of one, two and three bytes
+		}
+		if rng.IntN(2) == 0 {
+			m.ExpiresAt = time.UnixMicro(1 + rng.Int64N(1<<50))
+		}
+		if rng.IntN(2) == 0 {
+			m.Origin = rng.Uint64()
+		}
+		record := AppendRecord(nil, &m)
+		if got := RecordExpiry(record); got != Micros(m.ExpiresAt) {
+			t.Fatalf("expires at %d, want %d: %+v", got, Micros(m.ExpiresAt), m)
+		}
+		if !RecordFrom(record, m.Origin) != (m.Origin == 0) || RecordFrom(record, m.Origin+1) {
+			t.Fatalf("origin of %+v", m)
+		}
+		for range 5 { // whatever is there, it ends
+			record = record[:rng.IntN(len(record)+1)]
+			RecordExpiry(record)
+			RecordFrom(record, 1)
+			if len(record) > 0 {
+				record[rng.IntN(len(record))] = byte(rng.Uint32())
+			}
+		}
+	}
+	// A publisher whose name looks like an origin is none.
+	forged := Message{Topic: "a", Publisher: "x" + string(rune(fieldOrigin<<3|1)) + "12345678"}
+	if RecordFrom(AppendRecord(nil, &forged), binary.LittleEndian.Uint64([]byte("12345678"))) {
+		t.Error("a name was taken for an origin")
+	}
+}
+
+func BenchmarkRecordExpiry(b *testing.B) {
+	record := AppendRecord(nil, &Message{Topic: "room.42.chat", ID: "abcdefghijklmnop", Payload: make([]byte, 128), Publisher: "user"})
+	for b.Loop() {
+		RecordExpiry(record)
 	}
 }

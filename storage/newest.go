@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// scanRather is how many offsets are looked through one by one rather than
-	// all topics of the log.
-	scanRather = 8 << 10
+	// scanRather is how many offsets at most are looked through one by one rather
+	// than all topics of the log.
+	scanRather = 1 << 10
 	// walkAtOnce bounds the topics that are looked at under one lock or in one
 	// transaction.
 	walkAtOnce = 1 << 10
@@ -26,9 +26,9 @@ const (
 // topic has a newer record behind through, which is for another call to name,
 // the older one need not be named.
 //
-// One topic, and a short range, cost next to nothing. Otherwise every topic of
-// the log that begins as the filter does is looked at, a bounded number under
-// each lock, and n offsets are held, whatever their number.
+// One topic, and a short range, cost next to nothing. Otherwise every topic that
+// the segments of the range have is looked at, a bounded number under each lock,
+// and n offsets are held, whatever their number.
 func (l *Log) Newest(f protocol.Filter, after, through uint64, n int) (offsets []uint64, covered uint64, err error) {
 	earliest, head := l.Bounds()
 	through = min(through, head)
@@ -46,9 +46,10 @@ func (l *Log) Newest(f protocol.Filter, after, through uint64, n int) (offsets [
 		return l.newestByScan(f, after, through, n)
 	}
 	w := newestWalk{log: l, filter: f, after: after, through: through, most: n}
-	w.memory()
-	if err := w.sealed(); err != nil {
-		return nil, 0, err
+	if sealed := w.memory(); sealed {
+		if err := w.sealed(); err != nil {
+			return nil, 0, err
+		}
 	}
 	offsets, covered = w.result()
 	return offsets, covered, nil
@@ -158,8 +159,9 @@ func (w *newestWalk) result() (offsets []uint64, covered uint64) {
 	return slices.Clone(w.offsets), w.through
 }
 
-// memory looks at the topics of the indexes in memory.
-func (w *newestWalk) memory() {
+// memory looks at the topics of the indexes in memory, and reports whether the
+// range has sealed segments too.
+func (w *newestWalk) memory() (sealed bool) {
 	s := &w.log.state
 	s.mu.RLock()
 	segs := s.segs
@@ -168,9 +170,14 @@ func (w *newestWalk) memory() {
 		for from, more := 0, true; more; from += walkAtOnce {
 			s.mu.RLock()
 			more = w.slice(seg, from)
+			sealed = sealed || seg.index == nil
 			s.mu.RUnlock()
 		}
+		if sealed || seg.first <= w.after+1 { // what comes now is older
+			break
+		}
 	}
+	return sealed
 }
 
 // slice looks at some topics of an index, and reports whether there are more.

@@ -48,7 +48,10 @@ func TestCreditFollowsTheLoop(t *testing.T) {
 		}
 		p.quiet(time.Second) // nobody reads: not a byte more
 		read := 0
-		for range s.Messages(t.Context()) {
+		for _, err := range s.Messages(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			if read++; read == 4 {
 				break // three were handled, the fourth is with the loop
 			}
@@ -127,7 +130,10 @@ func TestEphemeralMessages(t *testing.T) {
 			got = append(got, m.ID)
 			break
 		}
-		for m := range s.Messages(t.Context()) { // taken up behind x
+		for m, err := range s.Messages(t.Context()) { // taken up behind x
+			if err != nil {
+				t.Fatal(err)
+			}
 			if got = append(got, m.ID); m.ID == "z" {
 				break
 			}
