@@ -16,6 +16,7 @@ const maxPageBytes = 4 << 20
 // HistoryQuery asks for stored messages.
 type HistoryQuery struct {
 	Filter protocol.Filter
+	Stream string // to read; empty for the one that holds what the filter selects
 	From   protocol.Start
 	Limit  int // messages
 }
@@ -35,14 +36,18 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 	if err := who.MaySubscribe(q.Filter); err != nil {
 		return nil, err
 	}
-	head := b.head()
-	at, err := b.resolve(q.From, q.Filter, head)
+	st, err := b.reading(q.Filter, q.Stream)
 	if err != nil {
 		return nil, err
 	}
-	p := pager{broker: b, query: q, cursor: at.After, now: time.Now()}
+	head := st.head()
+	at, err := st.resolve(q.From, q.Filter, head)
+	if err != nil {
+		return nil, err
+	}
+	p := pager{stream: st, query: q, cursor: at.After, now: time.Now()}
 	if at.Gap != nil {
-		p.page.Gap = b.gapFrame(0, at.Gap)
+		p.page.Gap = st.gapFrame(0, at.Gap)
 	}
 	for p.cursor < head && !p.full {
 		if ctx.Err() != nil {
@@ -52,14 +57,14 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 			return nil, err
 		}
 	}
-	p.page.Next = b.log.PositionOf(p.cursor)
+	p.page.Next = st.log.PositionOf(p.cursor)
 	return &p.page, nil
 }
 
 // pager fills a page. The cursor is the offset up to which everything that
 // matches is in it.
 type pager struct {
-	broker *Broker
+	stream *stream
 	query  HistoryQuery
 	page   Page
 	cursor uint64
@@ -70,7 +75,7 @@ type pager struct {
 
 // read adds what one look at the log brings.
 func (p *pager) read(head uint64) error {
-	c, err := p.broker.log.Read(storage.Query{Filter: p.query.Filter, After: p.cursor, Through: head, MaxBytes: maxChunkBytes})
+	c, err := p.stream.log.Read(storage.Query{Filter: p.query.Filter, After: p.cursor, Through: head, MaxBytes: maxChunkBytes})
 	if errors.Is(err, storage.ErrTrimmed) {
 		p.trimmed()
 		return nil
@@ -113,7 +118,7 @@ func (p *pager) trimmed() {
 		p.full = true
 		return
 	}
-	gap := p.broker.trimmedGap(p.cursor)
-	p.page.Gap = p.broker.gapFrame(0, gap)
+	gap := p.stream.trimmedGap(p.cursor)
+	p.page.Gap = p.stream.gapFrame(0, gap)
 	p.cursor = gap.Next
 }

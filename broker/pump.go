@@ -93,7 +93,7 @@ func (s *Session) serve() {
 		s.failSubscription(sub, p.err)
 		return
 	case p.gap != nil:
-		s.out.push(s.codec.AppendServer(nil, s.broker.gapFrame(sub.number, p.gap)))
+		s.out.push(s.codec.AppendServer(nil, sub.stream.gapFrame(sub.number, p.gap)))
 		sub.cursor, sub.told = p.gap.Next, p.gap.Next
 	case p.chunk != nil:
 		s.catchUp(sub, p.chunk, tail)
@@ -124,11 +124,11 @@ func (s *Session) tellCaughtUp(sub *subscription) {
 func (s *Session) failSubscription(sub *subscription, err error) {
 	s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, sub.number, protocol.AsError(err))))
 	s.drop(sub)
-	go s.broker.leave(sub) // takes Broker.mu, which comes before mu
+	go s.broker.leave(sub) // takes stream.mu, which comes before mu
 }
 
 // goLive makes a subscription live if its cursor is where apply is. The caller
-// holds Broker.mu, so that nothing is applied in between.
+// holds stream.mu, so that nothing is applied in between.
 func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,13 +192,20 @@ func (s *Session) wants(sub *subscription, c *chunk) (wanted, live bool) {
 // Progress tells the client where its quiet live subscriptions are, so that
 // their positions do not fall behind retention. The edge calls it now and then.
 func (s *Session) Progress() {
+	for _, st := range s.broker.streams {
+		s.progress(st)
+	}
+}
+
+// progress tells of the subscriptions to one stream.
+func (s *Session) progress(st *stream) {
 	// Everything up to here is in the queues of all live subscriptions, so what
 	// is queued behind this frame lies above it.
-	at := s.broker.log.PositionOf(s.broker.delivered.Load())
+	at := st.log.PositionOf(st.delivered.Load())
 	s.mu.Lock()
 	var quiet []uint32
 	for _, sub := range s.subs {
-		if sub.live && sub.told < at.Offset {
+		if sub.stream == st && sub.live && sub.told < at.Offset {
 			sub.cursor, sub.told = at.Offset, at.Offset
 			quiet = append(quiet, sub.number)
 		}

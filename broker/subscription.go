@@ -13,11 +13,12 @@ import (
 // apply feeds it. It begins behind.
 type subscription struct {
 	session *Session
+	stream  *stream
 	number  uint32
 	filter  protocol.Filter
 	target  uint64 // head of the log when it began: reaching it is CaughtUp
 
-	// Guarded by Broker.mu.
+	// Guarded by stream.mu.
 	group  *group // nil until it joined for the first time
 	member int    // index in group.members
 
@@ -39,20 +40,21 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 	if err := s.Identity().MaySubscribe(filter); err != nil {
 		return nil, nil, err
 	}
-	if req.Stream != "" && req.Stream != MainStream {
-		return nil, nil, protocol.Errorf(protocol.CodeUnknownStream, "there is no stream %.80q, this broker has %s", req.Stream, MainStream)
+	st, perr := s.broker.reading(filter, req.Stream)
+	if perr != nil {
+		return nil, nil, perr
 	}
 	start, err := protocol.ParseStart(req.From)
 	if err != nil {
 		return nil, nil, protocol.AsError(err)
 	}
-	head := s.broker.head()
-	at, perr := s.broker.resolve(start, filter, head)
+	head := st.head()
+	at, perr := st.resolve(start, filter, head)
 	if perr != nil {
 		return nil, nil, perr
 	}
-	sub := &subscription{session: s, number: req.Sub, filter: filter, target: head, cursor: at.After, told: at.After}
-	begin := s.broker.log.PositionOf(at.After)
+	sub := &subscription{session: s, stream: st, number: req.Sub, filter: filter, target: head, cursor: at.After, told: at.After}
+	begin := st.log.PositionOf(at.After)
 	if at.Gap != nil {
 		// The gap moves the client's cursor, not this answer: a client that is cut
 		// off between the two must ask from its old position again, to be told.
@@ -66,36 +68,33 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 		Behind:   head - min(head, at.After),
 	}}
 	if at.Gap != nil {
-		frames = append(frames, s.broker.gapFrame(req.Sub, at.Gap))
+		frames = append(frames, st.gapFrame(req.Sub, at.Gap))
 	}
 	return sub, frames, nil
 }
 
-// MainStream is the name of the stream that every broker has.
-const MainStream = "main"
-
 // resolve says where a start begins.
-func (b *Broker) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {
+func (st *stream) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {
 	if start.Kind == protocol.StartPosition && start.Position.Partition != 0 {
 		return storage.Resolved{}, protocol.Errorf(protocol.CodeInvalidPosition, "the position %s is in partition %d, but this stream has only partition 0", start.Position, start.Position.Partition)
 	}
 	if start.Kind != protocol.StartPosition && start.Kind != protocol.StartNew {
-		b.resolving <- struct{}{} // these search the log: not for everybody at once
-		defer func() { <-b.resolving }()
+		st.broker.resolving <- struct{}{} // these search the log: not for everybody at once
+		defer func() { <-st.broker.resolving }()
 	}
-	at, err := b.log.Resolve(start, f, head)
+	at, err := st.log.Resolve(start, f, head)
 	if err != nil {
-		b.options.Logger.Error("resolve a start", "start", start.String(), "error", err)
+		st.broker.options.Logger.Error("resolve a start", "stream", st.name, "start", start.String(), "error", err)
 		return storage.Resolved{}, protocol.AsError(err)
 	}
 	return at, nil
 }
 
-func (b *Broker) gapFrame(sub uint32, g *storage.Gap) *tidewirev1.Gap {
-	b.metrics.gaps.WithLabelValues(g.Reason).Inc()
+func (st *stream) gapFrame(sub uint32, g *storage.Gap) *tidewirev1.Gap {
+	st.broker.metrics.gaps.WithLabelValues(g.Reason).Inc()
 	frame := &tidewirev1.Gap{
 		Sub: sub, Reason: g.Reason, After: g.After, Through: g.Through,
-		Position: b.log.PositionOf(g.Next).String(), Offset: g.Next,
+		Position: st.log.PositionOf(g.Next).String(), Offset: g.Next,
 	}
 	if g.Term != 0 {
 		frame.Term = g.Term.String()
@@ -115,27 +114,28 @@ type pulled struct {
 // joins it to its live group if there is none. Only the session's pump calls
 // it, so the cursor does not move meanwhile.
 func (b *Broker) pull(s *subscription, cursor uint64) pulled {
-	head := b.head()
+	st := s.stream
+	head := st.head()
 	if cursor >= head {
 		return pulled{live: b.join(s)}
 	}
-	c, err := b.log.Read(storage.Query{Filter: s.filter, After: cursor, Through: head, MaxBytes: maxChunkBytes})
+	c, err := st.log.Read(storage.Query{Filter: s.filter, After: cursor, Through: head, MaxBytes: maxChunkBytes})
 	if errors.Is(err, storage.ErrTrimmed) {
-		return pulled{gap: b.trimmedGap(cursor)}
+		return pulled{gap: st.trimmedGap(cursor)}
 	}
 	if err != nil {
-		b.options.Logger.Error("read the log", "filter", s.filter.String(), "after", cursor, "error", err)
+		b.options.Logger.Error("read the log", "stream", st.name, "filter", s.filter.String(), "after", cursor, "error", err)
 		return pulled{err: err}
 	}
 	return pulled{chunk: &chunk{Chunk: c}}
 }
 
 // trimmedGap describes what retention took above a cursor.
-func (b *Broker) trimmedGap(cursor uint64) *storage.Gap {
-	earliest, _ := b.log.Bounds()
+func (st *stream) trimmedGap(cursor uint64) *storage.Gap {
+	earliest, _ := st.log.Bounds()
 	last := earliest - 1
 	return &storage.Gap{
-		Reason: storage.GapRetention, Term: b.log.PositionOf(last).Term,
+		Reason: storage.GapRetention, Term: st.log.PositionOf(last).Term,
 		After: cursor, Through: last, Next: last,
 	}
 }

@@ -61,7 +61,7 @@ func (s *Server) eventsRequest(r *http.Request) (*tidewirev1.Subscribe, *broker.
 	if n := len(r.URL.Query()["filter"]); n > 1 {
 		return nil, nil, protocol.Errorf(protocol.CodeBadRequest, "there are %d filters, a stream has one, since it has one Last-Event-ID: use a pattern, or a stream for each", n)
 	}
-	q, err := parseQuery(r, "filter", "from")
+	q, err := parseQuery(r, "filter", "from", "stream")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -69,6 +69,9 @@ func (s *Server) eventsRequest(r *http.Request) (*tidewirev1.Subscribe, *broker.
 		return nil, nil, protocol.Errorf(protocol.CodeInvalidFilter, "the filter is missing: write /v1/events?filter=room.42.chat")
 	}
 	request := &tidewirev1.Subscribe{Sub: 1, Filter: q.Get("filter")}
+	if request.Stream, err = parseStream(q); err != nil {
+		return nil, nil, err
+	}
 	if q.Has("from") {
 		if _, err := parseFrom(q.Get("from")); err != nil {
 			return nil, nil, err

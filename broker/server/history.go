@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -109,7 +110,7 @@ func (p *pages) leave(size int64) { p.held.Add(-size) }
 
 func (s *Server) historyQuery(r *http.Request) (broker.HistoryQuery, *protocol.Error) {
 	var out broker.HistoryQuery
-	q, err := parseQuery(r, "from", "limit", "before")
+	q, err := parseQuery(r, "from", "limit", "before", "stream")
 	if err != nil {
 		return out, err
 	}
@@ -125,6 +126,9 @@ func (s *Server) historyQuery(r *http.Request) (broker.HistoryQuery, *protocol.E
 		return out, protocol.AsError(perr)
 	}
 	out.Filter = filter
+	if out.Stream, err = parseStream(q); err != nil {
+		return out, err
+	}
 	if out.Limit, err = s.historyLimit(q.Get("limit"), q.Has("limit")); err != nil {
 		return out, err
 	}
@@ -155,6 +159,15 @@ func parseFrom(text string) (protocol.Start, *protocol.Error) {
 	}
 	start, err := protocol.ParseStart(text)
 	return start, protocol.AsError(err)
+}
+
+// parseStream reads `stream`.
+func parseStream(q url.Values) (string, *protocol.Error) {
+	name := q.Get("stream")
+	if name == "" && q.Has("stream") {
+		return "", protocol.Errorf(protocol.CodeUnknownStream, "stream is empty: leave it out, or write the name of the stream to read")
+	}
+	return name, nil
 }
 
 // writePiece is what may take a write timeout on its way to the client.

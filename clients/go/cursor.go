@@ -85,7 +85,7 @@ func (s *Subscription) ask(number uint32) *tidewirev1.Subscribe {
 		return nil
 	}
 	c.phase, c.number = phaseAsked, number
-	return &tidewirev1.Subscribe{Sub: number, Filter: s.filter, From: c.begin()}
+	return &tidewirev1.Subscribe{Sub: number, Filter: s.filter, From: c.begin(), Stream: s.options.Stream}
 }
 
 // disconnected forgets the session's number.

@@ -19,6 +19,9 @@ type SubscribeOptions struct {
 	// From is `new` (default), `earliest`, `last:N`, a duration before now such as
 	// `-10m`, an RFC 3339 time, or a position, which means after it.
 	From string
+	// Stream is the stream to read. It is needed only where the filter could match
+	// topics of several: a subscription reads one.
+	Stream string
 	// QueueBytes bounds what was received and not yet handled, about. At a quarter
 	// of it the broker is asked to stop, at a sixteenth to go on. Default: 8 MiB.
 	QueueBytes int

@@ -23,8 +23,7 @@ type options struct {
 
 func (o options) storage() storage.Options { return storage.Options{Logger: o.logger} }
 
-func (o options) log() storage.LogOptions {
-	s := o.config.Streams.Main
+func (o options) log(s config.Stream) storage.LogOptions {
 	return storage.LogOptions{
 		DedupeWindow:   s.DedupeWindow,
 		SegmentBytes:   int64(s.SegmentBytes),

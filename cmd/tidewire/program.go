@@ -57,15 +57,15 @@ func (p *Program) Run(ctx context.Context) error {
 		return err
 	}
 	defer p.close("data directory", store)
-	log, err := store.OpenLog(broker.MainStream, o.log())
-	if err != nil {
+	logs := &logs{options: o, store: store}
+	defer logs.close(p)
+	if err := logs.open(); err != nil {
 		return err
 	}
-	defer p.close("log", log)
 
-	b := broker.New(log, o.broker())
+	b := broker.New(logs.main, o.broker(), logs.others...)
 	edge := o.server(p.Version)
-	edge.Ready = log.Ready
+	edge.Ready = logs.ready
 	s, err := server.New(b, edge)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ type subscriber struct {
 	client  clientFlags
 	filters []string
 	from    string
+	stream  string
 	count   int
 	json    bool
 	file    string
@@ -54,6 +55,7 @@ filters match is printed for each.`,
 	}
 	f := c.Flags()
 	f.StringVar(&s.from, "from", "new", "`where` to begin: new, earliest, last:N, -10m,\nan RFC 3339 time, or a position")
+	f.StringVar(&s.stream, "stream", "", "`name` of the stream to read, where a filter could\nmatch topics of several")
 	f.IntVar(&s.count, "count", 0, "end after `N` messages (default: go on)")
 	f.BoolVar(&s.json, "json", false, "print each message as a JSON object, and gaps as such on standard error")
 	f.StringVar(&s.file, "position-file", "", "`file` to keep the position of each filter in")
@@ -121,7 +123,7 @@ func (s *subscriber) subscribe(ctx context.Context, c *tidewire.Client, p *print
 		if from == "" {
 			from = s.from
 		}
-		sub, err := c.Subscribe(ctx, filter, tidewire.SubscribeOptions{From: from, OnGap: s.tellGap, OnRefused: s.tellRefused(filter)})
+		sub, err := c.Subscribe(ctx, filter, tidewire.SubscribeOptions{From: from, Stream: s.stream, OnGap: s.tellGap, OnRefused: s.tellRefused(filter)})
 		if err != nil {
 			return err
 		}

@@ -1157,8 +1157,8 @@ type Subscribe struct {
 	// Where to begin: `new` (default), `earliest`, `last:N`, a duration before
 	// now such as `-10m`, an RFC 3339 time, or a position, which means after it.
 	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
-	// Stream to read, where the filter could match topics of several. Only
-	// `main` exists now.
+	// Stream to read. Needed only where the filter could match topics of several;
+	// a subscription reads one.
 	Stream        string `protobuf:"bytes,4,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
