@@ -24,6 +24,9 @@ type logs struct {
 // open opens them. What it opened is to be closed even if it fails.
 func (l *logs) open() error {
 	streams := l.options.config.Streams
+	if err := l.survey(streams); err != nil {
+		return err
+	}
 	main, err := l.onDisk(broker.MainStream, l.options.log(streams.Main))
 	if err != nil {
 		return err
@@ -41,10 +44,35 @@ func (l *logs) open() error {
 			}
 			stream.Filters = append(stream.Filters, f)
 		}
-		if stream.Log, err = l.onDisk(s.Name, l.options.log(s.Stream)); err != nil {
+		o := l.options.log(s.Stream)
+		o.Filters = s.Filters
+		if stream.Log, err = l.onDisk(s.Name, o); err != nil {
 			return err
 		}
 		l.others = append(l.others, stream)
+	}
+	return nil
+}
+
+// survey compares what is in the data directory with what is configured. Data is
+// never removed for a line that is missing in a file: it is told.
+func (l *logs) survey(streams config.Streams) error {
+	stored, err := l.store.Streams()
+	if err != nil {
+		return err
+	}
+	kept := map[string]string{broker.MainStream: config.StorageDisk}
+	for _, s := range streams.Others {
+		kept[s.Name] = s.Storage
+	}
+	for _, name := range stored {
+		switch kept[name] {
+		case config.StorageDisk:
+		case config.StorageMemory:
+			return fmt.Errorf("the stream %s is to be kept in memory, but %s has its data on disk: write storage: disk, or move that directory away", name, l.store.Path(name))
+		default:
+			l.options.logger.Warn("a stream has data, but is not configured: it is neither served nor removed", "stream", name, "directory", l.store.Path(name))
+		}
 	}
 	return nil
 }

@@ -113,3 +113,47 @@ func TestProgramWithStreams(t *testing.T) {
 		t.Errorf("sub without --stream: %v", err)
 	}
 }
+
+// When filters change, what is stored stays where it is, and can be read by
+// naming the stream; new messages go where the topic belongs now. A position from
+// before is another log's.
+func TestProgramTopicChangesStream(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	s := start(t, withStreams(t, dir, "    - name: orders\n      filters: [orders.>]\n"))
+	position := s.publish(t, "orders.eu", "1", "before")
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, withStreams(t, dir, "    - name: europe\n      filters: ['*.eu']\n    - name: orders\n      filters: [orders.>]\n      retention_bytes: 1GiB\n"))
+	s.publish(t, "orders.eu", "1", "before") // ids are remembered by stream
+	s.publish(t, "orders.eu", "2", "after")
+	for query, want := range map[string]string{
+		"":                               "before after",
+		"stream=orders":                  "before",
+		"from=" + position:               "gap:other_log before after",
+		"stream=orders&from=" + position: "",
+	} {
+		if got := s.history(t, "orders.eu", query); got != want {
+			t.Errorf("?%s: %s, want %s", query, got, want)
+		}
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	// A stream that is not configured any more keeps its data.
+	s = start(t, withStreams(t, dir, "    - name: orders\n      filters: [orders.>]\n"))
+	if !strings.Contains(s.logged.String(), `a stream has data, but is not configured: it is neither served nor removed" stream=europe`) {
+		t.Errorf("it says %s", s.logged)
+	}
+	if got := s.history(t, "orders.eu", ""); got != "before" {
+		t.Errorf("after it was removed: %s", got)
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, withStreams(t, dir, "    - name: europe\n      filters: ['*.eu']\n"))
+	if got := s.history(t, "orders.eu", ""); got != "before after" {
+		t.Errorf("after it came back: %s", got)
+	}
+}
