@@ -33,9 +33,6 @@ func (l *logs) open() error {
 	}
 	l.main = main
 	for _, s := range streams.Others {
-		if s.Storage != config.StorageDisk {
-			return fmt.Errorf("the stream %s: this version keeps streams on disk alone; write storage: disk", s.Name)
-		}
 		stream := broker.Stream{Name: s.Name}
 		for _, text := range s.Filters {
 			f, err := protocol.ParseFilter(text)
@@ -44,9 +41,7 @@ func (l *logs) open() error {
 			}
 			stream.Filters = append(stream.Filters, f)
 		}
-		o := l.options.log(s.Stream)
-		o.Filters = s.Filters
-		if stream.Log, err = l.onDisk(s.Name, o); err != nil {
+		if stream.Log, err = l.other(s); err != nil {
 			return err
 		}
 		l.others = append(l.others, stream)
@@ -75,6 +70,16 @@ func (l *logs) survey(streams config.Streams) error {
 		}
 	}
 	return nil
+}
+
+// other opens the log of a stream beside main.
+func (l *logs) other(s config.OtherStream) (broker.Log, error) {
+	if s.Storage == config.StorageMemory {
+		return storage.NewMemoryLog(s.Name, l.options.memory(s)), nil
+	}
+	o := l.options.log(s.Stream)
+	o.Filters = s.Filters
+	return l.onDisk(s.Name, o)
 }
 
 func (l *logs) onDisk(name string, o storage.LogOptions) (*storage.Log, error) {

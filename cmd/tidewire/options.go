@@ -35,6 +35,16 @@ func (o options) log(s config.Stream) storage.LogOptions {
 	}
 }
 
+func (o options) memory(s config.OtherStream) storage.MemoryOptions {
+	return storage.MemoryOptions{
+		Bytes:        int64(s.RetentionBytes),
+		Messages:     s.RetentionMessages,
+		Age:          time.Duration(s.RetentionAge),
+		DedupeWindow: s.DedupeWindow,
+		Registerer:   o.registry,
+	}
+}
+
 func (o options) broker() broker.Options {
 	l := o.config.Limits
 	return broker.Options{

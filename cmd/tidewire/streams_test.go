@@ -157,3 +157,56 @@ func TestProgramTopicChangesStream(t *testing.T) {
 		t.Errorf("after it came back: %s", got)
 	}
 }
+
+// A stream in memory is bounded, leaves nothing on the disk, and says so after a
+// restart; one with data on disk cannot become one.
+func TestProgramWithStreamInMemory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	change := withStreams(t, dir, "    - name: prices\n      filters: [prices.>]\n      storage: memory\n      retention_messages: 2\n")
+	s := start(t, change)
+	first := s.publish(t, "prices.a", "1", "one")
+	if again := s.publish(t, "prices.a", "1", "one"); again != first {
+		t.Errorf("the repeat is at %s, the first at %s", again, first)
+	}
+	s.publish(t, "prices.a", "2", "two")
+	last := s.publish(t, "prices.b", "3", "three")
+	s.publish(t, "prices.a", "4", "four")
+	for query, want := range map[string]string{"": "four", "from=" + first: "gap:retention four", "from=" + last: "four"} {
+		if got := s.history(t, "prices.a", query); got != want {
+			t.Errorf("?%s: %s, want %s", query, got, want)
+		}
+	}
+	if metrics := string(s.get(t, s.admin+"/metrics")); !strings.Contains(metrics, "\ntidewire_storage_trimmed_messages_total{stream=\"prices\"} 2\n") {
+		t.Error("the metrics do not count what was dropped")
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "streams", "prices")); !os.IsNotExist(err) {
+		t.Errorf("it has left something on the disk: %v", err)
+	}
+	s = start(t, change)
+	s.publish(t, "prices.a", "1", "anew")
+	if got := s.history(t, "prices.a", "from="+last); got != "gap:other_log anew" {
+		t.Errorf("after the restart: %s", got)
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := os.Mkdir(filepath.Join(dir, "streams", "prices"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "streams", "prices", "meta.db"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(file, []byte("streams: {others: [{name: prices, filters: [p], storage: memory}]}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, _, errs := call("serve", "--config", file, "--data", dir, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	want := "tidewire: the stream prices is to be kept in memory, but " + dir + "/streams/prices has its data on disk: write storage: disk, or move that directory away\n"
+	if status != 1 || errs != want {
+		t.Errorf("status %d, and\n got: %s\nwant: %s", status, errs, want)
+	}
+}
