@@ -24,6 +24,7 @@ type keeper struct {
 	full     atomic.Bool           // the disk was full at the last attempt
 	trouble  atomic.Pointer[error] // what the last attempt failed with, or nil
 	leftover []*segment            // trimmed before a crash, but not cleaned up
+	purging  purging
 
 	preparing sync.Mutex // one of keeper and committer prepares a segment
 
@@ -57,6 +58,7 @@ func newKeeper(l *Log) *keeper {
 		wake:     make(chan struct{}, 1),
 		progress: make(chan struct{}, 1),
 		failed:   make(chan struct{}),
+		purging:  newPurging(),
 	}
 }
 
@@ -104,6 +106,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.full.Store(false)
 		}
 		poke(k.progress)
+		poke(k.purging.done)
 		timer.Reset(pause)
 	}
 }
@@ -165,12 +168,15 @@ func (k *keeper) prepare() error {
 func (k *keeper) nextDeadline() time.Duration {
 	const never = 24 * time.Hour
 	age := k.log.opts.RetentionAge
-	if age < 0 {
-		return never
-	}
 	s := &k.log.state
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if k.purges(s.segs[0]) {
+		return fullPause // it could not be completed at once
+	}
+	if age < 0 {
+		return never
+	}
 	now, next := k.log.opts.Now(), never
 	for _, seg := range s.segs {
 		if seg.info.last == 0 {
