@@ -192,9 +192,22 @@ func (s *Session) wants(sub *subscription, c *chunk) (wanted, live bool) {
 // Progress tells the client where its quiet live subscriptions are, so that
 // their positions do not fall behind retention. The edge calls it now and then.
 func (s *Session) Progress() {
-	for _, st := range s.broker.streams {
+	for _, st := range s.reads() {
 		s.progress(st)
 	}
+}
+
+// reads returns the streams that the session has subscriptions to.
+func (s *Session) reads() []*stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []*stream
+	for _, sub := range s.subs {
+		if !slices.Contains(found, sub.stream) {
+			found = append(found, sub.stream)
+		}
+	}
+	return found
 }
 
 // progress tells of the subscriptions to one stream.

@@ -3,7 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
+	"strings"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/config"
@@ -92,15 +92,20 @@ func (l *logs) onDisk(name string, o storage.LogOptions) (*storage.Log, error) {
 
 // ready returns nil, or why some stream cannot do all its work.
 func (l *logs) ready() error {
-	errs := make([]error, 0, len(l.disk))
+	var reasons []string
 	for _, log := range l.disk {
-		errs = append(errs, log.Ready())
+		if err := log.Ready(); err != nil {
+			reasons = append(reasons, err.Error())
+		}
 	}
-	return errors.Join(errs...)
+	if len(reasons) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(reasons, "; ")) // one line for people
 }
 
 func (l *logs) close(p *Program) {
 	for _, log := range l.disk {
-		p.close("log", io.Closer(log))
+		p.close("log", log)
 	}
 }
