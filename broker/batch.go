@@ -13,24 +13,30 @@ import (
 // its order: after a refusal that invites a repeat everything behind it is
 // refused with out_of_order. A message that is wrong in itself stops no other.
 type Batch struct {
-	broker   *Broker
-	who      *Identity
-	age      time.Duration
-	order    storage.Order
-	refusing bool // the log did not take a message: none may pass it
+	broker *Broker
+	who    *Identity
+	age    time.Duration
+	lanes  map[*stream]*lane // of the streams that it has published to
+	paused bool              // it went over the rate: nothing behind that may pass
 }
 
 // NewBatch returns an empty batch. age is how long ago its first attempt was
 // made, 0 if this is it.
 func (b *Broker) NewBatch(who *Identity, age time.Duration) *Batch {
-	return &Batch{broker: b, who: who, age: age}
+	return &Batch{broker: b, who: who, age: age, lanes: make(map[*stream]*lane, 1)}
 }
 
 // Publish hands a message to the log, waiting a bounded time while the log's
 // queue is full. done gets its result, once, perhaps before Publish returns; it
 // must not block. Publish is for one goroutine.
 func (p *Batch) Publish(ctx context.Context, m *protocol.Message, done func(storage.Result)) {
-	e, err := p.entry(m)
+	st := p.broker.owner(m.Topic)
+	to := p.lanes[st]
+	if to == nil {
+		to = &lane{}
+		p.lanes[st] = to
+	}
+	e, err := p.entry(to, m)
 	if err != nil {
 		p.broker.metrics.refused(err)
 	}
@@ -38,24 +44,24 @@ func (p *Batch) Publish(ctx context.Context, m *protocol.Message, done func(stor
 		done(storage.Result{Err: err})
 		return
 	}
-	e.Order, e.Done = &p.order, done
+	e.Order, e.Done = &to.order, done
 	if p.age > 0 {
 		e.FirstAttempt = time.Now().Add(-p.age)
 	}
-	if err := p.broker.append(ctx, e); err != nil {
-		p.refusing = err.Retryable()
+	if err := st.append(ctx, e); err != nil {
+		to.refusing = err.Retryable()
 		done(storage.Result{Err: err})
 	}
 }
 
 // entry makes a message ready for the log. There is none if the message was
 // refused, or was ephemeral and has gone to its subscribers.
-func (p *Batch) entry(m *protocol.Message) (*storage.Entry, *protocol.Error) {
-	if p.refusing {
+func (p *Batch) entry(to *lane, m *protocol.Message) (*storage.Entry, *protocol.Error) {
+	if to.refusing || p.paused {
 		return nil, protocol.Errorf(protocol.CodeOutOfOrder, "an earlier message was refused")
 	}
 	if err := p.broker.mayPublishNow(p.who); err != nil {
-		p.refusing = err.Retryable()
+		p.paused = err.Retryable()
 		return nil, err
 	}
 	if m.Ephemeral {

@@ -2,7 +2,9 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tidewire/tidewire/protocol"
-	"github.com/tidewire/tidewire/storage"
 )
 
 // Options are the settings of a [Broker]. Zero values mean the defaults, which
@@ -57,7 +58,7 @@ const resolvingAtOnce = 4
 // A Broker takes messages in and brings them to subscriptions. Its methods may
 // be called from many goroutines.
 type Broker struct {
-	log      Log
+	streams  []*stream // in the order in which they claim topics; main is the last
 	settings atomic.Pointer[Options]
 	metrics  *metrics
 
@@ -65,29 +66,19 @@ type Broker struct {
 	subscribed atomic.Int64 // subscriptions of all sessions
 
 	resolving chan struct{} // has a token for each start that is being searched for
-
-	// mu guards the live groups and the offset up to which commits are applied.
-	// Both change together: a subscription whose cursor is applied and that is
-	// put into its group under mu misses nothing and gets nothing twice.
-	mu      sync.Mutex
-	applied uint64
-	exact   map[string]*group // of filters that are topics
-	groups  trie              // of patterns
-
-	// delivered is the offset up to which all chunks are in the queues of all
-	// live subscriptions. It follows applied.
-	delivered atomic.Uint64
 }
 
-// New returns a broker on a log. [Broker.Run] makes it work.
-func New(log Log, options Options) *Broker {
-	b := &Broker{log: log, exact: make(map[string]*group), resolving: make(chan struct{}, resolvingAtOnce)}
+// New returns a broker. main is the log of the stream main, which takes every
+// topic that none of the others takes; of those the first whose filters match
+// has a topic. [Broker.Run] makes it work.
+func New(main Log, options Options, others ...Stream) *Broker {
+	b := &Broker{resolving: make(chan struct{}, resolvingAtOnce)}
 	options = options.withDefaults()
 	b.settings.Store(&options)
 	b.metrics = newMetrics(options.Registerer)
-	_, head := log.Bounds()
-	b.applied = head
-	b.delivered.Store(head)
+	for _, s := range append(slices.Clone(others), Stream{Name: MainStream, Filters: []protocol.Filter{everything}, Log: main}) {
+		b.streams = append(b.streams, newStream(b, s))
+	}
 	return b
 }
 
@@ -95,147 +86,20 @@ func New(log Log, options Options) *Broker {
 // come into effect.
 func (b *Broker) options() *Options { return b.settings.Load() }
 
-// Run commits and applies until ctx ends, or until the log fails: then nothing
-// can be promised any more and the program must end.
-func (b *Broker) Run(ctx context.Context) error { return b.log.Run(ctx, b.apply) }
-
-// apply takes one commit: publishers get their answers, live subscriptions
-// their messages. It runs on one goroutine, in log order, and depends on
-// nothing but the commit and on who is subscribed.
-func (b *Broker) apply(c *storage.Commit) {
-	deliveries := b.match(c)
-	for i := range c.Answers {
-		a := &c.Answers[i]
-		b.metrics.answered(&a.Result)
-		a.Entry.Done(a.Result)
+// Run commits and applies until ctx ends, or until a log fails: then nothing
+// can be promised any more, the other logs end what they have begun, and the
+// program must end.
+func (b *Broker) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(b.streams))
+	var running sync.WaitGroup
+	for i, s := range b.streams {
+		running.Go(func() {
+			defer cancel()
+			errs[i] = s.log.Run(ctx, s.apply)
+		})
 	}
-	for _, d := range deliveries {
-		for _, s := range d.members {
-			for _, chunk := range d.chunks {
-				if !s.session.deliver(s, chunk) {
-					break
-				}
-			}
-		}
-	}
-	b.delivered.Store(c.Chunk.Through)
-	b.metrics.applied(c)
-}
-
-// match sorts the records of a commit into the live groups and moves applied.
-func (b *Broker) match(c *storage.Commit) []delivery {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var found, touched []*group
-	rest := c.Chunk.Records
-	for _, topic := range c.Topics {
-		record, next, ok := protocol.NextFramed(rest)
-		if !ok {
-			break // cannot be: the log made the chunk
-		}
-		framed := rest[:len(rest)-len(next)]
-		rest = next
-		offset, _ := protocol.RecordPlace(record)
-		found = b.find(topic, found[:0])
-		if len(found) == 0 {
-			continue
-		}
-		expires := protocol.RecordExpiry(record)
-		for _, g := range found {
-			if g.open == nil && len(g.chunks) == 0 {
-				touched = append(touched, g)
-			}
-			g.append(framed, offset, expires, c.Chunk.Term)
-		}
-	}
-	b.applied = c.Chunk.Through
-	deliveries := make([]delivery, 0, len(touched))
-	for _, g := range touched {
-		deliveries = append(deliveries, g.take(b.applied))
-	}
-	return deliveries
-}
-
-// find appends the live groups that match a topic. Callers hold mu.
-func (b *Broker) find(topic string, found []*group) []*group {
-	if g := b.exact[topic]; g != nil {
-		found = append(found, g)
-	}
-	return b.groups.match(topic, found)
-}
-
-// head returns the offset up to which commits are applied.
-func (b *Broker) head() uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.applied
-}
-
-// join puts a subscription into its live group if its cursor is where apply is,
-// and reports whether it did.
-func (b *Broker) join(s *subscription) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !s.session.goLive(s, b.applied, b.log.PositionOf(b.applied)) {
-		return false
-	}
-	b.add(s)
-	return true
-}
-
-// enlist makes a subscription a member of its group before it is live, so that
-// the ephemeral messages that it misses are counted. Whoever was told that it has
-// caught up is a member.
-func (b *Broker) enlist(s *subscription) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s.session.mu.Lock()
-	closed := s.closed || s.session.end != nil
-	s.session.mu.Unlock()
-	if !closed { // else leave may have been called already
-		b.add(s)
-	}
-}
-
-// add puts a subscription into its group. Callers hold mu.
-func (b *Broker) add(s *subscription) {
-	if s.group == nil {
-		s.group = b.group(s.filter)
-		s.group.add(s)
-	}
-}
-
-// group returns the live group of a filter, made if need be. Callers hold mu.
-func (b *Broker) group(f protocol.Filter) *group {
-	g := b.exact[f.String()]
-	if !f.Exact() {
-		g = b.groups.get(f.String())
-	}
-	if g != nil {
-		return g
-	}
-	g = &group{filter: f, through: b.applied}
-	if f.Exact() {
-		b.exact[f.String()] = g
-	} else {
-		b.groups.put(f.String(), g)
-	}
-	return g
-}
-
-// leave takes a subscription out of its live group.
-func (b *Broker) leave(s *subscription) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if s.group == nil {
-		return
-	}
-	s.group.remove(s)
-	if len(s.group.members) == 0 {
-		delete(b.exact, s.filter.String())
-		if !s.filter.Exact() {
-			b.groups.remove(s.filter.String())
-		}
-	}
-	s.group = nil
+	running.Wait()
+	return errors.Join(errs...)
 }

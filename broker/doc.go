@@ -3,7 +3,8 @@
 //
 // The nouns:
 //
-//   - The [Broker] owns the log and the live groups. A message has one way in:
+//   - A [Stream] is a named log and the topics that it holds; the [Broker] owns
+//     the streams and the live groups of each. A message has one way in:
 //     [Broker.Publish] or [Session.Publish] check it, [Log] gives it order and
 //     durability, and apply, which runs on one goroutine in log order, answers
 //     publishers and feeds the live groups.
@@ -16,6 +17,6 @@
 //     from there; when its session's queue is full it goes back to reading the
 //     log. Start, replay, resume and slow are this one mechanism.
 //
-// Locks are taken in the order Broker.mu, Session.mu. Neither is held while the
+// Locks are taken in the order stream.mu, Session.mu. Neither is held while the
 // log is read or written, or while the edge is called.
 package broker

@@ -24,7 +24,7 @@ func (b *Broker) publishEphemeral(who *Identity, m *protocol.Message, origin uin
 	record := protocol.AppendRecord(make([]byte, 0, recordSize(m)), m)
 	c := &chunk{expires: protocol.Micros(m.ExpiresAt)}
 	c.Count, c.Records = 1, protocol.AppendFramed(nil, record)
-	for _, members := range b.audience(m.Topic) {
+	for _, members := range b.owner(m.Topic).audience(m.Topic) {
 		for _, sub := range members {
 			sub.session.deliverEphemeral(sub, c, record)
 		}
@@ -34,10 +34,10 @@ func (b *Broker) publishEphemeral(who *Identity, m *protocol.Message, origin uin
 }
 
 // audience returns the members of the groups that match a topic. They are lent.
-func (b *Broker) audience(topic string) [][]*subscription {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	groups := b.find(topic, nil)
+func (st *stream) audience(topic string) [][]*subscription {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	groups := st.find(topic, nil)
 	audience := make([][]*subscription, 0, len(groups))
 	for _, g := range groups {
 		g.lent = true

@@ -4,7 +4,7 @@ import "github.com/tidewire/tidewire/protocol"
 
 // group is everybody who is subscribed live to one filter. Each commit becomes
 // at most a few chunks for each group, whatever the number of its members.
-// Everything in it is guarded by Broker.mu.
+// Everything in it is guarded by stream.mu.
 type group struct {
 	filter  protocol.Filter
 	through uint64 // `through` of the last chunk: `after` of the next one

@@ -15,6 +15,7 @@ const maxPageBytes = 4 << 20
 // HistoryQuery asks for stored messages.
 type HistoryQuery struct {
 	Filter protocol.Filter
+	Stream string // to read; empty for the one that holds what the filter selects
 	From   protocol.Start
 	Back   bool // the newest before From, in place of the oldest after it
 	Limit  int  // messages
@@ -38,8 +39,12 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 	if err := who.MaySubscribe(q.Filter); err != nil {
 		return nil, err
 	}
+	st, err := b.reading(q.Filter, q.Stream)
+	if err != nil {
+		return nil, err
+	}
 	if q.Back {
-		return b.historyBack(ctx, q)
+		return st.historyBack(ctx, q)
 	}
 	if q.From.Kind == protocol.StartLastPerTopic {
 		if !q.Filter.Exact() {
@@ -47,14 +52,17 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 		}
 		q.From = protocol.Start{Kind: protocol.StartLast, Last: 1}
 	}
-	head := b.head()
-	at, err := b.resolve(q.From, q.Filter, head)
 	if err != nil {
 		return nil, err
 	}
-	p := pager{broker: b, query: q, cursor: at.After, now: time.Now()}
+	head := st.head()
+	at, err := st.resolve(q.From, q.Filter, head)
+	if err != nil {
+		return nil, err
+	}
+	p := pager{stream: st, query: q, cursor: at.After, now: time.Now()}
 	if at.Gap != nil {
-		p.page.Gap = b.gapFrame(0, at.Gap)
+		p.page.Gap = st.gapFrame(0, at.Gap)
 	}
 	for p.cursor < head && !p.full {
 		if ctx.Err() != nil {
@@ -64,14 +72,14 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 			return nil, err
 		}
 	}
-	p.page.Next = b.log.PositionOf(p.cursor)
+	p.page.Next = st.log.PositionOf(p.cursor)
 	return &p.page, nil
 }
 
 // pager fills a page. The cursor is the offset up to which everything that
 // matches is in it.
 type pager struct {
-	broker *Broker
+	stream *stream
 	query  HistoryQuery
 	page   Page
 	cursor uint64
@@ -82,8 +90,8 @@ type pager struct {
 
 // read adds what one look at the log brings.
 func (p *pager) read(head uint64) error {
-	c, err := p.broker.log.Read(storage.Query{Filter: p.query.Filter, After: p.cursor, Through: head, MaxBytes: maxChunkBytes})
-	if gap := p.broker.gapOf(p.cursor, err); gap != nil {
+	c, err := p.stream.log.Read(storage.Query{Filter: p.query.Filter, After: p.cursor, Through: head, MaxBytes: maxChunkBytes})
+	if gap := p.stream.gapOf(p.cursor, err); gap != nil {
 		p.gap(gap)
 		return nil
 	}
@@ -125,6 +133,6 @@ func (p *pager) gap(gap *storage.Gap) {
 		p.full = true
 		return
 	}
-	p.page.Gap = p.broker.gapFrame(0, gap)
+	p.page.Gap = p.stream.gapFrame(0, gap)
 	p.cursor = gap.Next
 }

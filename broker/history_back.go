@@ -17,14 +17,14 @@ import (
 // A gap by retention is what lay before everything that is left: it is told
 // once, on the page that reaches the beginning. Any other gap lies between the
 // position that was asked for and the messages of the page.
-func (b *Broker) historyBack(ctx context.Context, q HistoryQuery) (*Page, error) {
-	through, gap, err := b.resolveBack(q.From, q.Filter, b.head())
+func (st *stream) historyBack(ctx context.Context, q HistoryQuery) (*Page, error) {
+	through, gap, err := st.resolveBack(q.From, q.Filter, st.head())
 	if err != nil {
 		return nil, err
 	}
-	p := backPager{broker: b, query: q, cursor: through, now: time.Now()}
+	p := backPager{stream: st, query: q, cursor: through, now: time.Now()}
 	if gap != nil {
-		p.page.Gap = b.gapFrame(0, gap)
+		p.page.Gap = st.gapFrame(0, gap)
 	}
 	for p.cursor > 0 && !p.full {
 		if ctx.Err() != nil {
@@ -37,15 +37,15 @@ func (b *Broker) historyBack(ctx context.Context, q HistoryQuery) (*Page, error)
 	if p.cursor > 0 {
 		p.cursor++ // its first message, or the oldest that is left
 	}
-	p.page.Next = b.log.PositionOf(p.cursor)
+	p.page.Next = st.log.PositionOf(p.cursor)
 	slices.Reverse(p.page.Messages)
 	return &p.page, nil
 }
 
 // resolveBack returns the last offset before a place. A position names a message
 // that the reader knows already.
-func (b *Broker) resolveBack(start protocol.Start, f protocol.Filter, head uint64) (through uint64, gap *storage.Gap, err error) {
-	at, perr := b.resolve(start, f, head)
+func (st *stream) resolveBack(start protocol.Start, f protocol.Filter, head uint64) (through uint64, gap *storage.Gap, err error) {
+	at, perr := st.resolve(start, f, head)
 	if perr != nil {
 		return 0, nil, perr
 	}
@@ -70,7 +70,7 @@ func (b *Broker) resolveBack(start protocol.Start, f protocol.Filter, head uint6
 // backPager fills a page backwards. Everything above the cursor that matches is
 // in it.
 type backPager struct {
-	broker *Broker
+	stream *stream
 	query  HistoryQuery
 	page   Page // its messages newest first
 	cursor uint64
@@ -82,7 +82,7 @@ type backPager struct {
 // read adds what one look at the log brings.
 func (p *backPager) read() error {
 	q := storage.Query{Filter: p.query.Filter, Through: p.cursor, MaxBytes: maxChunkBytes}
-	c, err := p.broker.log.ReadBack(q, p.query.Limit-len(p.page.Messages))
+	c, err := p.stream.log.ReadBack(q, p.query.Limit-len(p.page.Messages))
 	if errors.Is(err, storage.ErrTrimmed) {
 		p.trimmed()
 		return nil
@@ -128,9 +128,9 @@ func (p *backPager) trimmed() {
 	if p.page.Gap != nil {
 		return
 	}
-	earliest, _ := p.broker.log.Bounds()
-	p.page.Gap = p.broker.gapFrame(0, &storage.Gap{
-		Reason: storage.GapRetention, Term: p.broker.log.PositionOf(0).Term,
+	earliest, _ := p.stream.log.Bounds()
+	p.page.Gap = p.stream.gapFrame(0, &storage.Gap{
+		Reason: storage.GapRetention, Term: p.stream.log.PositionOf(0).Term,
 		Through: p.cursor, Next: earliest - 1,
 	})
 	p.cursor = 0

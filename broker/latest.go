@@ -53,18 +53,18 @@ func (sub *subscription) tooEarly(cursor uint64) bool {
 }
 
 // plan begins a round.
-func (b *Broker) plan(sub *subscription, after, through uint64) error {
+func (st *stream) plan(sub *subscription, after, through uint64) error {
 	if !sub.filter.Exact() && through-min(after, through) > nearby {
-		b.resolving <- struct{}{} // it may look at all topics: not for everybody at once
-		defer func() { <-b.resolving }()
+		st.broker.resolving <- struct{}{} // it may look at all topics: not for everybody at once
+		defer func() { <-st.broker.resolving }()
 	}
-	offsets, covered, err := b.log.Newest(sub.filter, after, through, maxRound)
+	offsets, covered, err := st.log.Newest(sub.filter, after, through, maxRound)
 	sub.latest.offsets, sub.latest.covered = offsets, covered
 	return err
 }
 
 // readLatest reads the next part of a round, beginning one if need be.
-func (b *Broker) readLatest(sub *subscription, cursor, head uint64) (protocol.Chunk, error) {
+func (st *stream) readLatest(sub *subscription, cursor, head uint64) (protocol.Chunk, error) {
 	l := &sub.latest
 	if cursor >= l.covered {
 		through := head
@@ -76,11 +76,11 @@ func (b *Broker) readLatest(sub *subscription, cursor, head uint64) (protocol.Ch
 			l.next = time.Now().Add(sub.every)
 			sub.session.mu.Unlock()
 		}
-		if err := b.plan(sub, cursor, through); err != nil {
+		if err := st.plan(sub, cursor, through); err != nil {
 			return protocol.Chunk{}, err
 		}
 	}
-	c, err := b.log.Read(storage.Query{
+	c, err := st.log.Read(storage.Query{
 		Filter: sub.filter, After: cursor, Through: l.covered, MaxBytes: maxChunkBytes,
 		Picked: true, Offsets: l.offsets,
 	})

@@ -66,7 +66,7 @@ func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message
 	}
 	answer := make(chan storage.Result, 1)
 	e.Done = func(r storage.Result) { answer <- r }
-	if err := b.append(ctx, e); err != nil {
+	if err := b.owner(m.Topic).append(ctx, e); err != nil {
 		return storage.Result{}, err
 	}
 	select {
@@ -81,31 +81,38 @@ func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message
 }
 
 // append queues entries, waiting a bounded time for room.
-func (b *Broker) append(ctx context.Context, entries ...*storage.Entry) *protocol.Error {
-	ctx, cancel := context.WithTimeout(ctx, b.options().AppendTimeout)
+func (st *stream) append(ctx context.Context, entries ...*storage.Entry) *protocol.Error {
+	ctx, cancel := context.WithTimeout(ctx, st.broker.options().AppendTimeout)
 	defer cancel()
-	if err := b.log.Append(ctx, entries...); err != nil {
+	if err := st.log.Append(ctx, entries...); err != nil {
 		e := protocol.AsError(err)
 		if e.Code == protocol.CodeOverloaded {
-			b.metrics.limits.Met(protocol.LimitQueue)
+			st.broker.metrics.limits.Met(protocol.LimitQueue)
 		}
-		b.metrics.refused(e)
+		st.broker.metrics.refused(e)
 		return e
 	}
 	return nil
 }
 
-// publishing is what a session knows of its published messages. All but order,
-// which belongs to the log, is guarded by Session.mu.
+// publishing is what a session knows of its published messages. It is guarded by
+// Session.mu, but for the orders, which belong to the logs.
 type publishing struct {
-	order    storage.Order
+	lanes    map[*stream]*lane        // of the streams that it has published to
 	results  []protocol.PublishResult // become a Published frame when there is room to write
 	inFlight int                      // messages that wait for their answer
 	room     sync.Cond                // inFlight has become smaller, or the session has ended
-	refusing bool                     // the edge refused a message: none may pass before a resume
-	resume   bool                     // a resume has come that the log has not seen
+	refusing bool                     // messages went over the rate: none may pass before a resume
 	rate     *rate.Limiter            // of a session without a subject; nil before it is needed
 	origin   uint64                   // stands for the session in what it publishes, see Session.mark; 0 for none
+}
+
+// lane is what a session publishes to one stream. Order holds within it: a
+// refusal by one stream's log says nothing about another's.
+type lane struct {
+	order    storage.Order
+	refusing bool // the edge refused a message: none may pass before a resume
+	resume   bool // a resume has come that the log has not seen
 }
 
 // resultCost is about what an answer takes while it waits to be written.
@@ -119,7 +126,7 @@ func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 	if s.overRate(who, p) {
 		return
 	}
-	entries := make([]*storage.Entry, 0, len(p.Messages))
+	var cargo []load
 	var answers []protocol.PublishResult // of what is refused and what is ephemeral
 	for i := range p.Messages {
 		ref, m := p.Ref+uint32(i), &p.Messages[i]
@@ -137,24 +144,50 @@ func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 			answers = append(answers, protocol.PublishResult{Ref: ref, Err: err})
 			continue
 		}
-		e.Order = &s.pub.order
 		if p.RepeatAge > 0 {
 			e.FirstAttempt = time.Now().Add(-p.RepeatAge)
 		}
 		e.Done = func(r storage.Result) {
 			s.answer(protocol.PublishResult{Ref: ref, Position: r.Position, Duplicate: r.Duplicate, Err: r.Err})
 		}
-		entries = append(entries, e)
+		cargo = stow(cargo, s.broker.owner(m.Topic), e, len(p.Messages))
 	}
-	if !s.admit(p.Resume, len(entries), answers) || len(entries) == 0 {
+	if !s.admit(p.Resume, len(p.Messages)-len(answers), answers) {
 		return
 	}
-	refusing, resume := s.takeOrder()
-	entries[0].Resume = resume
+	for _, l := range cargo {
+		s.ship(ctx, l)
+	}
+}
+
+// load is the part of a frame that goes to one stream, in its order.
+type load struct {
+	stream  *stream
+	entries []*storage.Entry
+}
+
+// stow adds an entry to the load of its stream. Frames go to few streams.
+func stow(cargo []load, st *stream, e *storage.Entry, most int) []load {
+	for i := range cargo {
+		if cargo[i].stream == st {
+			cargo[i].entries = append(cargo[i].entries, e)
+			return cargo
+		}
+	}
+	return append(cargo, load{st, append(make([]*storage.Entry, 0, most), e)})
+}
+
+// ship gives a load to its log, or refuses it.
+func (s *Session) ship(ctx context.Context, l load) {
+	lane, refusing, resume := s.takeLane(l.stream)
+	for _, e := range l.entries {
+		e.Order = &lane.order
+	}
+	l.entries[0].Resume = resume
 	if refusing {
-		s.refuse(entries, protocol.Errorf(protocol.CodeOutOfOrder, "an earlier message of this connection was refused: repeat from that one on, with `resume`"))
-	} else if err := s.broker.append(ctx, entries...); err != nil {
-		s.refuse(entries, err)
+		s.refuse(lane, l.entries, protocol.Errorf(protocol.CodeOutOfOrder, "an earlier message of this connection was refused: repeat from that one on, with `resume`"))
+	} else if err := l.stream.append(ctx, l.entries...); err != nil {
+		s.refuse(lane, l.entries, err)
 	}
 }
 
@@ -163,7 +196,10 @@ func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 func (s *Session) admit(resume bool, n int, answers []protocol.PublishResult) bool {
 	s.mu.Lock()
 	if resume {
-		s.pub.refusing, s.pub.resume = false, true
+		s.pub.refusing = false
+		for _, l := range s.pub.lanes {
+			l.refusing, l.resume = false, true
+		}
 	}
 	s.pub.results = append(s.pub.results, answers...)
 	s.checkHard()
@@ -180,21 +216,28 @@ func (s *Session) admit(resume bool, n int, answers []protocol.PublishResult) bo
 	return s.end == nil
 }
 
-// takeOrder returns whether messages are refused until a resume, and whether
-// one has come that the log has not seen.
-func (s *Session) takeOrder() (refusing, resume bool) {
+// takeLane returns the lane to a stream, whether messages are refused there
+// until a resume, and whether one has come that the log has not seen.
+func (s *Session) takeLane(st *stream) (l *lane, refusing, resume bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	resume = s.pub.resume
-	s.pub.resume = false
-	return s.pub.refusing, resume
+	if l = s.pub.lanes[st]; l == nil {
+		if s.pub.lanes == nil {
+			s.pub.lanes = make(map[*stream]*lane, 1)
+		}
+		l = &lane{}
+		s.pub.lanes[st] = l
+	}
+	resume = l.resume
+	l.resume = false
+	return l, l.refusing || s.pub.refusing, resume
 }
 
-// refuse answers all entries of a frame with an error. If that is retryable,
-// later messages may not pass them.
-func (s *Session) refuse(entries []*storage.Entry, err *protocol.Error) {
+// refuse answers all entries of a load with an error. If that is retryable,
+// later messages to the stream may not pass them.
+func (s *Session) refuse(l *lane, entries []*storage.Entry, err *protocol.Error) {
 	s.mu.Lock()
-	s.pub.refusing = s.pub.refusing || err.Retryable()
+	l.refusing = l.refusing || err.Retryable()
 	s.mu.Unlock()
 	for _, e := range entries {
 		e.Done(storage.Result{Err: err})

@@ -97,7 +97,7 @@ func (s *Session) serve() {
 		s.rest(sub)
 		return
 	case p.gap != nil:
-		s.out.push(s.codec.AppendServer(nil, s.broker.gapFrame(sub.number, p.gap)))
+		s.out.push(s.codec.AppendServer(nil, sub.stream.gapFrame(sub.number, p.gap)))
 		sub.cursor, sub.told = p.gap.Next, p.gap.Next
 	case p.chunk != nil:
 		s.catchUp(sub, p.chunk, tail)
@@ -135,11 +135,11 @@ func (s *Session) tellCaughtUp(sub *subscription) {
 func (s *Session) failSubscription(sub *subscription, err error) {
 	s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, sub.number, protocol.AsError(err))))
 	s.drop(sub)
-	go s.broker.leave(sub) // takes Broker.mu, which comes before mu
+	go s.broker.leave(sub) // takes stream.mu, which comes before mu
 }
 
 // goLive makes a subscription live if its cursor is where apply is. The caller
-// holds Broker.mu, so that nothing is applied in between.
+// holds stream.mu, so that nothing is applied in between.
 func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,13 +243,33 @@ func (s *Session) tooSlow(sub *subscription) {
 // Progress tells the client where its quiet live subscriptions are, so that
 // their positions do not fall behind retention. The edge calls it now and then.
 func (s *Session) Progress() {
+	for _, st := range s.following() {
+		s.progress(st)
+	}
+}
+
+// following returns the streams that the session has subscriptions to.
+func (s *Session) following() []*stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []*stream
+	for _, sub := range s.subs {
+		if !slices.Contains(found, sub.stream) {
+			found = append(found, sub.stream)
+		}
+	}
+	return found
+}
+
+// progress tells of the subscriptions to one stream.
+func (s *Session) progress(st *stream) {
 	// Everything up to here is in the queues of all live subscriptions, so what
 	// is queued behind this frame lies above it.
-	at := s.broker.log.PositionOf(s.broker.delivered.Load())
+	at := st.log.PositionOf(st.delivered.Load())
 	s.mu.Lock()
 	var quiet []uint32
 	for _, sub := range s.subs {
-		if sub.stance == live && sub.told < at.Offset {
+		if sub.stream == st && sub.stance == live && sub.told < at.Offset {
 			sub.cursor, sub.told = at.Offset, at.Offset
 			quiet = append(quiet, sub.number)
 		}

@@ -11,14 +11,12 @@ import (
 // live, when apply feeds it. It begins behind.
 type subscription struct {
 	session *Session
+	stream  *stream
 	number  uint32
 	filter  protocol.Filter
 	target  uint64 // head of the log when it began: reaching it is CaughtUp
 	wishes
-
-	// Guarded by Broker.mu.
-	group  *group // nil until it has caught up
-	member int    // index in group.members
+	membership
 
 	// Guarded by Session.mu.
 	stance   stance
@@ -31,12 +29,16 @@ type subscription struct {
 	missed   uint64 // ephemeral messages that came while it was not live, since that was told
 }
 
+// membership is the place of a subscription in its live group. It is guarded by
+// stream.mu.
+type membership struct {
+	group  *group // nil until the subscription has caught up
+	member int    // index in group.members
+}
+
 // subscribe resolves a request and returns a subscription that stands behind,
 // with the frames that announce it.
 func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *protocol.Error) {
-	if err := s.checkNumber(req.Sub); err != nil {
-		return nil, nil, err
-	}
 	filter, err := protocol.ParseFilter(req.Filter)
 	if err != nil {
 		return nil, nil, protocol.AsError(err)
@@ -44,8 +46,9 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 	if err := s.Identity().MaySubscribe(filter); err != nil {
 		return nil, nil, err
 	}
-	if req.Stream != "" && req.Stream != MainStream {
-		return nil, nil, protocol.Errorf(protocol.CodeUnknownStream, "there is no stream %.80q, this broker has %s", req.Stream, MainStream)
+	st, perr := s.broker.reading(filter, req.Stream)
+	if perr != nil {
+		return nil, nil, perr
 	}
 	start, err := protocol.ParseStart(req.From)
 	if err != nil {
@@ -55,14 +58,14 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 	if perr != nil {
 		return nil, nil, perr
 	}
-	head := s.broker.head()
-	sub := &subscription{session: s, number: req.Sub, filter: filter, target: head, wishes: wishes, credit: creditOf(req)}
-	at, perr := s.broker.begin(sub, start)
+	head := st.head()
+	sub := &subscription{session: s, stream: st, number: req.Sub, filter: filter, target: head, wishes: wishes, credit: creditOf(req)}
+	at, perr := st.begin(sub, start)
 	if perr != nil {
 		return nil, nil, perr
 	}
 	sub.cursor, sub.told = at.After, at.After
-	begin := s.broker.log.PositionOf(at.After)
+	begin := st.log.PositionOf(at.After)
 	if at.Gap != nil {
 		// The gap moves the client's cursor, not this answer: a client that is cut
 		// off between the two must ask from its old position again, to be told.
@@ -76,24 +79,21 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 		Behind:   head - min(head, at.After),
 	}}
 	if at.Gap != nil {
-		frames = append(frames, s.broker.gapFrame(req.Sub, at.Gap))
+		frames = append(frames, st.gapFrame(req.Sub, at.Gap))
 	}
 	return sub, frames, nil
 }
 
-// MainStream is the name of the stream that every broker has.
-const MainStream = "main"
-
 // begin says where a subscription begins. For last-per-topic that is before the
 // oldest record of the first round: whoever comes back with that position gets
 // what was superseded since, and not all that ever was.
-func (b *Broker) begin(sub *subscription, start protocol.Start) (storage.Resolved, *protocol.Error) {
+func (st *stream) begin(sub *subscription, start protocol.Start) (storage.Resolved, *protocol.Error) {
 	if start.Kind != protocol.StartLastPerTopic {
-		return b.resolve(start, sub.filter, sub.target)
+		return st.resolve(start, sub.filter, sub.target)
 	}
-	earliest, _ := b.log.Bounds()
-	if err := b.plan(sub, earliest-1, sub.target); err != nil {
-		b.options().Logger.Error("look for the newest of each topic", "filter", sub.filter.String(), "error", err)
+	earliest, _ := st.log.Bounds()
+	if err := st.plan(sub, earliest-1, sub.target); err != nil {
+		st.broker.options().Logger.Error("look for the newest of each topic", "stream", st.name, "filter", sub.filter.String(), "error", err)
 		return storage.Resolved{}, protocol.AsError(err)
 	}
 	sub.latest.until = sub.target
@@ -104,27 +104,27 @@ func (b *Broker) begin(sub *subscription, start protocol.Start) (storage.Resolve
 }
 
 // resolve says where a start begins.
-func (b *Broker) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {
+func (st *stream) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {
 	if start.Kind == protocol.StartPosition && start.Position.Partition != 0 {
 		return storage.Resolved{}, protocol.Errorf(protocol.CodeInvalidPosition, "the position %s is in partition %d, but this stream has only partition 0", start.Position, start.Position.Partition)
 	}
 	if start.Kind != protocol.StartPosition && start.Kind != protocol.StartNew {
-		b.resolving <- struct{}{} // these search the log: not for everybody at once
-		defer func() { <-b.resolving }()
+		st.broker.resolving <- struct{}{} // these search the log: not for everybody at once
+		defer func() { <-st.broker.resolving }()
 	}
-	at, err := b.log.Resolve(start, f, head)
+	at, err := st.log.Resolve(start, f, head)
 	if err != nil {
-		b.options().Logger.Error("resolve a start", "start", start.String(), "error", err)
+		st.broker.options().Logger.Error("resolve a start", "stream", st.name, "start", start.String(), "error", err)
 		return storage.Resolved{}, protocol.AsError(err)
 	}
 	return at, nil
 }
 
-func (b *Broker) gapFrame(sub uint32, g *storage.Gap) *tidewirev1.Gap {
-	b.metrics.gaps.WithLabelValues(g.Reason).Inc()
+func (st *stream) gapFrame(sub uint32, g *storage.Gap) *tidewirev1.Gap {
+	st.broker.metrics.gaps.WithLabelValues(g.Reason).Inc()
 	frame := &tidewirev1.Gap{
 		Sub: sub, Reason: g.Reason, After: g.After, Through: g.Through,
-		Position: b.log.PositionOf(g.Next).String(), Offset: g.Next,
+		Position: st.log.PositionOf(g.Next).String(), Offset: g.Next,
 	}
 	if g.Term != 0 {
 		frame.Term = g.Term.String()
@@ -146,7 +146,8 @@ type pulled struct {
 // it, so the cursor does not move meanwhile. first says that it has not caught up
 // before.
 func (b *Broker) pull(s *subscription, cursor uint64, first bool) pulled {
-	head := b.head()
+	st := s.stream
+	head := st.head()
 	if cursor >= head {
 		return pulled{live: b.join(s)}
 	}
@@ -154,21 +155,21 @@ func (b *Broker) pull(s *subscription, cursor uint64, first bool) pulled {
 	var err error
 	switch {
 	case !s.conflates(cursor):
-		c, err = b.log.Read(storage.Query{Filter: s.filter, After: cursor, Through: head, MaxBytes: maxChunkBytes})
+		c, err = st.log.Read(storage.Query{Filter: s.filter, After: cursor, Through: head, MaxBytes: maxChunkBytes})
 	case s.tooEarly(cursor):
 		return pulled{rest: true}
 	default:
-		c, err = b.readLatest(s, cursor, head)
+		c, err = st.readLatest(s, cursor, head)
 	}
-	if gap := b.gapOf(cursor, err); gap != nil {
+	if gap := st.gapOf(cursor, err); gap != nil {
 		return pulled{gap: gap}
 	}
 	if err != nil {
-		b.options().Logger.Error("read the log", "filter", s.filter.String(), "after", cursor, "error", err)
+		b.options().Logger.Error("read the log", "stream", st.name, "filter", s.filter.String(), "after", cursor, "error", err)
 		return pulled{err: err}
 	}
 	if first && c.Through >= s.target { // CaughtUp comes with this chunk
-		b.enlist(s)
+		st.enlist(s)
 	}
 	s.sift(&c, b.metrics)
 	return pulled{chunk: &c}

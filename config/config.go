@@ -73,10 +73,28 @@ type Anonymous struct {
 	Subscribe []string `yaml:"subscribe"`
 }
 
-// Streams are the logs that messages are kept in.
+// Streams are the logs that messages are kept in. The first of the others whose
+// filters match a topic holds it; main holds the rest.
 type Streams struct {
-	Main Stream `yaml:"main"`
+	Main   Stream        `yaml:"main"`
+	Others []OtherStream `yaml:"others"`
 }
+
+// An OtherStream is a stream beside main.
+type OtherStream struct {
+	Name              string   `yaml:"name"`               // fixed: its data lies under it
+	Filters           []string `yaml:"filters"`            // of the topics that it holds
+	Storage           string   `yaml:"storage"`            // disk, memory
+	RetentionMessages int      `yaml:"retention_messages"` // memory alone: the oldest go when there are more; 0 for no bound
+
+	Stream `yaml:",inline"`
+}
+
+// Where a stream is kept.
+const (
+	StorageDisk   = "disk"
+	StorageMemory = "memory"
+)
 
 // A Stream says how long a log keeps what.
 type Stream struct {
@@ -141,17 +159,11 @@ type Log struct {
 // Default returns what holds where nothing is set.
 func Default() *Config {
 	return &Config{
-		Data:   "./tidewire-data",
-		Listen: "127.0.0.1:7070",
-		Admin:  "127.0.0.1:7071",
-		Auth:   Auth{JWT: JWT{Leeway: Duration(5 * time.Second)}},
-		Streams: Streams{Main: Stream{
-			RetentionAge:   Duration(7 * day),
-			RetentionBytes: 10 << 30,
-			DedupeWindow:   1_000_000,
-			SegmentBytes:   128 << 20,
-			WindowBytes:    64 << 20,
-		}},
+		Data:    "./tidewire-data",
+		Listen:  "127.0.0.1:7070",
+		Admin:   "127.0.0.1:7071",
+		Auth:    Auth{JWT: JWT{Leeway: Duration(5 * time.Second)}},
+		Streams: Streams{Main: defaultStream()},
 		Limits: Limits{
 			PayloadBytes:       Size(protocol.LimitPayload.Default()),
 			FrameBytes:         Size(protocol.LimitFrame.Default()),

@@ -124,10 +124,34 @@ func TestSecretFile(t *testing.T) {
 	}
 }
 
+// What is not said of a stream has a default, which for its size depends on where
+// it is kept.
+func TestStreamDefaults(t *testing.T) {
+	c, err := config.Load(config.Source{
+		File:        file(t, "streams: {others: [{name: a, filters: [a], retention_age: 1d}, {name: b, filters: [b], storage: memory}]}\n"),
+		Environment: []string{"TIDEWIRE_STREAMS_OTHERS_1_FILTERS=b,c.>", "TIDEWIRE_STREAMS_OTHERS_2_NAME=d", "TIDEWIRE_STREAMS_OTHERS_2_FILTERS=d", "TIDEWIRE_STREAMS_OTHERS_2_RETENTION_BYTES=1GiB"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	main := c.Streams.Main
+	aged, small, large := main, main, main
+	aged.RetentionAge = config.Duration(24 * time.Hour)
+	small.RetentionBytes, large.RetentionBytes = 64<<20, 1<<30
+	want := []config.OtherStream{
+		{Name: "a", Filters: []string{"a"}, Storage: "disk", Stream: aged},
+		{Name: "b", Filters: []string{"b", "c.>"}, Storage: "memory", Stream: small},
+		{Name: "d", Filters: []string{"d"}, Storage: "disk", Stream: large},
+	}
+	if !reflect.DeepEqual(c.Streams.Others, want) {
+		t.Errorf("got %+v\nwant %+v", c.Streams.Others, want)
+	}
+}
+
 // What is printed can be read again, and says the same.
 func TestPrintedIsRead(t *testing.T) {
 	c, err := config.Load(config.Source{
-		File:        file(t, "streams: {main: {retention_age: 36h, retention_bytes: unlimited, segment_bytes: 3000001}}\nallowed_hosts: [a.example]\n"),
+		File:        file(t, "streams: {main: {retention_age: 36h, retention_bytes: unlimited, segment_bytes: 3000001}, others: [{name: a, filters: ['a.>']}, {name: b, filters: [b], storage: memory, retention_bytes: 2MiB}]}\nallowed_hosts: [a.example]\n"),
 		Environment: []string{"TIDEWIRE_LOG_FORMAT=json"},
 	})
 	if err != nil {

@@ -123,6 +123,7 @@ func (c *Config) setVariable(name, path, value string) error {
 		}
 		if n == v.Len() {
 			v.Set(reflect.Append(v, reflect.Zero(v.Type().Elem())))
+			setDefaults(v.Index(n))
 		}
 		v = v.Index(n)
 	}

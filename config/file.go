@@ -202,6 +202,7 @@ func (r reader) list(path string, n ast.Node, v reflect.Value) error {
 		if element.Type() == ast.NullType {
 			return r.errorf(sequence, "%s is empty; write a value behind its `-`, or remove it", at)
 		}
+		setDefaults(list.Index(i))
 		if err := r.value(at, element, list.Index(i)); err != nil {
 			return err
 		}

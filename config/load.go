@@ -25,6 +25,7 @@ func Load(s Source) (*Config, error) {
 	if err := c.readSecrets(); err != nil {
 		return nil, err
 	}
+	c.fillStreams()
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}

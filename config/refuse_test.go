@@ -89,6 +89,11 @@ func badFilter(f string) string {
 	return protocol.AsError(err).Message
 }
 
+// others writes streams beside main.
+func others(streams ...string) string {
+	return "streams: {others: [{" + strings.Join(streams, "}, {") + "}]}"
+}
+
 func TestWhatMakesNoSense(t *testing.T) {
 	plain := file(t, "")
 	key := "auth: {api_keys: [{name: a, key: " + someKey + "}]}\n"
@@ -144,6 +149,25 @@ func TestWhatMakesNoSense(t *testing.T) {
 		{"streams: {main: {segment_bytes: unlimited}}", `streams.main.segment_bytes is unlimited; write a size from 1MiB to 4GiB`},
 		{"streams: {main: {window_bytes: 1KiB}}", `streams.main.window_bytes is 1KiB; write a size from 1MiB (limits.frame_bytes) to 64GiB`},
 
+		{others("filters: [a]"), `streams.others[0] has no name; give it one, such as name: orders`},
+		{others("name: A, filters: [a]"), `streams.others[0].name: "A" is not a name for a stream; write at most 64 of a-z, 0-9, '-' and '_'`},
+		{others("name: ../x, filters: [a]"), `streams.others[0].name: "../x" is not a name for a stream; write at most 64 of a-z, 0-9, '-' and '_'`},
+		{others("name: main, filters: [a]"), `streams.others[0].name: main is the stream of all topics that no other has; set it up under streams.main, or choose another name`},
+		{others("name: dead, filters: [a]"), `streams.others[0].name: dead is the name of a stream of the broker's own; choose another`},
+		{others("name: a, filters: [a]", "name: a, filters: [b]"), `streams.others[1].name: "a" is the name of streams.others[0] too; give each stream its own`},
+		{others("name: a"), `streams.others[0] (a) has no filters; write the topics that it holds, such as filters: [a.>]`},
+		{others("name: a, filters: [x, a..b]"), `streams.others[0].filters[1]: ` + badFilter("a..b")},
+		{others("name: a, filters: [$x.>]"), `streams.others[0].filters[0]: "$x.>" begins with '$', and such topics belong to the broker; remove it`},
+		{others("name: a, filters: [x, o.>]", "name: b, filters: [o.eu]"), `streams.others[1].filters[0]: all topics of "o.eu" belong to the stream a, which is listed before b and has the filter "o.>"; list b first, or remove the filter`},
+		{others("name: a, filters: [a], storage: tape"), `streams.others[0].storage: "tape" is unknown; write disk or memory`},
+		{others("name: a, filters: [a], retention_age: 1s"), `streams.others[0].retention_age is 1s; write at least 1m, or forever`},
+		{others("name: a, filters: [a], retention_bytes: 0"), `streams.others[0].retention_bytes is 0; write at least 1MiB, or unlimited`},
+		{others("name: a, filters: [a], dedupe_window: 0"), `streams.others[0].dedupe_window is 0; write a number of ids from 1000 to 100000000`},
+		{others("name: a, filters: [a], retention_messages: 5"), `streams.others[0].retention_messages is 5, but messages are counted in memory alone; leave it out, or write storage: memory`},
+		{others("name: a, filters: [a], storage: memory, retention_bytes: unlimited"), `streams.others[0].retention_bytes is unlimited; a stream in memory needs a bound, write a size from 1MiB to 64GiB`},
+		{others("name: a, filters: [a], storage: memory, retention_messages: -1"), `streams.others[0].retention_messages is -1; write a number of messages, or 0 for no bound`},
+		{others("name: a, filters: [a], storage: memory, window_bytes: 1MiB"), `streams.others[0].segment_bytes and streams.others[0].window_bytes mean nothing for a stream in memory; leave them out, retention_bytes says how much it holds`},
+
 		{"limits: {publish_messages: 0}", `limits.publish_messages is 0; write a number from 1 to 100000`},
 		{"limits: {history_messages: -1}", `limits.history_messages is -1; write a number from 1 to 10000`},
 		{"limits: {in_flight: 0}", `limits.in_flight is 0; write a number from 1 to 1000000`},
@@ -183,6 +207,7 @@ func TestWhatMakesSense(t *testing.T) {
 		"allowed_origins: ['*', 'null', 'http://localhost:5173']",
 		"limits: {payload_bytes: 4MiB, frame_bytes: 16MiB, outbound_hard_bytes: 32MiB}",
 		"shutdown: {drain: 0s, spread: 0s}",
+		others("name: a, filters: [a.b]", "name: b-2, filters: [a.>, '*.b']", "name: m, filters: [m], storage: memory, retention_messages: 10"),
 		"listen:\nlog:\n# nothing but comments\n",
 		"---\ndata: x\n",
 		"",

@@ -55,6 +55,16 @@ func paths() []string {
 	return all
 }
 
+// defaulted is an element of a list that has defaults.
+type defaulted interface{ setDefaults() }
+
+// setDefaults gives a new element of a list its defaults, if it has any.
+func setDefaults(v reflect.Value) {
+	if d, ok := reflect.TypeAssert[defaulted](v.Addr()); ok {
+		d.setDefaults()
+	}
+}
+
 func isStructs(t reflect.Type) bool {
 	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct
 }

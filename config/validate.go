@@ -40,7 +40,7 @@ const (
 func (c *Config) Validate() error {
 	for _, check := range []func() error{
 		c.checkAddresses, c.checkData, c.checkLog, c.checkAuth, c.checkOrigins, c.checkHosts,
-		c.checkMain, c.checkLimits, c.checkTimes,
+		c.checkStreams, c.checkLimits, c.checkTimes,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -126,27 +126,6 @@ func oneOf(path, value string, allowed ...string) error {
 	}
 	list := strings.Join(allowed[:len(allowed)-1], ", ") + " or " + allowed[len(allowed)-1]
 	return fmt.Errorf("%s: %q is unknown; write %s", path, value, list)
-}
-
-func (c *Config) checkMain() error {
-	const at = "streams.main."
-	s := c.Streams.Main
-	if s.RetentionAge != Forever && time.Duration(s.RetentionAge) < time.Minute {
-		return fmt.Errorf("%sretention_age is %v; write at least 1m, or forever", at, s.RetentionAge)
-	}
-	if s.RetentionBytes != Unlimited && s.RetentionBytes < minRetention {
-		return fmt.Errorf("%sretention_bytes is %v; write at least %v, or unlimited", at, s.RetentionBytes, Size(minRetention))
-	}
-	if s.DedupeWindow < minDedupeWindow || s.DedupeWindow > maxDedupeWindow {
-		return fmt.Errorf("%sdedupe_window is %d; write a number of ids from %d to %d", at, s.DedupeWindow, minDedupeWindow, maxDedupeWindow)
-	}
-	if s.SegmentBytes < minSegment || s.SegmentBytes > maxSegment {
-		return fmt.Errorf("%ssegment_bytes is %v; write a size from %v to %v", at, s.SegmentBytes, Size(minSegment), Size(maxSegment))
-	}
-	if s.WindowBytes < c.Limits.FrameBytes || s.WindowBytes > maxWindow {
-		return fmt.Errorf("%swindow_bytes is %v; write a size from %v (limits.frame_bytes) to %v", at, s.WindowBytes, c.Limits.FrameBytes, Size(maxWindow))
-	}
-	return nil
 }
 
 func (c *Config) checkLimits() error {

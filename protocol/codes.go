@@ -22,6 +22,7 @@ const (
 	CodeReservedTopic     Code = "reserved_topic"
 	CodeUnsupported       Code = "unsupported"
 	CodeUnknownStream     Code = "unknown_stream"
+	CodeSeveralStreams    Code = "several_streams"
 
 	CodeIDConflict   Code = "id_conflict"
 	CodeRepeatTooOld Code = "repeat_too_old"
@@ -88,6 +89,7 @@ var codeTable = []CodeInfo{
 	{CodeReservedTopic, http.StatusForbidden, 0, false, "Topics that begin with `$` belong to the broker."},
 	{CodeUnsupported, http.StatusBadRequest, 0, false, "The request is well formed, but this version of the broker cannot do it."},
 	{CodeUnknownStream, http.StatusNotFound, 0, false, "There is no stream of that name."},
+	{CodeSeveralStreams, http.StatusBadRequest, 0, false, "The filter could match topics of several streams: name one."},
 
 	{CodeIDConflict, http.StatusConflict, 0, false, "The id was stored before with another payload; nothing was stored now."},
 	{CodeRepeatTooOld, http.StatusConflict, 0, false, "The broker no longer remembers ids from the time of the first attempt, so it cannot tell whether that was stored; nothing was stored now."},

@@ -122,6 +122,34 @@ func (f Filter) Overlaps(g Filter) bool {
 	}
 }
 
+// Intersect returns the filter that selects exactly the topics which both f and
+// g select; some is false if there are none.
+func (f Filter) Intersect(g Filter) (common Filter, some bool) {
+	if !f.Overlaps(g) {
+		return Filter{}, false
+	}
+	var tokens []string
+	a, b := f.text, g.text
+	for last := false; !last; {
+		p, prest, plast := cutToken(a)
+		q, qrest, _ := cutToken(b)
+		switch {
+		case p == ">":
+			tokens = append(tokens, b)
+		case q == ">":
+			tokens = append(tokens, a)
+		case p == "*":
+			tokens = append(tokens, q)
+		default:
+			tokens = append(tokens, p)
+		}
+		last = plast || p == ">" || q == ">"
+		a, b = prest, qrest
+	}
+	text := strings.Join(tokens, ".")
+	return Filter{text: text, exact: !strings.ContainsAny(text, "*>")}, true
+}
+
 // cutToken splits off the first token; last says that nothing follows it.
 func cutToken(s string) (token, rest string, last bool) {
 	token, rest, found := strings.Cut(s, ".")

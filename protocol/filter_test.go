@@ -204,3 +204,40 @@ func TestCheckTopic(t *testing.T) {
 		t.Error("IsReserved is wrong")
 	}
 }
+
+// TestIntersect: a topic is selected by what two filters have in common iff it is
+// selected by both.
+func TestIntersect(t *testing.T) {
+	var topics, patterns []string
+	var build func(prefix string, depth int)
+	build = func(prefix string, depth int) {
+		for _, token := range []string{"a", "b", "*", ">"} {
+			text := prefix + token
+			if strings.ContainsAny(text, "*>") {
+				patterns = append(patterns, text)
+			} else {
+				topics, patterns = append(topics, text), append(patterns, text)
+			}
+			if token != ">" && depth > 1 {
+				build(text+".", depth-1)
+			}
+		}
+	}
+	build("", 3)
+	topics, patterns = append(topics, "$a", "$a.b", "a.b.a.b"), append(patterns, "$a", "$a.>")
+	for _, a := range patterns {
+		for _, b := range patterns {
+			f, _ := ParseFilter(a)
+			g, _ := ParseFilter(b)
+			common, some := f.Intersect(g)
+			if again, err := ParseFilter(common.String()); some && (err != nil || again != common) {
+				t.Fatalf("%s and %s have %q in common: %v", a, b, common, err)
+			}
+			for _, topic := range topics {
+				if both := f.Match(topic) && g.Match(topic); both != (some && common.Match(topic)) {
+					t.Fatalf("%s and %s have %q in common (%v), but of both is %s: %v", a, b, common, some, topic, both)
+				}
+			}
+		}
+	}
+}

@@ -26,7 +26,8 @@ type Options struct {
 
 // LogOptions says how to open a [Log]. The zero value is useful.
 type LogOptions struct {
-	DedupeWindow   int           // ids that are remembered; default 1,000,000
+	DedupeWindow   int           // ids that are remembered, fixed with the log; default what it has, 1,000,000 for a new one
+	Filters        []string      // of the stream's topics; kept with it, so that a change is told
 	SegmentBytes   int64         // size at which a segment is sealed; default 128 MiB, at most a quarter of RetentionBytes
 	RetentionAge   time.Duration // default 7 days; negative to keep for ever
 	RetentionBytes int64         // default 10 GiB; negative for no bound

@@ -8,6 +8,8 @@
 //   - A [Log] is one stream: offsets from 1 upwards, one total order. Publishes
 //     go in with [Log.Append]; [Log.Run] makes them durable in batches and hands
 //     each [Commit] to the broker in order; [Log.Read] gives them back.
+//   - A [MemoryLog] is a stream without a disk, for messages that need not outlive
+//     the process. It keeps the same contract and passes the same suite.
 //   - A block is what one commit stored: the records of a batch, a checksum for
 //     each, and a digest row for each message id.
 //   - A segment is a file of blocks, a bbolt database. One is active and grows;

@@ -25,6 +25,7 @@ type keeper struct {
 	trouble  atomic.Pointer[error] // what the last attempt failed with, or nil
 	leftover []*segment            // trimmed before a crash, but not cleaned up
 	newest   uint64                // ordinal of the newest active segment that meta.db knows of
+	purging  purging
 
 	preparing sync.Mutex // one of keeper and committer prepares a segment
 
@@ -58,6 +59,7 @@ func newKeeper(l *Log) *keeper {
 		wake:     make(chan struct{}, 1),
 		progress: make(chan struct{}, 1),
 		failed:   make(chan struct{}),
+		purging:  newPurging(),
 	}
 }
 
@@ -105,6 +107,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.full.Store(false)
 		}
 		poke(k.progress)
+		poke(k.purging.done)
 		timer.Reset(pause)
 	}
 }
@@ -166,12 +169,15 @@ func (k *keeper) prepare() error {
 func (k *keeper) nextDeadline() time.Duration {
 	const never = 24 * time.Hour
 	age := k.log.opts.RetentionAge
-	if age < 0 {
-		return never
-	}
 	s := &k.log.state
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if k.purges(s.segs[0]) {
+		return fullPause // it could not be completed at once
+	}
+	if age < 0 {
+		return never
+	}
 	now, next := k.log.opts.Now(), never
 	for _, seg := range s.segs {
 		if seg.info.last == 0 {

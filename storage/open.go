@@ -15,12 +15,13 @@ import (
 // opening is a log on its way to being open. Until everything has been found
 // sound nothing is changed on disk; then a new term begins.
 type opening struct {
-	log     *Log
-	meta    metaState
-	files   map[uint64]int64 // size of each segment's file, by ordinal
-	fresh   bool             // the log did not exist
-	empty   []*segment       // files without a block
-	indexed []*segment       // files with blocks that wait to be sealed
+	log       *Log
+	meta      metaState
+	files     map[uint64]int64 // size of each segment's file, by ordinal
+	fresh     bool             // the log did not exist
+	anyWindow bool             // of ids: none was asked for
+	empty     []*segment       // files without a block
+	indexed   []*segment       // files with blocks that wait to be sealed
 }
 
 // OpenLog opens the log of a stream, and creates it if it does not exist.
@@ -28,10 +29,11 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 	if stream == "" || strings.ContainsAny(stream, `/\`) || strings.HasPrefix(stream, ".") {
 		return nil, fmt.Errorf("open log: %q is not a name for a stream", stream)
 	}
+	anyWindow := opts.DedupeWindow == 0
 	opts = opts.withDefaults()
 	l := &Log{
 		name:    stream,
-		dir:     filepath.Join(s.dir, streamsDir, stream),
+		dir:     s.Path(stream),
 		opts:    opts,
 		log:     opts.Logger,
 		reserve: s.reserve,
@@ -40,7 +42,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 	}
 	l.state.window.limit = opts.WindowBytes
 	l.committer, l.keeper = newCommitter(l), newKeeper(l)
-	o := &opening{log: l}
+	o := &opening{log: l, anyWindow: anyWindow}
 	if err := o.run(); err != nil {
 		o.abandon()
 		return nil, fmt.Errorf("open log %s: %w", stream, err)
@@ -54,7 +56,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 }
 
 func (o *opening) run() error {
-	steps := []func() error{o.list, o.openMeta, o.openSealed, o.openUnsealed, o.checkOrder, o.loadDedupe, o.begin}
+	steps := []func() error{o.list, o.openMeta, o.checkDefinition, o.openSealed, o.openUnsealed, o.checkOrder, o.loadDedupe, o.begin, o.storeDefinition}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err

@@ -17,7 +17,7 @@ import (
 // the end of the term the log was put back to an earlier state: exactly what was
 // written after that is gone. An unknown term is another log's.
 func (l *Log) Resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
-	earliest, _ := l.Bounds()
+	earliest, last := l.Bounds()
 	switch s.Kind {
 	case protocol.StartEarliest:
 		return Resolved{After: earliest - 1}, nil
@@ -31,21 +31,21 @@ func (l *Log) Resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolve
 		after, err := l.beforeTime(s.Time, head)
 		return Resolved{After: after}, err
 	case protocol.StartPosition:
-		return l.resolvePosition(s.Position)
+		return resolvePosition(s.Position, l.terms, earliest, last)
 	default:
 		return Resolved{After: head}, nil
 	}
 }
 
-func (l *Log) resolvePosition(p protocol.Position) (Resolved, error) {
+// resolvePosition resolves a position in a log with those terms and bounds.
+func resolvePosition(p protocol.Position, terms chain, earliest, head uint64) (Resolved, error) {
 	if p.Partition != 0 {
 		return Resolved{}, protocol.Errorf(protocol.CodeInvalidPosition, "the position %s names partition %d, but this stream has one partition, 0", p, p.Partition)
 	}
-	earliest, head := l.Bounds()
 	gap := func(reason string, after, through, next uint64) (Resolved, error) {
 		return Resolved{After: next, Gap: &Gap{Reason: reason, Term: p.Term, After: after, Through: through, Next: next}}, nil
 	}
-	first, last, known := l.terms.span(p.Term)
+	first, last, known := terms.span(p.Term)
 	last = min(last, head)
 	switch {
 	case !known || p.Offset < first:

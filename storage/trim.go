@@ -16,13 +16,17 @@ import (
 // for at most 9/8 of it however few there are.
 const activeShare = 8
 
-// activeTooOld reports whether the active segment should end so that it can go.
+// activeTooOld reports whether the active segment should end so that it can go,
+// for its age or for a purge.
 func (k *keeper) activeTooOld() bool {
 	age := k.log.opts.RetentionAge
 	s := &k.log.state
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	info := &s.active().info
+	if info.last != 0 && k.purges(s.active()) {
+		return true
+	}
 	return age >= 0 && info.last != 0 && k.age(info.firstTime) >= age/activeShare
 }
 
@@ -79,6 +83,9 @@ func (k *keeper) expired() (s *segment, next uint64) {
 		return nil, 0
 	}
 	next = st.segs[1].first
+	if k.purges(oldest) {
+		return oldest, next
+	}
 	if o := k.log.opts; o.RetentionAge >= 0 && k.age(oldest.info.lastTime) >= o.RetentionAge {
 		return oldest, next
 	}

@@ -13,6 +13,8 @@ const adminListing = `Tidewire, the listener of operators
 
 /healthz       the process lives
 /readyz        whether it takes requests, and why not
+/v1/streams    what the streams hold
+/v1/topics     what they hold of each topic: ?filter= &stream= &limit= &after=
 /metrics       Prometheus
 /debug/pprof/  profiles of Go: go tool pprof http://HOST/debug/pprof/heap
 `
@@ -22,6 +24,10 @@ const adminListing = `Tidewire, the listener of operators
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{}))
+	i := &inspector{server: s, busy: make(chan struct{}, 1)}
+	mux.HandleFunc("GET /v1/streams", i.streams)
+	mux.HandleFunc("POST /v1/streams/{name}/purge", i.purge)
+	mux.HandleFunc("GET /v1/topics", i.topics)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.adminReadyz)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -66,7 +66,7 @@ func (s *Server) eventsRequest(r *http.Request) (*tidewirev1.Subscribe, *broker.
 	if n := len(r.URL.Query()["filter"]); n > 1 {
 		return nil, nil, protocol.Errorf(protocol.CodeBadRequest, "there are %d filters, a stream has one, since it has one Last-Event-ID: use a pattern, or a stream for each", n)
 	}
-	q, err := parseQuery(r, "filter", "from", "slow", "conflate_ms")
+	q, err := parseQuery(r, "filter", "from", "stream", "slow", "conflate_ms")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -74,6 +74,9 @@ func (s *Server) eventsRequest(r *http.Request) (*tidewirev1.Subscribe, *broker.
 		return nil, nil, protocol.Errorf(protocol.CodeInvalidFilter, "the filter is missing: write /v1/events?filter=room.42.chat")
 	}
 	request := &tidewirev1.Subscribe{Sub: 1, Filter: q.Get("filter"), Slow: q.Get("slow")}
+	if request.Stream, err = parseStream(q); err != nil {
+		return nil, nil, err
+	}
 	if q.Has("conflate_ms") {
 		ms, err := strconv.ParseUint(q.Get("conflate_ms"), 10, 32)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"sync"
@@ -116,7 +117,7 @@ func (p *pages) leave(size int64) { p.held.Add(-size) }
 
 func (s *Server) historyQuery(r *http.Request) (broker.HistoryQuery, *protocol.Error) {
 	var out broker.HistoryQuery
-	q, err := parseQuery(r, "from", "limit", "before")
+	q, err := parseQuery(r, "from", "limit", "before", "stream")
 	if err != nil {
 		return out, err
 	}
@@ -132,6 +133,9 @@ func (s *Server) historyQuery(r *http.Request) (broker.HistoryQuery, *protocol.E
 		return out, protocol.AsError(perr)
 	}
 	out.Filter = filter
+	if out.Stream, err = parseStream(q); err != nil {
+		return out, err
+	}
 	if out.Limit, err = s.historyLimit(q.Get("limit"), q.Has("limit")); err != nil {
 		return out, err
 	}
@@ -172,6 +176,15 @@ func parseStart(name, text string) (protocol.Start, *protocol.Error) {
 	}
 	start, err := protocol.ParseStart(text)
 	return start, protocol.AsError(err)
+}
+
+// parseStream reads `stream`.
+func parseStream(q url.Values) (string, *protocol.Error) {
+	name := q.Get("stream")
+	if name == "" && q.Has("stream") {
+		return "", protocol.Errorf(protocol.CodeUnknownStream, "stream is empty: leave it out, or write the name of the stream to read")
+	}
+	return name, nil
 }
 
 // writePiece is what may take a write timeout on its way to the client.

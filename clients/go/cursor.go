@@ -88,7 +88,7 @@ func (s *Subscription) ask(number uint32) *tidewirev1.Subscribe {
 	c.phase, c.number = phaseAsked, number
 	o := &s.options
 	f := &tidewirev1.Subscribe{
-		Sub: number, Filter: s.filter, From: c.begin(), Credit: s.flow.begin(),
+		Sub: number, Filter: s.filter, From: c.begin(), Stream: o.Stream, Credit: s.flow.begin(),
 		Slow: string(o.Slow), ConflateMs: uint32(o.ConflateEvery.Milliseconds()),
 	}
 	if o.NoEcho {

@@ -9,6 +9,9 @@ type SubscribeOptions struct {
 	// before now such as `-10m`, an RFC 3339 time, or a position, which means after
 	// it.
 	From string
+	// Stream is the stream to read. It is needed only where the filter could match
+	// topics of several: a subscription reads one.
+	Stream string
 	// QueueBytes bounds what was received and not yet handled, about. The broker has
 	// credit for an eighth of it, and gets more as the loop handles what has come.
 	// Default: 8 MiB.

@@ -26,16 +26,16 @@ const (
 // could not be read.
 type fileBudget struct {
 	connections int // at most as many as were wanted
-	segments    int // sealed ones that the log keeps open
+	segments    int // sealed ones that each log keeps open
 }
 
 // budgetFiles divides the files that the process may open. wanted is how many
-// connections there should be.
-func budgetFiles(files, wanted int) (fileBudget, error) {
-	fixed := filesOfProcess + filesOfLog + server.FilesFor(0)
-	if least := fixed + leastSegments + leastClients; files < least {
+// connections there should be, logs how many logs are on disk.
+func budgetFiles(files, wanted, logs int) (fileBudget, error) {
+	fixed := filesOfProcess + logs*filesOfLog + server.FilesFor(0)
+	if least := fixed + logs*leastSegments + leastClients; files < least {
 		return fileBudget{}, fmt.Errorf("the system allows this process %d open files, but a broker needs at least %d: raise the limit (ulimit -n, or LimitNOFILE of systemd)", files, least)
 	}
-	segments := min(max((files-fixed)/shareOfSegments, leastSegments), mostSegments)
-	return fileBudget{connections: min(wanted, files-fixed-segments), segments: segments}, nil
+	segments := min(max((files-fixed)/shareOfSegments/logs, leastSegments), mostSegments)
+	return fileBudget{connections: min(wanted, files-fixed-logs*segments), segments: segments}, nil
 }

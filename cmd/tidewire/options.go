@@ -24,8 +24,7 @@ type options struct {
 
 func (o options) storage() storage.Options { return storage.Options{Logger: o.logger} }
 
-func (o options) log() storage.LogOptions {
-	s := o.config.Streams.Main
+func (o options) log(s config.Stream) storage.LogOptions {
 	return storage.LogOptions{
 		DedupeWindow:   s.DedupeWindow,
 		SegmentBytes:   int64(s.SegmentBytes),
@@ -35,6 +34,16 @@ func (o options) log() storage.LogOptions {
 		OpenSegments:   o.files.segments,
 		Registerer:     o.registry,
 		Logger:         o.logger,
+	}
+}
+
+func (o options) memory(s config.OtherStream) storage.MemoryOptions {
+	return storage.MemoryOptions{
+		Bytes:        int64(s.RetentionBytes),
+		Messages:     s.RetentionMessages,
+		Age:          time.Duration(s.RetentionAge),
+		DedupeWindow: s.DedupeWindow,
+		Registerer:   o.registry,
 	}
 }
 

@@ -61,16 +61,16 @@ func (p *Program) Run(ctx context.Context) error {
 		return err
 	}
 	defer p.close("data directory", store)
-	log, err := store.OpenLog(broker.MainStream, o.log())
-	if err != nil {
+	logs := &logs{options: o, store: store}
+	defer logs.close(p)
+	if err := logs.open(); err != nil {
 		return err
 	}
-	defer p.close("log", log)
 
-	b := broker.New(log, o.broker())
+	b := broker.New(logs.main, o.broker(), logs.others...)
 	edge := o.server(p.Version)
-	edge.Ready = log.Ready
-	edge.Degraded = log.Degraded
+	edge.Ready = logs.ready
+	edge.Degraded = logs.degraded
 	s, err := server.New(b, edge)
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ const connectionsLowered = "limits.connections is lowered to what the open files
 // fewer than the configuration wants.
 func (p *Program) shareFiles() (fileBudget, error) {
 	files, wanted := openFiles(), p.Config.Limits.Connections
-	b, err := budgetFiles(files, wanted)
+	b, err := budgetFiles(files, wanted, logsOnDisk(p.Config.Streams))
 	if err == nil && b.connections < wanted {
 		p.Logger.Warn(connectionsLowered,
 			"setting", wanted, "connections", b.connections, "open_files", files)

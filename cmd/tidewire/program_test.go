@@ -26,6 +26,7 @@ import (
 type started struct {
 	public, admin string // base URLs
 	out           *bytes.Buffer
+	logged        *bytes.Buffer // of warnings; to be read when nothing is logged
 	stop          func() error
 }
 
@@ -42,9 +43,9 @@ func start(t *testing.T, change func(*config.Config)) *started {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &started{out: new(bytes.Buffer)}
+	s := &started{out: new(bytes.Buffer), logged: new(bytes.Buffer)}
 	ready := make(chan struct{})
-	p := &Program{Config: settings, Version: "test", Out: s.out, Logger: slog.New(slog.DiscardHandler), Started: func(public, admin net.Addr) {
+	p := &Program{Config: settings, Version: "test", Out: s.out, Logger: slog.New(slog.NewTextHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelWarn})), Started: func(public, admin net.Addr) {
 		s.public, s.admin = "http://"+public.String(), "http://"+admin.String()
 		close(ready)
 	}}

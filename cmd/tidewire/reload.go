@@ -51,7 +51,7 @@ func (r *running) reload() {
 	o := r.options
 	o.config = merged
 	wanted := merged.Limits.Connections
-	if b, err := budgetFiles(openFiles(), wanted); err == nil {
+	if b, err := budgetFiles(openFiles(), wanted, logsOnDisk(merged.Streams)); err == nil {
 		o.files.connections = b.connections
 	}
 	if err := r.server.Reload(o.access(), o.limits()); err != nil {

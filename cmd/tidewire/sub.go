@@ -20,6 +20,7 @@ type subscriber struct {
 	client  clientFlags
 	filters []string
 	from    string
+	stream  string
 	count   int
 	json    bool
 	file    string
@@ -65,6 +66,7 @@ messages are missing. A token that has expired ends it with status 1.`,
 	}
 	f := c.Flags()
 	f.StringVar(&s.from, "from", "new", "`where` to begin: new, earliest, last:N, last-per-topic,\n-10m, an RFC 3339 time, or a position")
+	f.StringVar(&s.stream, "stream", "", "`name` of the stream to read, where a filter could\nmatch topics of several")
 	f.IntVar(&s.count, "count", 0, "end after `N` messages (default: go on)")
 	f.BoolVar(&s.json, "json", false, "print each message as a JSON object, and gaps as such on standard error")
 	f.StringVar(&s.slow, "slow", "catch_up", "what to do when the output is slow, as a `policy`:\ncatch_up gets everything later, conflate only the newest\nmessage of each topic, disconnect begins the connection anew")
@@ -154,7 +156,7 @@ func (s *subscriber) subscribe(ctx context.Context, c *tidewire.Client, p *print
 			from = s.from
 		}
 		sub, err := c.Subscribe(ctx, filter, tidewire.SubscribeOptions{
-			From: from, Slow: tidewire.SlowPolicy(s.slow), ConflateEvery: s.every,
+			From: from, Stream: s.stream, Slow: tidewire.SlowPolicy(s.slow), ConflateEvery: s.every,
 			OnGap: s.tellGap, OnRefused: s.tellRefused(filter),
 		})
 		if err != nil {

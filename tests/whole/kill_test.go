@@ -21,10 +21,15 @@ var small = []string{
 // startLoad sends load that lasts until Stop, and judges it in the returned
 // function.
 func startLoad(t *testing.T, b *broker) (l *judge.Load, verdict func() *judge.Report) {
+	return startLoadOn(t, b, "")
+}
+
+// startLoadOn does so on topics whose first token is prefix, if that is given.
+func startLoadOn(t *testing.T, b *broker, prefix string) (l *judge.Load, verdict func() *judge.Report) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	plan := judge.Plan{
-		URLs: []string{b.url()}, Dir: filepath.Join(t.TempDir(), "run"),
+		URLs: []string{b.url()}, Dir: filepath.Join(t.TempDir(), "run"), Prefix: prefix,
 		Publishers: 4, Subscribers: 6, Topics: 12, PayloadBytes: 300, HTTPShare: 0.3, Rate: 1500, Seed: seed,
 		Tuning: judge.Tuning{CutEvery: 3 * time.Second, PauseEvery: 3 * time.Second},
 	}

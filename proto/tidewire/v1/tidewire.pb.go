@@ -1197,8 +1197,8 @@ type Subscribe struct {
 	// now such as `-10m`, an RFC 3339 time, `last-per-topic`, or a position, which
 	// means after it.
 	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
-	// Stream to read, where the filter could match topics of several. Only
-	// `main` exists now.
+	// Stream to read. Needed only where the filter could match topics of several;
+	// a subscription reads one.
 	Stream string `protobuf:"bytes,4,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Bytes that the broker may send for this subscription before it waits for
 	// Flow, 0 allowed; absent means no bound. Each Deliver frame costs the bytes of

@@ -1,0 +1,126 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// An Inspected log can be looked into and purged by operators. [storage.Log] and
+// [storage.MemoryLog] are.
+type Inspected interface {
+	Stats() storage.Stats
+	Topics(ctx context.Context, q storage.TopicQuery) ([]storage.TopicStats, error)
+	// Purge removes all that is stored and returns the last offset of it.
+	Purge(ctx context.Context) (through uint64, err error)
+}
+
+// StreamInfo is what operators are shown of a stream.
+type StreamInfo struct {
+	Name    string
+	Filters []protocol.Filter
+	Stats   storage.Stats
+	First   protocol.Position // of the oldest message, if there is any
+	Last    protocol.Position // of what was given last
+	Rate    float64           // entries per second over the last minute, repeats included
+}
+
+// TopicInfo is what operators are shown of a topic in one stream.
+type TopicInfo struct {
+	Topic       string
+	Stream      string
+	Messages    uint64
+	First, Last protocol.Position
+}
+
+// Streams describes all streams, in the order in which they claim topics.
+func (b *Broker) Streams() []StreamInfo {
+	all := make([]StreamInfo, 0, len(b.streams))
+	for _, st := range b.streams {
+		all = append(all, st.info())
+	}
+	return all
+}
+
+// rateSpan is what a rate is the mean of.
+const rateSpan = time.Minute
+
+func (st *stream) info() StreamInfo {
+	i := StreamInfo{Name: st.name, Filters: st.filters}
+	if l, ok := st.log.(Inspected); ok {
+		i.Stats = l.Stats()
+	}
+	earliest, head := st.log.Bounds()
+	i.First, i.Last = st.log.PositionOf(min(earliest, head)), st.log.PositionOf(head)
+	at, err := st.log.Resolve(protocol.Start{Kind: protocol.StartSince, Since: rateSpan}, everything, head)
+	if err == nil && at.After < head {
+		i.Rate = float64(head-at.After) / rateSpan.Seconds()
+	}
+	return i
+}
+
+// Topics lists what the streams hold of the topics that match, in the order of
+// topics, at most q.Limit of them, each with all streams that have it. name may be
+// empty for all streams.
+func (b *Broker) Topics(ctx context.Context, name string, q storage.TopicQuery) ([]TopicInfo, error) {
+	streams := b.streams
+	if name != "" {
+		st, err := b.named(name)
+		if err != nil {
+			return nil, err
+		}
+		streams = []*stream{st}
+	}
+	var all []TopicInfo
+	for _, st := range streams {
+		l, err := st.inspected()
+		if err != nil {
+			return nil, err
+		}
+		topics, failed := l.Topics(ctx, q)
+		if failed != nil {
+			return nil, failed
+		}
+		for _, t := range topics {
+			all = append(all, TopicInfo{t.Topic, st.name, t.Messages, st.log.PositionOf(t.First), st.log.PositionOf(t.Last)})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b TopicInfo) int { return cmp.Compare(a.Topic, b.Topic) })
+	topics := 0
+	for i := range all {
+		if i > 0 && all[i].Topic == all[i-1].Topic {
+			continue
+		}
+		if topics++; topics > q.Limit {
+			return all[:i], nil
+		}
+	}
+	return all, nil
+}
+
+// Purge removes everything that a stream holds, and returns the position up to
+// which it did. Subscribers that had not read it are told by a gap.
+func (b *Broker) Purge(ctx context.Context, name string) (protocol.Position, error) {
+	st, err := b.named(name)
+	if err != nil {
+		return protocol.Position{}, err
+	}
+	l, err := st.inspected()
+	if err != nil {
+		return protocol.Position{}, err
+	}
+	through, failed := l.Purge(ctx)
+	return st.log.PositionOf(through), failed
+}
+
+func (st *stream) inspected() (Inspected, *protocol.Error) {
+	l, ok := st.log.(Inspected)
+	if !ok {
+		return nil, protocol.Errorf(protocol.CodeUnsupported, "the log of the stream %s cannot be looked into", st.name)
+	}
+	return l, nil
+}

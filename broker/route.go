@@ -1,0 +1,99 @@
+package broker
+
+import (
+	"strings"
+
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// owner returns the stream that holds a topic: the first whose filters match,
+// else main.
+func (b *Broker) owner(topic string) *stream {
+	for _, st := range b.streams {
+		for _, f := range st.filters {
+			if f.Match(topic) {
+				return st
+			}
+		}
+	}
+	return b.main()
+}
+
+// main returns the stream main.
+func (b *Broker) main() *stream { return b.streams[len(b.streams)-1] }
+
+// reading returns the stream that a filter reads: the one that is named, else
+// the only one that can have topics which the filter selects. A position belongs
+// to one stream, so a filter never reads several.
+//
+// A stream may be named that has none of the filter's topics: it may have
+// messages of them from before its filters were changed.
+func (b *Broker) reading(f protocol.Filter, name string) (*stream, *protocol.Error) {
+	if name != "" {
+		return b.named(name)
+	}
+	if len(b.streams) == 1 {
+		return b.main(), nil
+	}
+	found := b.holding(f)
+	switch len(found) {
+	case 0:
+		return b.main(), nil
+	case 1:
+		return found[0], nil
+	}
+	return nil, protocol.Errorf(protocol.CodeSeveralStreams, "the filter %.80q could match topics of the streams %s: name one with `stream`, and subscribe once for each that you need", f, names(found))
+}
+
+// named returns a stream by its name.
+func (b *Broker) named(name string) (*stream, *protocol.Error) {
+	for _, st := range b.streams {
+		if st.name == name {
+			return st, nil
+		}
+	}
+	return nil, protocol.Errorf(protocol.CodeUnknownStream, "there is no stream %.80q, this broker has %s", name, names(b.streams))
+}
+
+func names(streams []*stream) string {
+	list := make([]string, 0, len(streams))
+	for _, st := range streams {
+		list = append(list, st.name)
+	}
+	return strings.Join(list, ", ")
+}
+
+// holding returns the streams that hold topics which the filter selects. What a
+// filter of a stream selects may belong to streams before it, so it counts only
+// if none of their filters covers all that the two have in common. Where it takes
+// several of them to do so, the stream is returned although it has nothing.
+func (b *Broker) holding(f protocol.Filter) []*stream {
+	var found []*stream
+	var before []protocol.Filter
+	for _, st := range b.streams {
+		if st.holds(f, before) {
+			found = append(found, st)
+		}
+		before = append(before, st.filters...)
+	}
+	return found
+}
+
+func (st *stream) holds(f protocol.Filter, before []protocol.Filter) bool {
+	for _, own := range st.filters {
+		common, some := own.Intersect(f)
+		if some && !covered(common, before) {
+			return true
+		}
+	}
+	return false
+}
+
+func covered(f protocol.Filter, by []protocol.Filter) bool {
+	for _, g := range by {
+		if g.Covers(f) {
+			return true
+		}
+	}
+	return false
+}
