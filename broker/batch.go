@@ -31,11 +31,16 @@ func (b *Broker) NewBatch(who *Identity, age time.Duration) *Batch {
 // must not block. Publish is for one goroutine.
 func (p *Batch) Publish(ctx context.Context, m *protocol.Message, done func(storage.Result)) {
 	e, err := p.broker.entry(p.who, m)
-	if err == nil && p.refusing {
+	switch {
+	case err != nil:
+	case p.refusing:
 		err = protocol.Errorf(protocol.CodeOutOfOrder, "an earlier message was refused")
+	default:
+		err = p.broker.mayPublishNow(p.who)
+		p.refusing = err != nil
 	}
 	if err != nil {
-		p.broker.metrics.refused(err.Code)
+		p.broker.metrics.refused(err)
 		done(storage.Result{Err: err})
 		return
 	}

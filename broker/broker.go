@@ -13,29 +13,34 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
-// Options are the settings of a [Broker]. Zero values mean the defaults.
+// Options are the settings of a [Broker]. Zero values mean the defaults, which
+// stand in [protocol.Limits].
 type Options struct {
-	MaxPayload    int // bytes of a message's payload; 256 KiB
-	MaxInFlight   int // published messages of a session that wait for an answer; 1024
-	MaxSubs       int // subscriptions of a session; 1000
-	SoftOutbound  int // bytes waiting for a session, beyond which its subscriptions go back to the log; 1 MiB
-	HardOutbound  int // bytes waiting for a session, beyond which it is ended; 4 MiB
+	MaxPayload    int // bytes of a message's payload
+	MaxInFlight   int // published messages of a session that wait for an answer
+	MaxSubs       int // subscriptions of a session
+	MaxAllSubs    int // subscriptions of all sessions
+	SoftOutbound  int // bytes waiting for a session, beyond which its subscriptions go back to the log
+	HardOutbound  int // bytes waiting for a session, beyond which it is ended
+	PublishRate   int // messages of a publisher in a second; 0 for no limit
+	ReplayRate    int // bytes that a session reads from the log in a second; 0 for no limit
 	Registerer    prometheus.Registerer
 	Logger        *slog.Logger
 	AppendTimeout time.Duration // how long a publish waits for room in the log's queue; 5 s
 }
 
 func (o Options) withDefaults() Options {
-	set := func(v *int, def int) {
+	set := func(v *int, l protocol.Limit) {
 		if *v == 0 {
-			*v = def
+			*v = l.Default()
 		}
 	}
-	set(&o.MaxPayload, 256<<10)
-	set(&o.MaxInFlight, 1024)
-	set(&o.MaxSubs, 1000)
-	set(&o.SoftOutbound, 1<<20)
-	set(&o.HardOutbound, 4<<20)
+	set(&o.MaxPayload, protocol.LimitPayload)
+	set(&o.MaxInFlight, protocol.LimitInFlight)
+	set(&o.MaxSubs, protocol.LimitSubscriptions)
+	set(&o.MaxAllSubs, protocol.LimitAllSubs)
+	set(&o.SoftOutbound, protocol.LimitOutboundSoft)
+	set(&o.HardOutbound, protocol.LimitOutboundHard)
 	if o.AppendTimeout == 0 {
 		o.AppendTimeout = 5 * time.Second
 	}
@@ -52,9 +57,12 @@ const resolvingAtOnce = 4
 // A Broker takes messages in and brings them to subscriptions. Its methods may
 // be called from many goroutines.
 type Broker struct {
-	log     Log
-	options Options
-	metrics *metrics
+	log      Log
+	settings atomic.Pointer[Options]
+	metrics  *metrics
+
+	buckets    buckets      // of publishers
+	subscribed atomic.Int64 // subscriptions of all sessions
 
 	resolving chan struct{} // has a token for each start that is being searched for
 
@@ -73,13 +81,19 @@ type Broker struct {
 
 // New returns a broker on a log. [Broker.Run] makes it work.
 func New(log Log, options Options) *Broker {
-	b := &Broker{log: log, exact: make(map[string]*group), options: options.withDefaults(), resolving: make(chan struct{}, resolvingAtOnce)}
+	b := &Broker{log: log, exact: make(map[string]*group), resolving: make(chan struct{}, resolvingAtOnce)}
+	options = options.withDefaults()
+	b.settings.Store(&options)
 	b.metrics = newMetrics(options.Registerer)
 	_, head := log.Bounds()
 	b.applied = head
 	b.delivered.Store(head)
 	return b
 }
+
+// options returns the settings in effect. They are not changed, but others may
+// come into effect.
+func (b *Broker) options() *Options { return b.settings.Load() }
 
 // Run commits and applies until ctx ends, or until the log fails: then nothing
 // can be promised any more and the program must end.

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
@@ -78,8 +77,8 @@ type pager struct {
 // read adds what one look at the log brings.
 func (p *pager) read(head uint64) error {
 	c, err := p.broker.log.Read(storage.Query{Filter: p.query.Filter, After: p.cursor, Through: head, MaxBytes: maxChunkBytes})
-	if errors.Is(err, storage.ErrTrimmed) {
-		p.trimmed()
+	if gap := p.broker.gapOf(p.cursor, err); gap != nil {
+		p.gap(gap)
 		return nil
 	}
 	if err != nil {
@@ -113,14 +112,13 @@ func (p *pager) add(m protocol.Message) bool {
 	return true
 }
 
-// trimmed notes that retention has passed the cursor. A gap behind messages is
-// left to the next page, which begins there.
-func (p *pager) trimmed() {
+// gap notes that what follows the cursor cannot be given. A gap behind messages
+// or another gap is left to the next page, which begins there.
+func (p *pager) gap(gap *storage.Gap) {
 	if len(p.page.Messages) > 0 || p.page.Gap != nil {
 		p.full = true
 		return
 	}
-	gap := p.broker.trimmedGap(p.cursor)
 	p.page.Gap = p.broker.gapFrame(0, gap)
 	p.cursor = gap.Next
 }

@@ -16,6 +16,7 @@ type Identity struct {
 	Subscribe []protocol.Filter // what it may subscribe to
 	Consume   []protocol.Filter // what it may consume; later
 	Expires   time.Time         // zero if never
+	Source    string            // where requests without a subject come from; rates count by it
 }
 
 // MayPublish returns nil if the identity may publish to the topic.

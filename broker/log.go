@@ -17,7 +17,8 @@ type Log interface {
 	// goroutine. It returns nil after ctx has ended and everything queued is
 	// applied, or the error after which nothing can be promised any more.
 	Run(ctx context.Context, apply func(*storage.Commit)) error
-	// Read returns what matches above an offset, or [storage.ErrTrimmed].
+	// Read returns what matches above an offset, or [storage.ErrTrimmed], or a
+	// [storage.LostError].
 	Read(q storage.Query) (protocol.Chunk, error)
 	// ReadBack returns the newest that match up to an offset, at most n, or
 	// [storage.ErrTrimmed].

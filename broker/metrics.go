@@ -18,6 +18,7 @@ type metrics struct {
 	delivered     prometheus.Counter
 	fallbacks     prometheus.Counter
 	gaps          *prometheus.CounterVec
+	limits        *LimitCounter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -40,6 +41,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		delivered:     counter("delivered_total", "Messages queued for subscribers."),
 		fallbacks:     counter("subscription_fallbacks_total", "Times that a live subscription went back to reading the log because its client was slow."),
 		gaps:          vector("gaps_total", "Ranges that a subscription could not get, by reason.", "reason"),
+		limits:        NewLimitCounter(r),
 	}
 }
 
@@ -47,7 +49,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 func (m *metrics) answered(r *storage.Result) {
 	switch {
 	case r.Err != nil:
-		m.refused(r.Err.Code)
+		m.refused(r.Err)
 	case r.Duplicate:
 		m.duplicates.Inc()
 	default:
@@ -55,4 +57,7 @@ func (m *metrics) answered(r *storage.Result) {
 	}
 }
 
-func (m *metrics) refused(code protocol.Code) { m.refusals.WithLabelValues(string(code)).Inc() }
+func (m *metrics) refused(err *protocol.Error) {
+	m.refusals.WithLabelValues(string(err.Code)).Inc()
+	m.limits.Refused(err)
+}

@@ -44,6 +44,14 @@ type world struct {
 	log    *brokertest.Log
 	broker *broker.Broker
 	stored []stored // by offset
+
+	damaged [][2]uint64 // ranges that cannot be read
+}
+
+// damage makes the offsets in (after, through] unreadable.
+func (w *world) damage(after, through uint64) {
+	w.log.Damage(after, through)
+	w.damaged = append(w.damaged, [2]uint64{after, through})
 }
 
 type stored struct {
@@ -257,14 +265,27 @@ func (p *place) check(t *testing.T, all []stored) {
 	}
 }
 
+// exact checks that gaps for damage take nothing that is sound.
+func (p *place) exact(t *testing.T, w *world) {
+	t.Helper()
+	for _, g := range p.gaps {
+		for offset := g.After + 1; g.Reason == storage.GapPassedOver && offset <= g.Through; offset++ {
+			if !slices.ContainsFunc(w.damaged, func(d [2]uint64) bool { return offset > d[0] && offset <= d[1] }) {
+				t.Fatalf("filter %s: offset %d is sound and lies in the gap (%d, %d]", p.filter, offset, g.After, g.Through)
+			}
+		}
+	}
+}
+
 // gone reports whether a gap covered the offset.
 func (p *place) gone(offset uint64) bool {
 	return slices.ContainsFunc(p.gaps, func(g *tidewirev1.Gap) bool { return g.After < offset && offset <= g.Through })
 }
 
 // TestModel lets listeners subscribe, read slowly or quickly, lose their
-// connections and come back, while messages are stored and retention trims. Each
-// gets every message above its start once, in order, or a gap that covers it.
+// connections and come back, while messages are stored, retention trims and the
+// disk loses some. Each gets every message above its start once, in order, or a
+// gap that covers it.
 func TestModel(t *testing.T) {
 	w := newWorld(t, broker.Options{SoftOutbound: 1500})
 	publisher := w.listen()
@@ -295,9 +316,13 @@ func TestModel(t *testing.T) {
 		case 5:
 			l.session.Progress()
 		case 6:
-			if w.rng.IntN(10) == 0 {
-				_, head := w.log.Bounds()
+			_, head := w.log.Bounds()
+			switch w.rng.IntN(20) {
+			case 0, 1:
 				w.log.Trim(uint64(w.rng.IntN(int(head) + 1)))
+			case 2, 3, 4, 5, 6:
+				after := uint64(w.rng.IntN(int(head) + 1))
+				w.damage(after, min(after+uint64(w.rng.IntN(20)), head))
 			}
 		default:
 			l.take(1 + w.rng.IntN(3))
@@ -317,6 +342,7 @@ func TestModel(t *testing.T) {
 		})
 		for _, p := range l.subs {
 			p.check(t, w.stored)
+			p.exact(t, w)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
 )
@@ -13,7 +15,7 @@ import (
 // it within the limits. The costly work, encoding and hashing, is done here, on
 // the publisher's goroutine.
 func (b *Broker) entry(who *Identity, m *protocol.Message) (*storage.Entry, *protocol.Error) {
-	if err := m.Check(b.options.MaxPayload); err != nil {
+	if err := m.Check(b.options().MaxPayload); err != nil {
 		return nil, err
 	}
 	if m.Ephemeral || !m.ExpiresAt.IsZero() {
@@ -36,9 +38,13 @@ func (b *Broker) entry(who *Identity, m *protocol.Message) (*storage.Entry, *pro
 // the first attempt was made, 0 if this is it. When ctx ends first the error has
 // the code outcome_unknown.
 func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message, age time.Duration) (storage.Result, error) {
-	e, err := b.entry(who, m)
+	err := b.mayPublishNow(who)
+	var e *storage.Entry
+	if err == nil {
+		e, err = b.entry(who, m)
+	}
 	if err != nil {
-		b.metrics.refused(err.Code)
+		b.metrics.refused(err)
 		return storage.Result{}, err
 	}
 	if age > 0 {
@@ -62,11 +68,14 @@ func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message
 
 // append queues entries, waiting a bounded time for room.
 func (b *Broker) append(ctx context.Context, entries ...*storage.Entry) *protocol.Error {
-	ctx, cancel := context.WithTimeout(ctx, b.options.AppendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.options().AppendTimeout)
 	defer cancel()
 	if err := b.log.Append(ctx, entries...); err != nil {
 		e := protocol.AsError(err)
-		b.metrics.refused(e.Code)
+		if e.Code == protocol.CodeOverloaded {
+			b.metrics.limits.Met(protocol.LimitQueue)
+		}
+		b.metrics.refused(e)
 		return e
 	}
 	return nil
@@ -81,6 +90,7 @@ type publishing struct {
 	room     sync.Cond                // inFlight has become smaller, or the session has ended
 	refusing bool                     // the edge refused a message: none may pass before a resume
 	resume   bool                     // a resume has come that the log has not seen
+	rate     *rate.Limiter            // of a session without a subject; nil before it is needed
 }
 
 // resultCost is about what an answer takes while it waits to be written.
@@ -91,13 +101,16 @@ const resultCost = 256
 // client which does not wait is slowed down by its own connection.
 func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 	who := s.Identity()
+	if s.overRate(who, p) {
+		return
+	}
 	entries := make([]*storage.Entry, 0, len(p.Messages))
 	var refused []protocol.PublishResult
 	for i := range p.Messages {
 		ref := p.Ref + uint32(i)
 		e, err := s.broker.entry(who, &p.Messages[i])
 		if err != nil {
-			s.broker.metrics.refused(err.Code)
+			s.broker.metrics.refused(err)
 			refused = append(refused, protocol.PublishResult{Ref: ref, Err: err})
 			continue
 		}
@@ -134,7 +147,10 @@ func (s *Session) admit(resume bool, n int, refused []protocol.PublishResult) bo
 	s.unlockAndWake()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.end == nil && s.pub.inFlight > 0 && s.pub.inFlight+n > s.broker.options.MaxInFlight {
+	if most := s.broker.options().MaxInFlight; s.end == nil && s.pub.inFlight > 0 && s.pub.inFlight+n > most {
+		s.broker.metrics.limits.Met(protocol.LimitInFlight)
+	}
+	for s.end == nil && s.pub.inFlight > 0 && s.pub.inFlight+n > s.broker.options().MaxInFlight {
 		s.pub.room.Wait()
 	}
 	s.pub.inFlight += n

@@ -42,10 +42,10 @@ func (s *Session) take(into []Frame) ([]Frame, *protocol.Error) {
 	for range maxReads {
 		s.flushResults()
 		into = s.out.take(into)
-		if s.out.writing >= enoughBytes || (len(into) > 0 && len(s.behind) == 0) {
+		if s.out.writing >= enoughBytes || (len(into) > 0 && !s.reads()) {
 			return into, nil
 		}
-		if len(s.behind) == 0 {
+		if !s.reads() {
 			return into, s.end
 		}
 		s.serve()
@@ -108,6 +108,7 @@ func (s *Session) catchUp(sub *subscription, c *chunk, tail []byte) {
 		sub.told = c.Through
 		s.out.pushDeliver(s.codec, sub.number, tail)
 		s.broker.metrics.delivered.Add(float64(c.Count))
+		s.paceReplay(len(tail))
 	}
 	s.tellCaughtUp(sub)
 }
@@ -180,10 +181,11 @@ func (s *Session) wants(sub *subscription, c *chunk) (wanted, live bool) {
 		return false, false
 	case c.Through <= sub.cursor:
 		return false, true // it joined after this commit
-	case s.out.size() > s.broker.options.SoftOutbound:
+	case s.out.size() > s.broker.options().SoftOutbound:
 		sub.live = false
 		s.behind = append(s.behind, sub)
 		s.broker.metrics.fallbacks.Inc()
+		s.broker.metrics.limits.Met(protocol.LimitOutboundSoft)
 		return false, false
 	}
 	return true, true

@@ -35,6 +35,7 @@ type Session struct {
 	behind   []*subscription // those that are not live, next to be served first
 	out      outbox
 	pub      publishing
+	replay   replay
 	pumping  bool            // Wake was called, and Take has not returned nothing since
 	end      *protocol.Error // why it has ended
 }
@@ -101,16 +102,17 @@ func (s *Session) endLocked(reason *protocol.Error) {
 	}
 	s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, 0, reason)))
 	s.end = reason
+	s.broker.metrics.limits.Refused(reason)
 	s.behind = nil
 	s.pub.room.Broadcast()
 }
 
 // checkHard ends a session for which too much waits.
 func (s *Session) checkHard() {
-	if s.out.size()+len(s.pub.results)*resultCost > s.broker.options.HardOutbound {
+	if s.out.size()+len(s.pub.results)*resultCost > s.broker.options().HardOutbound {
 		s.out.clear()
 		s.pub.results = nil
-		s.endLocked(protocol.Errorf(protocol.CodeSlowConnection, "more than %d bytes wait for this connection: read what arrives before sending more", s.broker.options.HardOutbound))
+		s.endLocked(protocol.Exceeded(protocol.LimitOutboundHard, "more than %d bytes wait for this connection: read what arrives before sending more", s.broker.options().HardOutbound))
 	}
 }
 
@@ -133,18 +135,25 @@ func (s *Session) Close() {
 		s.broker.leave(sub)
 	}
 	s.broker.metrics.sessions.Dec()
-	s.broker.metrics.subscriptions.Sub(float64(len(subs)))
+	s.broker.giveSubscriptions(len(subs))
 }
 
 // Subscribe begins a subscription and queues its answer.
 func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
-	if err := s.checkNumber(req.Sub); err != nil {
-		s.Send(protocol.ErrorFrame(0, req.Sub, err))
-		return
+	err := s.checkNumber(req.Sub)
+	if err == nil {
+		err = s.broker.takeSubscription()
 	}
-	sub, frames, err := s.subscribe(req)
+	var sub *subscription
+	var frames []any
+	if err == nil {
+		if sub, frames, err = s.subscribe(req); err != nil {
+			s.broker.giveSubscriptions(1)
+		}
+	}
 	if err != nil {
-		s.Send(protocol.ErrorFrame(0, req.Sub, err))
+		s.broker.metrics.limits.Refused(err)
+		s.Send((&protocol.RequestError{Request: "subscribe", Sub: req.Sub, Err: err}).Frame())
 		return
 	}
 	s.mu.Lock()
@@ -157,7 +166,8 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 		for _, f := range frames {
 			s.out.push(s.codec.AppendServer(nil, f))
 		}
-		s.broker.metrics.subscriptions.Inc()
+	} else {
+		s.broker.giveSubscriptions(1)
 	}
 	s.checkHard()
 	s.unlockAndWake()
@@ -173,8 +183,8 @@ func (s *Session) checkNumber(number uint32) *protocol.Error {
 		return protocol.Errorf(protocol.CodeBadRequest, "`sub` is missing: give the subscription a number above 0")
 	case s.subs[number] != nil:
 		return protocol.Errorf(protocol.CodeSubscriptionInUse, "the session already has a subscription %d, choose another number", number)
-	case len(s.subs) >= s.broker.options.MaxSubs:
-		return protocol.Errorf(protocol.CodeTooManySubscriptions, "the session has %d subscriptions, at most %d are allowed", len(s.subs), s.broker.options.MaxSubs)
+	case len(s.subs) >= s.broker.options().MaxSubs:
+		return protocol.Exceeded(protocol.LimitSubscriptions, "the session has %d subscriptions, at most %d are allowed", len(s.subs), s.broker.options().MaxSubs)
 	}
 	return nil
 }
@@ -186,7 +196,8 @@ func (s *Session) Unsubscribe(number uint32) {
 	sub := s.subs[number]
 	if sub == nil {
 		s.mu.Unlock()
-		s.Send(protocol.ErrorFrame(0, number, protocol.Errorf(protocol.CodeUnknownSubscription, "the session has no subscription %d", number)))
+		err := protocol.Errorf(protocol.CodeUnknownSubscription, "the session has no subscription %d", number)
+		s.Send((&protocol.RequestError{Request: "unsubscribe", Sub: number, Err: err}).Frame())
 		return
 	}
 	s.drop(sub)
@@ -203,7 +214,7 @@ func (s *Session) drop(sub *subscription) {
 	if i := slices.Index(s.behind, sub); i >= 0 {
 		s.behind = slices.Delete(s.behind, i, i+1)
 	}
-	s.broker.metrics.subscriptions.Dec()
+	s.broker.giveSubscriptions(1)
 }
 
 // unlockAndWake unlocks mu, and wakes the pump if there is something for it.
@@ -220,5 +231,5 @@ func (s *Session) unlockAndWake() {
 
 // pending reports whether Take would have something to do.
 func (s *Session) pending() bool {
-	return len(s.pub.results) > 0 || s.out.bytes > 0 || len(s.behind) > 0 || s.end != nil
+	return len(s.pub.results) > 0 || s.out.bytes > 0 || s.reads() || s.end != nil
 }

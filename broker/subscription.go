@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"errors"
-
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
@@ -32,6 +30,9 @@ type subscription struct {
 // subscribe resolves a request and returns a subscription that stands behind,
 // with the frames that announce it.
 func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *protocol.Error) {
+	if err := s.checkNumber(req.Sub); err != nil {
+		return nil, nil, err
+	}
 	filter, err := protocol.ParseFilter(req.Filter)
 	if err != nil {
 		return nil, nil, protocol.AsError(err)
@@ -85,7 +86,7 @@ func (b *Broker) resolve(start protocol.Start, f protocol.Filter, head uint64) (
 	}
 	at, err := b.log.Resolve(start, f, head)
 	if err != nil {
-		b.options.Logger.Error("resolve a start", "start", start.String(), "error", err)
+		b.options().Logger.Error("resolve a start", "start", start.String(), "error", err)
 		return storage.Resolved{}, protocol.AsError(err)
 	}
 	return at, nil
@@ -120,22 +121,12 @@ func (b *Broker) pull(s *subscription, cursor uint64) pulled {
 		return pulled{live: b.join(s)}
 	}
 	c, err := b.log.Read(storage.Query{Filter: s.filter, After: cursor, Through: head, MaxBytes: maxChunkBytes})
-	if errors.Is(err, storage.ErrTrimmed) {
-		return pulled{gap: b.trimmedGap(cursor)}
+	if gap := b.gapOf(cursor, err); gap != nil {
+		return pulled{gap: gap}
 	}
 	if err != nil {
-		b.options.Logger.Error("read the log", "filter", s.filter.String(), "after", cursor, "error", err)
+		b.options().Logger.Error("read the log", "filter", s.filter.String(), "after", cursor, "error", err)
 		return pulled{err: err}
 	}
 	return pulled{chunk: &chunk{Chunk: c}}
-}
-
-// trimmedGap describes what retention took above a cursor.
-func (b *Broker) trimmedGap(cursor uint64) *storage.Gap {
-	earliest, _ := b.log.Bounds()
-	last := earliest - 1
-	return &storage.Gap{
-		Reason: storage.GapRetention, Term: b.log.PositionOf(last).Term,
-		After: cursor, Through: last, Next: last,
-	}
 }

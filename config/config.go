@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"github.com/tidewire/tidewire/protocol"
+)
 
 // A Config is everything that can be set. Treat one that [Load] returned as
 // read-only.
@@ -91,9 +95,22 @@ type Limits struct {
 	HistoryMessages   int  `yaml:"history_messages"`    // in one answer
 	InFlight          int  `yaml:"in_flight"`           // unanswered publishes of a connection
 	Subscriptions     int  `yaml:"subscriptions"`       // of a connection
-	Connections       int  `yaml:"connections"`         // in all
+	Connections       int  `yaml:"connections"`         // in all, of every kind; lowered to what the open files allow
 	OutboundSoftBytes Size `yaml:"outbound_soft_bytes"` // waiting for a connection: beyond, it reads the log at its own pace
 	OutboundHardBytes Size `yaml:"outbound_hard_bytes"` // waiting for a connection: beyond, it is closed
+
+	SubscriptionsTotal    int   `yaml:"subscriptions_total"`     // of all connections
+	ReceivingBytes        Size  `yaml:"receiving_bytes"`         // frames and bodies that are arriving, in all
+	ConnectionsPerAddress int   `yaml:"connections_per_address"` // from one IPv4 address or 64 bits of an IPv6 one; 0 for no limit
+	Rates                 Rates `yaml:"rates"`
+}
+
+// Rates bound what clients do in a second. 0 is no limit.
+type Rates struct {
+	Connections  int  `yaml:"connections"`   // new ones
+	Publish      int  `yaml:"publish"`       // messages of one subject, or of one connection without
+	InboundBytes Size `yaml:"inbound_bytes"` // from one connection
+	ReplayBytes  Size `yaml:"replay_bytes"`  // read from the log for one connection
 }
 
 // Ping says how dead clients are noticed.
@@ -106,6 +123,7 @@ type Ping struct {
 type Timeouts struct {
 	Connect Duration `yaml:"connect"` // for the head of a request, and from the handshake to Connect
 	Write   Duration `yaml:"write"`   // to take what is written to them
+	Body    Duration `yaml:"body"`    // for the body of a request
 }
 
 // Shutdown says how a broker ends when it is asked to.
@@ -135,18 +153,20 @@ func Default() *Config {
 			WindowBytes:    64 << 20,
 		}},
 		Limits: Limits{
-			PayloadBytes:      256 << 10,
-			FrameBytes:        1 << 20,
-			PublishMessages:   1000,
-			HistoryMessages:   1000,
-			InFlight:          1024,
-			Subscriptions:     1000,
-			Connections:       10_000,
-			OutboundSoftBytes: 1 << 20,
-			OutboundHardBytes: 4 << 20,
+			PayloadBytes:       Size(protocol.LimitPayload.Default()),
+			FrameBytes:         Size(protocol.LimitFrame.Default()),
+			PublishMessages:    protocol.LimitMessages.Default(),
+			HistoryMessages:    protocol.LimitHistory.Default(),
+			InFlight:           protocol.LimitInFlight.Default(),
+			Subscriptions:      protocol.LimitSubscriptions.Default(),
+			Connections:        protocol.LimitConnections.Default(),
+			OutboundSoftBytes:  Size(protocol.LimitOutboundSoft.Default()),
+			SubscriptionsTotal: protocol.LimitAllSubs.Default(),
+			ReceivingBytes:     Size(protocol.LimitReceiving.Default()),
+			OutboundHardBytes:  Size(protocol.LimitOutboundHard.Default()),
 		},
-		Ping:     Ping{Interval: Duration(25 * time.Second), Timeout: Duration(10 * time.Second)},
-		Timeouts: Timeouts{Connect: Duration(10 * time.Second), Write: Duration(30 * time.Second)},
+		Ping:     Ping{Interval: Duration(25 * time.Second), Timeout: Duration(protocol.LimitPing.DefaultTime())},
+		Timeouts: Timeouts{Connect: Duration(protocol.LimitConnect.DefaultTime()), Write: Duration(protocol.LimitWrite.DefaultTime()), Body: Duration(protocol.LimitBody.DefaultTime())},
 		Shutdown: Shutdown{Drain: Duration(10 * time.Second), Spread: Duration(5 * time.Second)},
 		Log:      Log{Level: "info", Format: "text"},
 	}

@@ -23,6 +23,9 @@ const (
 	maxInFlight     = 1_000_000 // per connection
 	maxSubs         = 1_000_000 // per connection
 	maxConnections  = 10_000_000
+	maxAllSubs      = 100_000_000
+	maxRate         = 1_000_000_000
+	minByteRate     = 1 << 10 // a second
 	minDedupeWindow = 1000
 	maxDedupeWindow = 100_000_000 // about 5 GB of memory
 	minSegment      = 1 << 20
@@ -158,6 +161,10 @@ func (c *Config) checkLimits() error {
 		{"in_flight", l.InFlight, 1, maxInFlight},
 		{"subscriptions", l.Subscriptions, 1, maxSubs},
 		{"connections", l.Connections, 1, maxConnections},
+		{"connections_per_address", l.ConnectionsPerAddress, 0, maxConnections},
+		{"subscriptions_total", l.SubscriptionsTotal, 1, maxAllSubs},
+		{"rates.publish", l.Rates.Publish, 0, maxRate},
+		{"rates.connections", l.Rates.Connections, 0, maxConnections},
 	} {
 		if n.value < n.from || n.value > n.upto {
 			return fmt.Errorf("limits.%s is %d; write a number from %d to %d", n.name, n.value, n.from, n.upto)
@@ -172,11 +179,32 @@ func (c *Config) checkLimits() error {
 	if least := frameFor(l.PayloadBytes); l.FrameBytes < least {
 		return fmt.Errorf("limits.frame_bytes is %v, but a payload of %v (limits.payload_bytes) needs a frame of %d bytes when it is sent as base64; raise the one or lower the other", l.FrameBytes, l.PayloadBytes, least)
 	}
+	if err := c.checkBytes(); err != nil {
+		return err
+	}
 	if l.OutboundSoftBytes < 64<<10 {
 		return fmt.Errorf("limits.outbound_soft_bytes is %v; write at least 64KiB, which is one chunk of deliveries", l.OutboundSoftBytes)
 	}
 	if least := l.OutboundSoftBytes + l.FrameBytes; l.OutboundHardBytes < least {
 		return fmt.Errorf("limits.outbound_hard_bytes is %v; write at least %v, which is outbound_soft_bytes and one frame", l.OutboundHardBytes, least)
+	}
+	return nil
+}
+
+// checkBytes checks the bounds of bytes of the whole broker, and those in a
+// second.
+func (c *Config) checkBytes() error {
+	l := c.Limits
+	if least := 4 * l.FrameBytes; l.ReceivingBytes < least {
+		return fmt.Errorf("limits.receiving_bytes is %v; write at least %v, which is four frames (limits.frame_bytes)", l.ReceivingBytes, least)
+	}
+	for _, r := range []struct {
+		name  string
+		value Size
+	}{{"inbound_bytes", l.Rates.InboundBytes}, {"replay_bytes", l.Rates.ReplayBytes}} {
+		if r.value != 0 && (r.value < minByteRate || r.value > maxRate) {
+			return fmt.Errorf("limits.rates.%s is %v; write 0 for no limit, or a size from %v to %v, which is for a second", r.name, r.value, Size(minByteRate), Size(maxRate))
+		}
 	}
 	return nil
 }
@@ -200,6 +228,7 @@ func (c *Config) checkTimes() error {
 		{"ping.timeout", c.Ping.Timeout, time.Second, maxTime},
 		{"timeouts.connect", c.Timeouts.Connect, time.Second, maxTime},
 		{"timeouts.write", c.Timeouts.Write, time.Second, maxTime},
+		{"timeouts.body", c.Timeouts.Body, time.Second, maxTime},
 		{"shutdown.drain", c.Shutdown.Drain, 0, maxTime},
 		{"shutdown.spread", c.Shutdown.Spread, 0, maxTime},
 		{"auth.jwt.leeway", c.Auth.JWT.Leeway, 0, 5 * time.Minute},

@@ -70,9 +70,10 @@ type PublishResult struct {
 // A RequestError is the refusal of one request whose frame could be read well
 // enough to know its number.
 type RequestError struct {
-	Ref uint32
-	Sub uint32
-	Err *Error
+	Request string // type of its frame, as JSON names it
+	Ref     uint32
+	Sub     uint32
+	Err     *Error
 }
 
 // Error returns the refusal's text.
@@ -81,7 +82,15 @@ func (e *RequestError) Error() string { return e.Err.Error() }
 // Unwrap returns the refusal.
 func (e *RequestError) Unwrap() error { return e.Err }
 
-// ErrorFrame returns the frame that tells a client of err.
+// Frame returns the frame that tells a client of the refusal.
+func (e *RequestError) Frame() *tidewirev1.Error {
+	f := ErrorFrame(e.Ref, e.Sub, e.Err)
+	f.Request = e.Request
+	return f
+}
+
+// ErrorFrame returns the frame that tells a client of err, which refuses no
+// request: it ends a subscription or, with two zeros, the connection.
 func ErrorFrame(ref, sub uint32, err *Error) *tidewirev1.Error {
 	wait := err.RetryAfter.Milliseconds()
 	if err.RetryAfter > 0 && err.RetryAfter < time.Millisecond {
@@ -111,9 +120,9 @@ const maxCapabilities = 64
 func checkConnect(subscriptions, capabilities int, limits FrameLimits) *Error {
 	switch {
 	case subscriptions > limits.Subscriptions:
-		return Errorf(CodeTooManySubscriptions, "the connect frame has %d subscriptions, at most %d are allowed", subscriptions, limits.Subscriptions)
+		return Exceeded(LimitSubscriptions, "the connect frame has %d subscriptions, at most %d are allowed", subscriptions, limits.Subscriptions)
 	case capabilities > maxCapabilities:
-		return Errorf(CodeBadRequest, "the connect frame has %d capabilities, at most %d are allowed", capabilities, maxCapabilities)
+		return Errorf(CodeBadRequest, "the connect frame has %d capabilities, at most %d are allowed", capabilities, maxCapabilities).of(LimitCapabilities)
 	}
 	return nil
 }
@@ -123,7 +132,7 @@ func checkConnect(subscriptions, capabilities int, limits FrameLimits) *Error {
 func checkPublish(messages int, limits FrameLimits) *Error {
 	switch {
 	case messages > limits.Messages:
-		return Errorf(CodeTooManyMessages, "the publish frame has %d messages, at most %d are allowed", messages, limits.Messages)
+		return Exceeded(LimitMessages, "the publish frame has %d messages, at most %d are allowed", messages, limits.Messages)
 	case messages == 0:
 		return Errorf(CodeBadRequest, "the publish frame has no message: list at least one in `messages`")
 	}

@@ -47,7 +47,7 @@ func (JSON) DecodeClient(b []byte, limits FrameLimits) (any, error) {
 	if !ok {
 		e = Errorf(CodeBadRequest, "%s", jsonProblem("the "+head.Type+" frame", err))
 	}
-	return nil, &RequestError{Ref: head.Ref, Sub: head.Sub, Err: e}
+	return nil, &RequestError{Request: head.Type, Ref: head.Ref, Sub: head.Sub, Err: e}
 }
 
 func isClientFrame(frameType string) bool {
@@ -166,8 +166,9 @@ func (JSON) AppendServer(b []byte, frame any) []byte {
 	case *tidewirev1.Welcome:
 		return appendTyped(b, "welcome", struct {
 			*tidewirev1.Welcome
-			Time string `json:"time,omitempty"`
-		}{f, formatTime(Time(f.Time))})
+			Time      string `json:"time,omitempty"`
+			ExpiresAt string `json:"expires_at,omitempty"`
+		}{f, formatTime(Time(f.Time)), formatTime(Time(f.ExpiresAt))})
 	case *tidewirev1.Refreshed:
 		return appendTyped(b, "refreshed", struct {
 			*tidewirev1.Refreshed

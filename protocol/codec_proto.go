@@ -43,7 +43,7 @@ func (Proto) DecodeClient(b []byte, limits FrameLimits) (any, error) {
 		return decodePublish(body, limits)
 	case clientConnect:
 		if err := checkConnect(countField(body, 4), countField(body, 3), limits); err != nil {
-			return nil, &RequestError{Ref: uint32(lastVarint(body, 1)), Err: err}
+			return nil, &RequestError{Request: "connect", Ref: uint32(lastVarint(body, 1)), Err: err}
 		}
 	}
 	var f tidewirev1.ClientFrame
@@ -128,7 +128,7 @@ func decodePublish(b []byte, limits FrameLimits) (any, error) {
 		b = rest
 	}
 	if err := checkPublish(count, limits); err != nil {
-		return nil, &RequestError{Ref: p.Ref, Err: err}
+		return nil, &RequestError{Request: "publish", Ref: p.Ref, Err: err}
 	}
 	return p, nil
 }

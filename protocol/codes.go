@@ -29,10 +29,12 @@ const (
 
 	CodeStorageFull Code = "storage_full"
 	CodeOverloaded  Code = "overloaded"
+	CodeRateLimited Code = "rate_limited"
 	CodeUnknown     Code = "outcome_unknown"
 	CodeInternal    Code = "internal"
 
 	CodeTooManySubscriptions Code = "too_many_subscriptions"
+	CodeSubscriptionsFull    Code = "subscriptions_full"
 	CodeSubscriptionInUse    Code = "subscription_in_use"
 	CodeUnknownSubscription  Code = "unknown_subscription"
 
@@ -93,10 +95,12 @@ var codeTable = []CodeInfo{
 
 	{CodeStorageFull, http.StatusInsufficientStorage, 0, true, "The broker has no room to store more; nothing was stored."},
 	{CodeOverloaded, http.StatusServiceUnavailable, 0, true, "Too much is waiting to be stored; nothing was stored."},
+	{CodeRateLimited, http.StatusTooManyRequests, 3007, true, "More of it in a second than is allowed; nothing was stored, wait as long as `retry_after_ms` says."},
 	{CodeUnknown, http.StatusServiceUnavailable, 0, true, "The message may or may not have been stored; repeat it with the same id."},
 	{CodeInternal, http.StatusInternalServerError, 3004, true, "Something went wrong inside the broker."},
 
 	{CodeTooManySubscriptions, http.StatusTooManyRequests, 0, false, "The session has as many subscriptions as it may have."},
+	{CodeSubscriptionsFull, http.StatusServiceUnavailable, 0, true, "The broker has as many subscriptions as it may have, over all sessions."},
 	{CodeSubscriptionInUse, http.StatusConflict, 0, false, "The session already has a subscription of that number."},
 	{CodeUnknownSubscription, http.StatusNotFound, 0, false, "The session has no subscription of that number."},
 
@@ -111,7 +115,7 @@ var codeTable = []CodeInfo{
 	{CodeGoingAway, http.StatusServiceUnavailable, 3000, true, "The broker is shutting down or moving its sessions elsewhere."},
 	{CodePingTimeout, http.StatusRequestTimeout, 3001, true, "No Pong came in time."},
 	{CodeSlowConnection, http.StatusServiceUnavailable, 3002, true, "The connection did not take what was written to it in time."},
-	{CodeTokenExpired, http.StatusUnauthorized, 3003, true, "The session's token has expired; come back with a new one."},
+	{CodeTokenExpired, http.StatusUnauthorized, 3505, false, "The token has expired; who can get a new one comes back with that, who has only this one stays away."},
 	{CodeTooManyConns, http.StatusServiceUnavailable, 3005, true, "The broker has as many connections as it may have."},
 	{CodeBadFrame, http.StatusBadRequest, 3504, false, "A frame cannot be read."},
 	{CodeWrongFrameType, http.StatusBadRequest, 3506, false, "`tidewire.v1.proto` takes binary frames only, `tidewire.v1.json` text frames only."},

@@ -19,6 +19,8 @@ type Error struct {
 	Message    string
 	RetryAfter time.Duration // wait at least this long before trying again; 0 if unknown
 
+	limit Limit // that was exceeded; see [Error.TakeLimit]
+
 	// final is set on an error of another version whose code is not in our
 	// table: its sender said that trying again is no use.
 	final bool

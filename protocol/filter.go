@@ -27,7 +27,11 @@ func ParseFilter(s string) (Filter, error) {
 	}
 	tokens, stars := 1+strings.Count(s, "."), strings.Count(s, "*")
 	if tokens > MaxPatternTokens || stars > MaxPatternStars {
-		return Filter{}, Errorf(CodeInvalidFilter, "the pattern %s has %d tokens and %d '*', at most %d and %d are allowed", quote(s), tokens, stars, MaxPatternTokens, MaxPatternStars)
+		limit := LimitStars
+		if tokens > MaxPatternTokens {
+			limit = LimitPattern
+		}
+		return Filter{}, Exceeded(limit, "the pattern %s has %d tokens and %d '*', at most %d and %d are allowed", quote(s), tokens, stars, MaxPatternTokens, MaxPatternStars)
 	}
 	rest, last := s, false
 	for !last {

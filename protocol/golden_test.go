@@ -131,6 +131,7 @@ func serverSamples() map[string][]sample {
 				Limits: &tidewirev1.Limits{PayloadBytes: 262144, FrameBytes: 1048576, PublishMessages: 1000, InFlight: 1024, Subscriptions: 1000},
 			}},
 			{name: "subject", frame: &tidewirev1.Welcome{Subject: "user-é", Time: maxMicros}},
+			{name: "expires", frame: &tidewirev1.Welcome{Ref: 1, Subject: "ann", Time: Micros(goldenTime), ExpiresAt: Micros(goldenTime.Add(time.Hour))}},
 		},
 		"published": {
 			{name: "one", frame: &Published{Results: []PublishResult{{Ref: 10, Position: Position{Term: goldenTerm, Offset: 44}}}}},
@@ -159,9 +160,15 @@ func serverSamples() map[string][]sample {
 			{name: "two subscriptions", frame: &tidewirev1.Progress{Subs: []uint32{1, 4294967295}, Term: "1z141z3", Through: 60}},
 			{name: "another partition", frame: &tidewirev1.Progress{Subs: []uint32{1}, Partition: 3, Term: "1z141z3", Through: MaxOffset}},
 		},
-		"go_away":      {{name: "empty", frame: &tidewirev1.GoAway{}}, {name: "elsewhere", frame: &tidewirev1.GoAway{ReconnectAfterMs: 800, Elsewhere: []string{"wss://a.example", "wss://b.example"}, Reason: "the broker is shutting down"}}},
-		"ping":         {{name: "zero", frame: &tidewirev1.Ping{}}, {name: "largest", frame: &tidewirev1.Ping{Seq: 4294967295}}},
-		"error":        {{name: "of a request", frame: ErrorFrame(10, 0, refused)}, {name: "of a subscription", frame: ErrorFrame(0, 2, Errorf(CodeInvalidFilter, "the filter is empty"))}, {name: "before a close", frame: ErrorFrame(0, 0, Errorf(CodeConnectTwice, "send connect once"))}},
+		"go_away": {{name: "empty", frame: &tidewirev1.GoAway{}}, {name: "elsewhere", frame: &tidewirev1.GoAway{ReconnectAfterMs: 800, Elsewhere: []string{"wss://a.example", "wss://b.example"}, Reason: "the broker is shutting down"}}},
+		"ping":    {{name: "zero", frame: &tidewirev1.Ping{}}, {name: "largest", frame: &tidewirev1.Ping{Seq: 4294967295}}},
+		"error": {
+			{name: "of a request", frame: (&RequestError{Request: "publish", Ref: 10, Err: refused}).Frame()},
+			{name: "of a subscription that is refused", frame: (&RequestError{Request: "subscribe", Sub: 2, Err: Errorf(CodeInvalidFilter, "the filter is empty")}).Frame()},
+			{name: "of a request without a number", frame: (&RequestError{Request: "subscribe", Err: Errorf(CodeBadRequest, "`sub` is missing")}).Frame()},
+			{name: "of a subscription that has ended", frame: ErrorFrame(0, 2, Errorf(CodeForbidden, "the token does not allow it"))},
+			{name: "before a close", frame: ErrorFrame(0, 0, Errorf(CodeConnectTwice, "send connect once"))},
+		},
 		"unsubscribed": {{name: "one", frame: &tidewirev1.Unsubscribed{Sub: 2}}},
 		"refreshed":    {{name: "expires", frame: &tidewirev1.Refreshed{Ref: 11, ExpiresAt: Micros(goldenTime)}}, {name: "never expires", frame: &tidewirev1.Refreshed{Ref: 11}}},
 		"unknown_to_clients": {

@@ -58,7 +58,7 @@ func (m *Message) Check(maxPayload int) *Error {
 		return Errorf(CodeReservedTopic, "the topic %s begins with '$': such topics belong to the broker, choose another first character", quote(m.Topic))
 	}
 	if len(m.Payload) > maxPayload {
-		return Errorf(CodePayloadTooLarge, "the payload has %d bytes, at most %d are allowed", len(m.Payload), maxPayload)
+		return Exceeded(LimitPayload, "the payload has %d bytes, at most %d are allowed", len(m.Payload), maxPayload)
 	}
 	if err := checkText(m.ID, MaxIDBytes, CodeInvalidID, "id"); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (m *Message) checkHeaders() *Error {
 		return nil
 	}
 	if len(m.Headers) > MaxHeaders {
-		return Errorf(CodeInvalidHeader, "the message has more than %d headers", MaxHeaders)
+		return Exceeded(LimitHeaders, "the message has more than %d headers", MaxHeaders)
 	}
 	total := 0
 	for i := range m.Headers {
@@ -92,7 +92,7 @@ func (m *Message) checkHeaders() *Error {
 		total += len(h.Name) + len(h.Value)
 	}
 	if total > MaxHeaderTotalBytes {
-		return Errorf(CodeInvalidHeader, "the headers have %d bytes in all, at most %d are allowed", total, MaxHeaderTotalBytes)
+		return Exceeded(LimitHeaderTotal, "the headers have %d bytes in all, at most %d are allowed", total, MaxHeaderTotalBytes)
 	}
 	slices.SortFunc(m.Headers, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
 	for i := 1; i < len(m.Headers); i++ {
@@ -126,7 +126,11 @@ func errExpiry(t time.Time) *Error {
 
 func checkHeader(h Header) *Error {
 	if h.Name == "" || len(h.Name) > MaxHeaderNameBytes {
-		return Errorf(CodeInvalidHeader, "the header name %s has %d bytes, 1 to %d are allowed", quote(h.Name), len(h.Name), MaxHeaderNameBytes)
+		err := Errorf(CodeInvalidHeader, "the header name %s has %d bytes, 1 to %d are allowed", quote(h.Name), len(h.Name), MaxHeaderNameBytes)
+		if h.Name != "" {
+			err = err.of(LimitHeaderName)
+		}
+		return err
 	}
 	for _, c := range []byte(h.Name) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
@@ -136,11 +140,20 @@ func checkHeader(h Header) *Error {
 	return checkText(h.Value, MaxHeaderValueBytes, CodeInvalidHeader, "value of the header "+h.Name)
 }
 
+// textLimits are the limits of the short texts, by the code of what breaks their
+// rules.
+var textLimits = map[Code]Limit{
+	CodeInvalidID:      LimitID,
+	CodeInvalidKey:     LimitKey,
+	CodeInvalidMessage: LimitContentType,
+	CodeInvalidHeader:  LimitHeaderValue,
+}
+
 // checkText checks a short text: bounded, UTF-8, no control characters.
 func checkText(s string, limit int, code Code, what string) *Error {
 	switch {
 	case len(s) > limit:
-		return Errorf(code, "the %s has %d bytes, at most %d are allowed", what, len(s), limit)
+		return Errorf(code, "the %s has %d bytes, at most %d are allowed", what, len(s), limit).of(textLimits[code])
 	case !utf8.ValidString(s):
 		return Errorf(code, "the %s is not valid UTF-8", what)
 	}

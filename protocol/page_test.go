@@ -132,7 +132,7 @@ func TestPageExamplesOfServers(t *testing.T) {
 	position := func(offset uint64) Position { return Position{Term: goldenTerm, Offset: offset} }
 	want := map[string]any{
 		"welcome": &tidewirev1.Welcome{
-			Ref: 1, Session: "s7", Server: "tidewire/0.1.0", PingIntervalMs: 25000, PingTimeoutMs: 10000, Time: at,
+			Ref: 1, Session: "s7", Server: "tidewire/0.1.0", PingIntervalMs: 25000, PingTimeoutMs: 10000, Time: at, ExpiresAt: at + uint64(time.Hour.Microseconds()),
 			Limits: &tidewirev1.Limits{PayloadBytes: 262144, FrameBytes: 1048576, PublishMessages: 1000, InFlight: 1024, Subscriptions: 1000},
 		},
 		"subscribed": &tidewirev1.Subscribed{Sub: 1, Position: "p1z141z3-42", Cursors: []*tidewirev1.Cursor{{Offset: 42}}, Resumed: true, Behind: 3},
@@ -149,7 +149,7 @@ func TestPageExamplesOfServers(t *testing.T) {
 		"refreshed":    &tidewirev1.Refreshed{Ref: 11, ExpiresAt: at + uint64(time.Hour.Microseconds())},
 		"go_away":      &tidewirev1.GoAway{ReconnectAfterMs: 800, Reason: "the broker is shutting down"},
 		"ping":         &tidewirev1.Ping{Seq: 7},
-		"error":        ErrorFrame(10, 0, Errorf(CodeBadRequest, "...")),
+		"error":        (&RequestError{Request: "publish", Ref: 10, Err: Errorf(CodeBadRequest, "...")}).Frame(),
 	}
 	for name := range frameFields(&tidewirev1.ServerFrame{}) {
 		var text []byte

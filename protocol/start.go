@@ -44,7 +44,11 @@ func ParseStart(s string) (Start, error) {
 	case strings.HasPrefix(s, "last:"):
 		n, err := strconv.Atoi(s[len("last:"):])
 		if err != nil || n < 1 || n > MaxStartLast || strconv.Itoa(n) != s[len("last:"):] {
-			return Start{}, Errorf(CodeInvalidStart, "%s is no start: N of last:N is a number from 1 to %d", quote(s), MaxStartLast)
+			e := Errorf(CodeInvalidStart, "%s is no start: N of last:N is a number from 1 to %d", quote(s), MaxStartLast)
+			if err == nil && n > MaxStartLast {
+				e = e.of(LimitStart)
+			}
+			return Start{}, e
 		}
 		return Start{Kind: StartLast, Last: n}, nil
 	case s[0] == '-':

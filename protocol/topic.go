@@ -32,7 +32,7 @@ func checkTokens(s string, code Code, what string) *Error {
 	case s == "":
 		return Errorf(code, "the %s is empty", what)
 	case len(s) > MaxTopicBytes:
-		return Errorf(code, "the %s has %d bytes, at most %d are allowed", what, len(s), MaxTopicBytes)
+		return Errorf(code, "the %s has %d bytes, at most %d are allowed", what, len(s), MaxTopicBytes).of(LimitTopic)
 	case !utf8.ValidString(s):
 		return Errorf(code, "the %s is not valid UTF-8", what)
 	}

@@ -31,6 +31,7 @@ type LogOptions struct {
 	RetentionAge   time.Duration // default 7 days; negative to keep for ever
 	RetentionBytes int64         // default 10 GiB; negative for no bound
 	WindowBytes    int64         // recent blocks kept in memory; default 64 MiB
+	OpenSegments   int           // sealed segments whose files are kept open; default 128
 	Registerer     prometheus.Registerer
 	Logger         *slog.Logger     // default slog.Default
 	Now            func() time.Time // default time.Now
@@ -144,4 +145,5 @@ const (
 	GapRetention  = "retention"   // removed by retention
 	GapRolledBack = "rolled_back" // the log was put back to an earlier state
 	GapOtherLog   = "other_log"   // the position is from another log
+	GapPassedOver = "passed_over" // damaged on disk
 )

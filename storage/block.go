@@ -141,7 +141,10 @@ func (b *blockBuilder) encode() []byte {
 
 // openBlock reads the front of a block and verifies header and table. The block
 // refers to raw.
-func openBlock(raw []byte) (block, error) {
+func openBlock(raw []byte) (block, error) { return openFront(raw, len(raw)) }
+
+// openFront opens a block of which raw is the front or all, and size the length.
+func openFront(raw []byte, size int) (block, error) {
 	le := binary.LittleEndian
 	if len(raw) < headerBytes+crcBytes || le.Uint32(raw) != blockMagic {
 		return block{}, fmt.Errorf("%w: a block does not begin as it should", errDamaged)
@@ -161,7 +164,7 @@ func openBlock(raw []byte) (block, error) {
 	}
 	b.head = b.table() + crcBytes + b.rows*rowBytes + crcBytes
 	switch {
-	case int(le.Uint32(raw[44:])) != len(raw), b.head > len(raw),
+	case int(le.Uint32(raw[44:])) != size, b.head > len(raw),
 		b.count == 0, b.records > b.count, b.rows > b.count,
 		b.first > math.MaxInt64:
 		return block{}, fmt.Errorf("%w: the sizes in a block contradict each other", errDamaged)

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"go.etcd.io/bbolt"
@@ -19,6 +18,13 @@ type boltOptions struct {
 // growBytes is the step in which bbolt makes a file longer that nobody made long
 // enough before.
 const growBytes = 1 << 20
+
+// busyError is the path of a file that another process has locked.
+type busyError string
+
+func (e busyError) Error() string {
+	return string(e) + " is in use by another process: stop that one first"
+}
 
 // openBolt opens a bbolt file. One that is opened for writing must have passed
 // checkPages, or be new.
@@ -46,7 +52,7 @@ func openBolt(path string, o boltOptions) (*bbolt.DB, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("%s is in use by another process: stop that one first", path)
+		return nil, busyError(path)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
 		return nil, damagedFile(path, err)
 	default:

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-
-	"go.etcd.io/bbolt"
 )
 
 // Report is what [Check] found.
@@ -16,6 +14,7 @@ type Report struct {
 	Blocks   int
 	Records  int
 	Bytes    int64 // of files
+	Undone   int   // commits that a power cut left unfinished; the next start undoes them
 	Problems []error
 }
 
@@ -28,9 +27,9 @@ type Progress struct {
 
 // Check reads everything in a data directory that no broker uses, and verifies
 // each page, block and record against its checksum, the indexes against the
-// records, and the segments against each other. It changes nothing. What is
-// wrong is in the report; an error means that Check could not do its work.
-// progress may be nil.
+// records, and the segments against each other. It changes nothing and needs no
+// right to. What is wrong is in the report, all of it; an error means that Check
+// could not do its work. progress may be nil.
 func Check(ctx context.Context, dir string, progress func(Progress)) (Report, error) {
 	var r Report
 	dir, err := filepath.Abs(dir)
@@ -40,7 +39,7 @@ func Check(ctx context.Context, dir string, progress func(Progress)) (Report, er
 	if _, err := os.Stat(filepath.Join(dir, formatFile)); err != nil {
 		return r, fmt.Errorf("%s is not a Tidewire data directory: it has no file %s", dir, formatFile)
 	}
-	lock, err := openFormat(dir)
+	lock, err := openFormatToRead(dir)
 	if err != nil {
 		return r, err
 	}
@@ -63,121 +62,4 @@ func Check(ctx context.Context, dir string, progress func(Progress)) (Report, er
 		}
 	}
 	return r, nil
-}
-
-// checker verifies one stream.
-type checker struct {
-	ctx      context.Context
-	log      *Log
-	report   *Report
-	progress func(Progress)
-}
-
-// stream checks meta.db, then each segment. A problem with one file does not
-// keep it from the others.
-func (c *checker) stream() {
-	o := &opening{log: c.log}
-	defer o.abandon()
-	if err := o.list(); err != nil {
-		c.problem(err)
-		return
-	}
-	if o.fresh {
-		return // it was cut off before its first message could be stored
-	}
-	if err := o.openMeta(); err != nil {
-		c.problem(err)
-		return
-	}
-	next, done := o.meta.earliest, 0
-	last := o.meta.trimmed
-	for ordinal := range o.files {
-		last = max(last, ordinal)
-	}
-	last = max(last, o.meta.trimmed+uint64(len(o.meta.sealed)))
-	for ordinal := o.meta.trimmed + 1; ordinal <= last && c.ctx.Err() == nil; ordinal++ {
-		done++
-		c.progress(Progress{Stream: c.log.name, Segment: done, Of: int(last - o.meta.trimmed)})
-		s := c.log.newSegment(ordinal)
-		size, there := o.files[ordinal]
-		if !there {
-			c.problem(fmt.Errorf("the segment %s is missing: put it back from a backup", s.path))
-			next = 0
-			continue
-		}
-		c.report.Segments++
-		c.report.Bytes += size
-		var known *segmentInfo
-		if info, sealed := o.meta.sealed[ordinal]; sealed {
-			known = &info
-		}
-		next = c.segment(s, known, next)
-	}
-}
-
-func (c *checker) problem(err error) {
-	c.report.Problems = append(c.report.Problems, fmt.Errorf("stream %s: %w", c.log.name, err))
-}
-
-// segment checks one file, which should begin with the offset next if that is
-// not 0, and returns what the one after it should begin with, 0 if that cannot
-// be told.
-func (c *checker) segment(s *segment, known *segmentInfo, next uint64) uint64 {
-	defer func() { _ = s.close() }()
-	prefetch(s.path, 1<<40)
-	err := checkPages(s.path)
-	switch {
-	case err != nil:
-	case known != nil:
-		s.db, err = s.openSealed()
-	default:
-		err = s.openWritable(0) // which changes nothing
-	}
-	if err == nil {
-		err = s.rebuild(c.log.terms)
-	}
-	if err == nil {
-		err = c.compare(s, known)
-	}
-	if err != nil {
-		c.problem(err)
-		return 0
-	}
-	c.report.Records += int(s.info.records)
-	if s.info.last == 0 {
-		return next
-	}
-	if next != 0 && s.info.first != next {
-		c.problem(fmt.Errorf("%s begins at offset %d where %d should follow: its files are not from one moment, put the directory back from a backup as a whole", s.path, s.info.first, next))
-	}
-	return s.info.last + 1
-}
-
-// compare holds what was found in a segment against its own index, if it is
-// sealed, and what meta.db says of it.
-func (c *checker) compare(s *segment, known *segmentInfo) error {
-	return view(s.db, s.path, func(tx *bbolt.Tx) error {
-		err := tx.Bucket(bucketBlocks).ForEach(func(_, _ []byte) error { c.report.Blocks++; return nil })
-		if known == nil || err != nil {
-			return err
-		}
-		found := s.info
-		found.size = known.size
-		if found != *known {
-			return fmt.Errorf("%w: it holds the offsets %d to %d, but %s says %d to %d", errDamaged, found.first, found.last, metaFile, known.first, known.last)
-		}
-		topics := 0
-		err = eachTopic(tx.Bucket(bucketIndex), nil, func(topic, v []byte) (bool, error) {
-			topics++
-			p := s.index.topics[string(topic)]
-			if p == nil || string(p.encode(s.index.records)) != string(v) {
-				return false, fmt.Errorf("%w: its index is wrong about the topic %.80q", errDamaged, topic)
-			}
-			return true, nil
-		})
-		if err == nil && topics != len(s.index.topics) {
-			err = fmt.Errorf("%w: its index lacks topics", errDamaged)
-		}
-		return err
-	})
 }

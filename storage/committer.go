@@ -72,6 +72,9 @@ func (c *committer) run(ctx context.Context, hand func(*Commit)) error {
 	if err != nil && len(c.next.answers) > 0 {
 		c.refuse(c.next, errUnknown(), hand)
 	}
+	if err == nil {
+		err = c.active.confirm()
+	}
 	return err
 }
 

@@ -43,6 +43,12 @@ func (e *fileError) Error() string {
 		e.path, e.err, filepath.Dir(filepath.Dir(filepath.Dir(e.path))))
 }
 
+// missingSealed says that a sealed segment is not there. Whoever has no backup may
+// own up to the loss with an empty file, which is then as good as a damaged one.
+func missingSealed(path string) error {
+	return fmt.Errorf("the segment %s is missing: put it back from a backup; if there is none, create an empty file in its place, and its messages will be told to subscribers as a gap", path)
+}
+
 func (e *fileError) Unwrap() error { return e.err }
 
 func damagedFile(path string, err error) error {
@@ -50,6 +56,19 @@ func damagedFile(path string, err error) error {
 		return err
 	}
 	return &fileError{path, err}
+}
+
+// unreadable turns the error with which a sealed segment's file could not be
+// opened into damage, unless it may pass by itself or is for the operator to
+// mend without a loss.
+func unreadable(path string, err error) error {
+	if _, busy := errors.AsType[busyError](err); busy || isFull(err) || errors.Is(err, fs.ErrPermission) || errors.Is(err, errDamaged) {
+		return err
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.New("it is missing")
+	}
+	return damagedFile(path, fmt.Errorf("%w: %w", errDamaged, err))
 }
 
 // isFull reports whether err says that the disk is full, or that the process has

@@ -2,28 +2,42 @@ package storage
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
+	"syscall"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
 
-// maxHandles is how many sealed segments are kept open. One costs a file and
-// address space, no memory; the default retention has fewer.
+// maxHandles is how many sealed segments are kept open if nothing else is said.
+// One costs a file and address space, no memory; the default retention has
+// fewer.
 const maxHandles = 128
 
 // handles opens the files of sealed segments when they are read and closes
 // those that have not been read for longest.
 type handles struct {
+	most int // that are kept open; 0 means maxHandles
+
 	mu   sync.Mutex
 	open []*segment // the one read last comes last
+}
+
+// bound returns how many are kept open.
+func (h *handles) bound() int {
+	if h.most > 0 {
+		return h.most
+	}
+	return maxHandles
 }
 
 // view runs fn in a read transaction of the segment. It returns [ErrTrimmed] if
 // retention has taken the segment.
 func (h *handles) view(s *segment, fn func(*bbolt.Tx) error) error {
-	db, err := s.acquire()
+	db, err := h.acquire(s)
 	if err != nil {
 		return err
 	}
@@ -34,6 +48,45 @@ func (h *handles) view(s *segment, fn func(*bbolt.Tx) error) error {
 	return view(db, s.path, fn)
 }
 
+// acquire opens the segment. Where the process has no file left, others are
+// closed for it; and if all of those are being read, it waits for a moment:
+// readers hold a file for one bounded chunk.
+func (h *handles) acquire(s *segment) (*bbolt.DB, error) {
+	const longest = time.Second
+	wait := time.Millisecond
+	for {
+		db, err := s.acquire()
+		switch {
+		case !outOfFiles(err):
+			return db, err
+		case h.shed():
+		case wait > longest:
+			return nil, err
+		default:
+			<-time.After(wait)
+			wait *= 2
+		}
+	}
+}
+
+func outOfFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// shed closes the handle that has not been read for longest, of those that are
+// not in use, and reports whether there was one.
+func (h *handles) shed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, s := range h.open {
+		if s.closeIfUnused() == nil {
+			h.open = slices.Delete(h.open, i, i+1)
+			return true
+		}
+	}
+	return false
+}
+
 // touch notes that the segment is in use and closes others beyond the bound.
 func (h *handles) touch(s *segment) {
 	h.mu.Lock()
@@ -41,11 +94,11 @@ func (h *handles) touch(s *segment) {
 	switch i := slices.Index(h.open, s); {
 	case i < 0:
 		h.open = append(h.open, s)
-		if n := len(h.open) - maxHandles; n > 0 {
+		if n := len(h.open) - h.bound(); n > 0 {
 			victims = slices.Clone(h.open[:n])
 			h.open = slices.Delete(h.open, 0, n)
 		}
-	case i < len(h.open)-maxHandles/4: // near the end it makes no difference
+	case i < len(h.open)-h.bound()/4: // near the end it makes no difference
 		h.open = append(slices.Delete(h.open, i, i+1), s)
 	}
 	h.mu.Unlock()
@@ -80,7 +133,7 @@ func (s *segment) acquire() (*bbolt.DB, error) {
 	if s.db == nil {
 		db, err := s.openSealed()
 		if err != nil {
-			return nil, err
+			return nil, unreadable(s.path, err)
 		}
 		s.db = db
 	}
@@ -148,6 +201,9 @@ func (s *segment) remove() error {
 	}
 	s.mu.Unlock()
 	err := os.Remove(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // somebody else was faster
+	}
 	if idle && db != nil {
 		return errors.Join(err, db.Close())
 	}

@@ -24,6 +24,7 @@ type keeper struct {
 	full     atomic.Bool           // the disk was full at the last attempt
 	trouble  atomic.Pointer[error] // what the last attempt failed with, or nil
 	leftover []*segment            // trimmed before a crash, but not cleaned up
+	newest   uint64                // ordinal of the newest active segment that meta.db knows of
 
 	preparing sync.Mutex // one of keeper and committer prepares a segment
 
@@ -110,7 +111,7 @@ func (k *keeper) run(ctx context.Context) {
 
 // work does what is due.
 func (k *keeper) work(ctx context.Context) error {
-	steps := []func(context.Context) error{k.sealAll, k.cleanUp, k.trim, k.prune, k.ready}
+	steps := []func(context.Context) error{k.sealAll, k.cleanUp, k.trim, k.prune, k.noteNewest, k.ready}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err

@@ -33,6 +33,7 @@ type Log struct {
 	committer *committer
 	keeper    *keeper
 	metrics   *metrics
+	damages   damages
 	state     state
 }
 
@@ -88,6 +89,9 @@ func (l *Log) PositionOf(offset uint64) protocol.Position {
 func (l *Log) Close() error {
 	l.queue.close(errClosed())
 	l.metrics.unregister()
+	if l.damages.unobserve != nil {
+		l.damages.unobserve()
+	}
 	var errs []error
 	for _, s := range slices.Concat(l.state.segs, l.keeper.leftover) { // Run may have ended in mid-trim
 		errs = append(errs, s.close())

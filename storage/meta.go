@@ -35,7 +35,7 @@ type meta struct {
 const (
 	metaFile   = "meta.db"
 	lockWait   = 100 * time.Millisecond
-	logFormat  = 1
+	logFormat  = 2
 	metaMapped = 64 << 20
 )
 
@@ -50,6 +50,7 @@ var (
 	keyTrimmed  = []byte("trimmed")  // ordinal of the newest segment that retention took
 	keyEarliest = []byte("earliest") // offset after that segment
 	keyEvicted  = []byte("evicted")  // time of the newest digest row that was dropped
+	keyNewest   = []byte("newest")   // ordinal of the newest segment that was made active
 	keySealed   = []byte("sealed")   // in a segment: its segmentInfo
 	keyOrdinal  = []byte("ordinal")  // in a segment
 	keyLog      = []byte("log")      // in a segment: first term of its log
@@ -62,6 +63,7 @@ type metaState struct {
 	trimmed  uint64
 	earliest uint64 // 1 at first
 	evicted  uint64
+	newest   uint64
 }
 
 func metaBuckets() [][]byte {
@@ -109,6 +111,17 @@ func openMeta(dir string) (*meta, error) {
 	return m, db.Sync()
 }
 
+// openMetaToRead does the same for somebody who will change nothing.
+func openMetaToRead(dir string) (*meta, error) {
+	m := &meta{path: filepath.Join(dir, metaFile)}
+	if err := checkPages(m.path); err != nil {
+		return nil, err
+	}
+	db, err := openBolt(m.path, boltOptions{readOnly: true})
+	m.db = db
+	return m, err
+}
+
 func (m *meta) load() (metaState, error) {
 	s := metaState{sealed: make(map[uint64]segmentInfo)}
 	err := view(m.db, m.path, func(tx *bbolt.Tx) error {
@@ -122,7 +135,7 @@ func (m *meta) load() (metaState, error) {
 			return fmt.Errorf("%s has format %d, this program knows format %d: use the version of tidewire that wrote it", m.path, v, logFormat)
 		}
 		s.trimmed, s.evicted = number(info.Get(keyTrimmed)), number(info.Get(keyEvicted))
-		s.earliest = max(number(info.Get(keyEarliest)), 1)
+		s.earliest, s.newest = max(number(info.Get(keyEarliest)), 1), number(info.Get(keyNewest))
 		var err error
 		if s.terms, err = readChain(tx); err != nil {
 			return err

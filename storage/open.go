@@ -36,6 +36,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 		log:     opts.Logger,
 		reserve: s.reserve,
 		queue:   newQueue(),
+		handles: handles{most: opts.OpenSegments},
 	}
 	l.state.window.limit = opts.WindowBytes
 	l.committer, l.keeper = newCommitter(l), newKeeper(l)
@@ -46,6 +47,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 	}
 	l.metrics = newMetrics(opts.Registerer, stream)
 	l.metrics.observe(l)
+	l.damages.observe(opts.Registerer, stream)
 	d := l.committer.dedupe
 	l.metrics.dedupe(d.len(), d.oldest(), uint64(opts.Now().UnixMicro()))
 	return l, nil
@@ -141,9 +143,9 @@ func (o *opening) openSealed() error {
 		size, there := o.files[ordinal]
 		switch {
 		case !there:
-			return fmt.Errorf("the segment %s is missing: put it back from a backup", s.path)
+			return missingSealed(s.path)
 		case uint64(size) < info.size:
-			return damagedFile(s.path, fmt.Errorf("%w: it has been cut short from %d to %d bytes", errDamaged, info.size, size))
+			o.log.damaged(s.path, fmt.Errorf("%w: it has been cut short from %d to %d bytes", errDamaged, info.size, size))
 		}
 		s.info, s.first = info, info.first
 		o.log.state.segs = append(o.log.state.segs, s)
@@ -158,24 +160,19 @@ func (o *opening) openSealed() error {
 // indexes.
 func (o *opening) openUnsealed() error {
 	first := o.meta.trimmed + uint64(len(o.meta.sealed)) + 1
-	count := 0
-	for ordinal := range o.files {
-		if ordinal >= first {
-			count++
-		}
-	}
-	for ordinal := first; count > 0; ordinal, count = ordinal+1, count-1 {
+	o.log.keeper.newest = o.meta.newest
+	for ordinal, last := first, o.lastOrdinal(); ordinal <= last; ordinal++ {
 		s := o.log.newSegment(ordinal)
 		if _, there := o.files[ordinal]; !there {
 			return fmt.Errorf("the segment %s is missing: put it back from a backup", s.path)
 		}
 		prefetch(s.path, o.files[ordinal])
-		if err := s.openWritable(2 * o.log.opts.SegmentBytes); err != nil {
+		undone, err := s.openNewest(2*o.log.opts.SegmentBytes, o.log.terms)
+		if err != nil {
 			return err
 		}
-		if err := s.rebuild(o.log.terms); err != nil {
-			_ = s.close()
-			return err
+		if undone {
+			o.log.log.Warn("the power went during a commit; it is undone, nothing in it had been answered", "stream", o.log.name, "file", s.path, "last_offset", s.info.last)
 		}
 		if s.info.last == 0 {
 			o.empty = append(o.empty, s)

@@ -25,6 +25,7 @@ const (
 	boltMagic      = 0xED0CDAED
 	boltVersion    = 2
 	metaFieldBytes = 64
+	metaSumAt      = 56 // in them
 	maxPageDepth   = 64
 )
 
@@ -56,44 +57,58 @@ func checkPages(path string) error {
 		return damagedFile(path, fmt.Errorf("%w: it has been cut short to %d bytes", errDamaged, info.Size()))
 	}
 	p.seen = make([]bool, p.end)
-	if err := p.page(p.root, 0); err != nil {
+	if err := p.page(p.root, 0, keyRange{}); err != nil {
 		return damagedFile(path, err)
 	}
 	return nil
 }
 
-// readMeta finds the newer one of the two meta pages that is whole.
-func (p *pageFile) readMeta() error {
+// boltMeta is a meta page, of which a file has two; the newer one counts.
+type boltMeta struct {
+	pageSize uint32
+	root     uint64
+	end      uint64
+	txid     uint64
+	sum      uint64
+}
+
+// readMeta reads the meta page in a slot, 0 or 1; ok is false if it is not whole.
+func readMeta(r io.ReaderAt, slot int64) (m boltMeta, ok bool) {
+	var b [metaFieldBytes]byte
+	if _, err := r.ReadAt(b[:], slot*pageBytes+pageHeadBytes); err != nil {
+		return m, false
+	}
 	le := binary.LittleEndian
-	var newest uint64
-	found := false
-	for id := range int64(2) {
-		var b [pageHeadBytes + metaFieldBytes]byte
-		if _, err := p.r.ReadAt(b[:], id*pageBytes); err != nil {
-			continue
-		}
-		m := b[pageHeadBytes:]
-		sum := fnv.New64a()
-		_, _ = sum.Write(m[:56])
-		if le.Uint32(m) != boltMagic || le.Uint32(m[4:]) != boltVersion || le.Uint64(m[56:]) != sum.Sum64() {
-			continue
-		}
-		if le.Uint32(m[8:]) != pageBytes {
-			return fmt.Errorf("%w: its pages have %d bytes and not %d", errDamaged, le.Uint32(m[8:]), pageBytes)
-		}
-		if txid := le.Uint64(m[48:]); !found || txid > newest {
-			found, newest = true, txid
-			p.root, p.end = le.Uint64(m[16:]), le.Uint64(m[40:])
-		}
+	m = boltMeta{
+		pageSize: le.Uint32(b[8:]),
+		root:     le.Uint64(b[16:]),
+		end:      le.Uint64(b[40:]),
+		txid:     le.Uint64(b[48:]),
+		sum:      le.Uint64(b[metaSumAt:]),
 	}
-	if !found {
+	sum := fnv.New64a()
+	_, _ = sum.Write(b[:metaSumAt])
+	return m, le.Uint32(b[:]) == boltMagic && le.Uint32(b[4:]) == boltVersion && m.sum == sum.Sum64()
+}
+
+// readMeta finds the newer one of the two meta pages.
+func (p *pageFile) readMeta() error {
+	m, found := readMeta(p.r, 0)
+	if other, ok := readMeta(p.r, 1); ok && (!found || other.txid > m.txid) {
+		m, found = other, true
+	}
+	switch {
+	case !found:
 		return fmt.Errorf("%w: it does not begin like a file of this program", errDamaged)
+	case m.pageSize != pageBytes:
+		return fmt.Errorf("%w: its pages have %d bytes and not %d", errDamaged, m.pageSize, pageBytes)
 	}
+	p.root, p.end = m.root, m.end
 	return nil
 }
 
 // page checks a page and all that it leads to.
-func (p *pageFile) page(id uint64, depth int) error {
+func (p *pageFile) page(id uint64, depth int, keys keyRange) error {
 	if id < 2 || id >= p.end || depth > maxPageDepth {
 		return fmt.Errorf("%w: page %d cannot be", errDamaged, id)
 	}
@@ -117,7 +132,7 @@ func (p *pageFile) page(id uint64, depth int) error {
 		limit: int(overflow+1) * pageBytes,
 		more:  func(b []byte) error { _, err := p.r.ReadAt(b, int64(id)*pageBytes); return err },
 	}
-	return p.elements(&e, id, depth)
+	return p.elements(&e, id, depth, keys)
 }
 
 // elements is the content of a page, or of a bucket that lies within one. Only
@@ -142,14 +157,31 @@ func (e *elements) slice(at, n int) ([]byte, error) {
 	return e.b[at : at+n], nil
 }
 
-func (p *pageFile) elements(e *elements, id uint64, depth int) error {
+// keyRange is where the keys of a page must lie: a page that a power cut left old
+// may hold keys that now belong to its neighbour. nil is no bound.
+type keyRange struct{ from, below []byte }
+
+// check holds the next key against the one before and the range.
+func (r keyRange) check(before, key []byte) error {
+	if before != nil && bytes.Compare(before, key) >= 0 ||
+		before == nil && bytes.Compare(key, r.from) < 0 ||
+		r.below != nil && bytes.Compare(key, r.below) >= 0 {
+		return fmt.Errorf("%w: the keys of a page are not in order", errDamaged)
+	}
+	return nil
+}
+
+func (p *pageFile) elements(e *elements, id uint64, depth int, keys keyRange) error {
 	le := binary.LittleEndian
 	head, err := e.slice(0, pageHeadBytes)
 	if err != nil {
 		return err
 	}
 	kind, count := le.Uint16(head[8:]), int(le.Uint16(head[10:]))
-	if kind != pageBranch && kind != pageLeaf || kind == pageBranch && count == 0 {
+	switch {
+	case kind == pageBranch && count > 0:
+		return p.branch(e, count, depth, keys)
+	case kind != pageLeaf:
 		return fmt.Errorf("%w: page %d is of no known kind", errDamaged, id)
 	}
 	var before []byte
@@ -159,22 +191,46 @@ func (p *pageFile) elements(e *elements, id uint64, depth int) error {
 		if err != nil {
 			return err
 		}
-		var key []byte
-		if kind == pageBranch {
-			key, err = e.slice(at+int(le.Uint32(head)), int(le.Uint32(head[4:])))
-			if err == nil {
-				err = p.page(le.Uint64(head[8:]), depth+1)
-			}
-		} else {
-			key, err = p.leaf(e, at, head, depth)
+		key, err := p.leaf(e, at, head, depth)
+		if err == nil {
+			err = keys.check(before, key)
 		}
 		if err != nil {
 			return err
 		}
-		if i > 0 && bytes.Compare(before, key) >= 0 {
-			return fmt.Errorf("%w: the keys of page %d are not in order", errDamaged, id)
-		}
 		before = key
+	}
+	return nil
+}
+
+// branch checks the elements of a branch page and the pages they lead to.
+func (p *pageFile) branch(e *elements, count, depth int, keys keyRange) error {
+	le := binary.LittleEndian
+	firsts, children := make([][]byte, count), make([]uint64, count)
+	var before []byte
+	for i := range count {
+		at := pageHeadBytes + i*elementBytes
+		head, err := e.slice(at, elementBytes)
+		if err != nil {
+			return err
+		}
+		children[i] = le.Uint64(head[8:])
+		if firsts[i], err = e.slice(at+int(le.Uint32(head)), int(le.Uint32(head[4:]))); err != nil {
+			return err
+		}
+		if err := keys.check(before, firsts[i]); err != nil {
+			return err
+		}
+		before = firsts[i]
+	}
+	for i, child := range children {
+		of := keyRange{firsts[i], keys.below}
+		if i+1 < count {
+			of.below = firsts[i+1]
+		}
+		if err := p.page(child, depth+1, of); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -199,11 +255,11 @@ func (p *pageFile) leaf(e *elements, at int, head []byte, depth int) ([]byte, er
 		return nil, fmt.Errorf("%w: a bucket is too small", errDamaged)
 	}
 	if root := le.Uint64(value); root != 0 {
-		return key, p.page(root, depth+1)
+		return key, p.page(root, depth+1, keyRange{})
 	}
 	inline := elements{b: value[bucketBytes:], limit: vsize - bucketBytes}
 	if vsize < bucketBytes+pageHeadBytes || le.Uint16(inline.b[8:]) != pageLeaf {
 		return nil, fmt.Errorf("%w: a bucket in a page makes no sense", errDamaged)
 	}
-	return key, p.elements(&inline, 0, depth+1)
+	return key, p.elements(&inline, 0, depth+1, keyRange{})
 }

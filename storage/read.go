@@ -20,7 +20,8 @@ const (
 // about MaxBytes, the end of a term, or the end of a scan budget: Through of the
 // chunk says how far it came, and it may come far without a match. At the head
 // the chunk is empty and its Through is After. It returns [ErrTrimmed] if
-// retention has removed the first offset asked for.
+// retention has removed the first offset asked for, and a [LostError] if the
+// first that may matter is damaged.
 //
 // Filters that match few records of a segment are read through its index, others
 // by reading everything; recent blocks come from memory. No read transaction
@@ -46,12 +47,15 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 	if r.max <= 0 {
 		r.max = defaultReadBytes
 	}
-	for r.cur < r.limit && !r.full() {
+	for r.cur < r.limit && !r.full() && r.lost == 0 {
 		if err := r.step(); errors.Is(err, ErrTrimmed) && r.cur > q.After {
 			break // the next Read will say so
 		} else if err != nil {
 			return protocol.Chunk{}, err
 		}
+	}
+	if r.lost > 0 && r.cur == q.After { // else the next Read will say so
+		return protocol.Chunk{}, &LostError{After: q.After, Through: r.lost}
 	}
 	return protocol.Chunk{
 		Term: l.terms.at(min(q.After+1, r.limit)), After: q.After, Through: r.cur,
@@ -63,6 +67,7 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 type reader struct {
 	log *Log
 	collector
+	lost uint64 // what lies between cur and this offset is damaged; 0 if nothing is
 }
 
 // plan is how the matches of a filter in a segment are reached: by their
@@ -76,7 +81,8 @@ type plan struct {
 	newest  uint64 // the last match in the segment, if that is known
 }
 
-// step goes on within one segment.
+// step goes on within one segment. Where that is damaged it finds out what can be
+// read, and the next step goes on with it.
 func (r *reader) step() error {
 	s := &r.log.state
 	s.mu.RLock()
@@ -89,24 +95,35 @@ func (r *reader) step() error {
 	blocks := s.window.from(r.cur+1, blocksAtOnce)
 	s.mu.RUnlock()
 
+	end := last
 	last = min(last, r.limit)
+	salvage := r.log.damages.salvaged(seg, r.cur+1)
+	var err error
 	if !known {
-		skipped, err := r.skipSealed()
-		if skipped || err != nil {
-			return err
+		if r.skipSealed() {
+			return nil
 		}
-		if p, err = r.log.planSealed(seg, r.filter, r.cur, picksAtOnce); err != nil {
-			return err
+		if salvage != nil {
+			p, err = r.log.planDamaged(seg, r)
+		} else {
+			p, err = r.log.planSealed(seg, r.filter, r.cur, picksAtOnce)
 		}
 	}
 	switch {
+	case err != nil:
 	case p.scan && len(blocks) > 0:
-		return r.scanBlocks(blocks, last)
+		err = r.scanBlocks(blocks, last)
+	case salvage != nil:
+		err = r.damagedStep(seg, salvage, p, min(last, salvage.through))
 	case p.scan:
-		return r.log.handles.view(seg, func(tx *bbolt.Tx) error { return r.scan(tx, last) })
+		err = r.log.handles.view(seg, func(tx *bbolt.Tx) error { return r.scan(tx, last) })
 	default:
-		return r.pick(seg, p, last)
+		err = r.pickOffsets(seg, p, last)
 	}
+	if errors.Is(err, errDamaged) && salvage == nil {
+		return r.log.survey(seg, end, err)
+	}
+	return err
 }
 
 // planInMemory makes the plan for a segment whose index is in memory. Caller
@@ -134,9 +151,9 @@ func (r *reader) planInMemory(seg *segment) (p plan, known bool) {
 
 // skipSealed passes over all sealed segments if the filter is a topic that they
 // have nothing more of.
-func (r *reader) skipSealed() (bool, error) {
+func (r *reader) skipSealed() bool {
 	if !r.filter.Exact() {
-		return false, nil
+		return false
 	}
 	s := &r.log.state
 	s.mu.RLock()
@@ -149,11 +166,14 @@ func (r *reader) skipSealed() (bool, error) {
 	}
 	s.mu.RUnlock()
 	newest, known, err := r.log.meta.lastOf(r.filter.String())
+	if errors.Is(err, errDamaged) {
+		r.log.damaged(r.log.meta.path, err) // the segments say it too
+	}
 	if err != nil || !known || newest > r.cur || end <= r.cur {
-		return false, err
+		return false
 	}
 	r.cur = min(end, r.limit)
-	return true, nil
+	return true
 }
 
 // scan collects from the blocks of a segment up to last.
@@ -187,8 +207,8 @@ func (r *reader) scanBlocks(blocks []block, last uint64) error {
 	return nil
 }
 
-// pick collects the records at the offsets of the plan.
-func (r *reader) pick(seg *segment, p plan, last uint64) error {
+// pickOffsets collects the records at the offsets of the plan.
+func (r *reader) pickOffsets(seg *segment, p plan, last uint64) error {
 	offsets := p.offsets
 	for i, o := range offsets {
 		if o > last {
@@ -242,7 +262,7 @@ func (r *reader) pickStored(tx *bbolt.Tx, offsets []uint64) (rest []uint64, err 
 // pickFrom collects those of the offsets that lie in the block.
 func (r *reader) pickFrom(b *block, offsets []uint64, verify bool) (rest []uint64, err error) {
 	for len(offsets) > 0 && offsets[0] <= b.last() && !r.full() {
-		if err := r.collector.pick(b, int(offsets[0]-b.first), verify); err != nil {
+		if err := r.pick(b, int(offsets[0]-b.first), verify); err != nil {
 			return nil, err
 		}
 		offsets = offsets[1:]
@@ -284,6 +304,7 @@ func (c *collector) block(b *block, verify bool) error {
 	for ; c.cur < last && len(c.out)+to-from < c.max; slot++ {
 		framed, err := c.look(b, slot, verify)
 		if err != nil {
+			c.out = append(c.out, b.raw[from:to]...)
 			return err
 		}
 		if framed == nil {
@@ -312,20 +333,20 @@ func (c *collector) pick(b *block, slot int, verify bool) error {
 }
 
 // look moves cur to the slot and returns its record with its frame, or nil if
-// there is none or it does not match.
+// there is none or it does not match. If the record is damaged cur stays.
 func (c *collector) look(b *block, slot int, verify bool) (framed []byte, err error) {
 	record, framed, err := b.frame(slot)
 	if err != nil {
 		return nil, err
 	}
-	c.cur = b.first + uint64(slot)
-	if record == nil {
-		return nil, nil
-	}
-	if verify { // before the topic is believed
+	if verify && record != nil { // before the topic is believed
 		if err := b.verify(slot, framed); err != nil {
 			return nil, err
 		}
+	}
+	c.cur = b.first + uint64(slot)
+	if record == nil {
+		return nil, nil
 	}
 	if !c.match(protocol.RecordTopic(record)) {
 		return nil, nil

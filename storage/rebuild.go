@@ -30,6 +30,9 @@ func (s *segment) rebuild(terms chain) error {
 			}
 			s.info.add(&b)
 		}
+		if err == nil {
+			err = checkStamp(tx, s.info.last)
+		}
 		return err
 	})
 }
@@ -67,7 +70,7 @@ func (o *opening) loadDedupe() error {
 			if err != nil {
 				return err
 			}
-			d.evicted = max(d.evicted, evicted)
+			d.evicted = max(d.evicted, evicted, l.lostRows(segs[i]))
 			break
 		}
 	}
@@ -81,9 +84,14 @@ func (o *opening) loadDedupe() error {
 		if s.index == nil {
 			prefetch(s.path, int64(s.info.size))
 		}
-		if err := l.handles.view(s, func(tx *bbolt.Tx) error { return d.loadBlocks(tx) }); err != nil {
+		_, err := l.eachDigests(s, s.info.first, func(b *block, rows []byte) bool {
+			d.load(b.time, rows)
+			return true
+		})
+		if err != nil {
 			return err
 		}
+		d.evicted = max(d.evicted, l.lostRows(s))
 	}
 	return nil
 }
@@ -96,33 +104,28 @@ func (o *opening) loadCarried(needed bool) error {
 		c := tx.Bucket(bucketDigests).Cursor()
 		if !needed {
 			if k, v := c.Last(); k != nil && number(k) < o.meta.earliest {
-				d.evicted = max(d.evicted, carriedTime(v))
+				d.evicted = max(d.evicted, o.log.carriedTime(v))
 			}
 			return nil
 		}
+		lost := false // since the last sound one
 		for k, v := c.First(); k != nil && number(k) < o.meta.earliest; k, v = c.Next() {
 			time, rows, ok := decodeCarried(v)
 			if !ok {
-				return fmt.Errorf("%w: the checksum of the digest rows at offset %d does not match", errDamaged, number(k))
+				o.log.damaged(o.log.meta.path, fmt.Errorf("%w: the checksum of the digest rows at offset %d does not match", errDamaged, number(k)))
+				lost = true
+				continue
+			}
+			if lost {
+				d.evicted, lost = max(d.evicted, time), false
 			}
 			d.load(time, rows)
 		}
+		if lost {
+			d.evicted = max(d.evicted, o.log.carriedBefore())
+		}
 		return nil
 	})
-}
-
-// loadBlocks adds the digest rows of all blocks of a segment.
-func (d *dedupe) loadBlocks(tx *bbolt.Tx) error {
-	c := newBlockCursor(tx)
-	b, ok, err := c.start()
-	for ; ok; b, ok, err = c.next() {
-		rows, err := b.digests()
-		if err != nil {
-			return err
-		}
-		d.load(b.time, rows)
-	}
-	return err
 }
 
 // load adds stored digest rows, for good.

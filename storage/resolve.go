@@ -7,8 +7,6 @@ import (
 	"sort"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -75,29 +73,36 @@ func (l *Log) beforeTime(t time.Time, head uint64) (uint64, error) {
 	if i == len(segs) || info.last == 0 {
 		return head, nil
 	}
-	low, high := info.first, info.last // the answer's block begins in [low, high]
-	err := l.handles.view(segs[i], func(tx *bbolt.Tx) error {
-		c := newBlockCursor(tx)
-		for low < high {
-			b, ok, err := c.seek(low + (high-low)/2)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				return missing(low)
-			}
-			if b.time >= micros {
-				high = b.first
-			} else {
-				low = b.last() + 1
-			}
-		}
-		return nil
+	var low uint64
+	err := l.walk(segs[i], info.last, func(c blockWalk) (err error) {
+		low, err = earlier(c, &info, micros)
+		return err
 	})
 	if errors.Is(err, ErrTrimmed) {
 		return l.beforeTime(t, head)
 	}
 	return min(low-1, head), err
+}
+
+// earlier returns the offset after the last block that is known to be before a
+// time. Behind it may come blocks that cannot be read: whoever starts at a time
+// must be told of them.
+func earlier(c blockWalk, info *segmentInfo, micros uint64) (low uint64, err error) {
+	low, high := info.first, info.last // the answer's block begins in [low, high]
+	for low < high {
+		b, ok, err := c.seek(low + (high-low)/2)
+		switch {
+		case err != nil:
+			return 0, err
+		case !ok:
+			high = low + (high-low)/2
+		case b.time >= micros:
+			high = min(b.first, low+(high-low)/2)
+		default:
+			low = b.last() + 1
+		}
+	}
+	return low, nil
 }
 
 // beforeLast returns the offset before the n-th newest match up to head, or
@@ -130,6 +135,7 @@ func (l *Log) newest(seg *segment, f protocol.Filter, through uint64, n int) ([]
 	l.state.mu.RLock()
 	r := reader{log: l, collector: collector{filter: f}}
 	p, known := r.planInMemory(seg)
+	_, last := l.state.find(seg.first)
 	if known && !p.scan && !p.all {
 		post := seg.index.topics[f.String()]
 		p.offsets = post.after(nil, 0, post.count)
@@ -137,7 +143,11 @@ func (l *Log) newest(seg *segment, f protocol.Filter, through uint64, n int) ([]
 	l.state.mu.RUnlock()
 	if !known {
 		var err error
-		if p, err = l.planSealed(seg, f, 0, math.MaxInt); err != nil {
+		p, err = l.planSealed(seg, f, 0, math.MaxInt)
+		if errors.Is(err, errDamaged) {
+			p, err = plan{scan: true}, nil
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -146,14 +156,11 @@ func (l *Log) newest(seg *segment, f protocol.Filter, through uint64, n int) ([]
 	}
 	var blocks [][]uint64 // matches of each block, newest block first
 	count := 0
-	err := l.handles.view(seg, func(tx *bbolt.Tx) error {
-		c := newBlockCursor(tx)
+	err := l.walk(seg, last, func(c blockWalk) error {
+		blocks, count = nil, 0
 		b, ok, err := c.end()
 		for ; ok && count < n; b, ok, err = c.prev() {
-			found, err := r.matches(&b, through)
-			if err != nil {
-				return err
-			}
+			found := r.matches(&b, through)
 			blocks = append(blocks, found)
 			count += len(found)
 		}
@@ -167,8 +174,8 @@ func (l *Log) newest(seg *segment, f protocol.Filter, through uint64, n int) ([]
 }
 
 // matches returns the offsets up to through of the records of a block that
-// match.
-func (c *collector) matches(b *block, through uint64) ([]uint64, error) {
+// match. Damaged ones do not count.
+func (c *collector) matches(b *block, through uint64) []uint64 {
 	var offsets []uint64
 	for slot := range b.count {
 		offset := b.first + uint64(slot)
@@ -179,12 +186,9 @@ func (c *collector) matches(b *block, through uint64) ([]uint64, error) {
 		if err == nil && record != nil {
 			err = b.verify(slot, framed)
 		}
-		if err != nil {
-			return nil, err
-		}
-		if record != nil && c.match(protocol.RecordTopic(record)) {
+		if err == nil && record != nil && c.match(protocol.RecordTopic(record)) {
 			offsets = append(offsets, offset)
 		}
 	}
-	return offsets, nil
+	return offsets
 }

@@ -98,6 +98,7 @@ func (k *keeper) unwritten(s *segment) (topics []string, done bool, err error) {
 // writeIndexSlice writes the postings of the first few topics and returns the
 // others; with the last of them it marks the segment as indexed.
 func writeIndexSlice(s *segment, topics []string) (rest []string, err error) {
+	s.db.NoSync = false // nothing verifies an index whose pages were lost
 	tx, err := s.db.Begin(true)
 	if err != nil {
 		return nil, err
@@ -126,6 +127,9 @@ func writeIndexSlice(s *segment, topics []string) (rest []string, err error) {
 		if err := tx.Bucket(bucketInfo).Put(keySealed, s.info.encode()); err != nil {
 			return nil, err
 		}
+	}
+	if err := stamp(tx, s.info.last); err != nil {
+		return nil, err
 	}
 	if err := s.extend(tx.Size() + int64(2*size) + pageSlack); err != nil {
 		return nil, err

@@ -132,12 +132,13 @@ func (s *segment) init(tx *bbolt.Tx) error {
 	return errors.Join(
 		info.Put(keyFormat, key(logFormat)),
 		info.Put(keyOrdinal, key(s.ordinal)),
-		info.Put(keyLog, key(uint64(s.log))))
+		info.Put(keyLog, key(uint64(s.log))),
+		stamp(tx, 0))
 }
 
-// openWritable opens the file of a segment that is not sealed, without a change
-// to it.
-func (s *segment) openWritable(mapped int64) error {
+// openWritable opens the file of a segment that is not sealed, verifies it and
+// rebuilds its index, without a change to it.
+func (s *segment) openWritable(mapped int64, terms chain) error {
 	if err := checkPages(s.path); err != nil {
 		return err
 	}
@@ -152,11 +153,15 @@ func (s *segment) openWritable(mapped int64) error {
 	if err == nil {
 		err = view(db, s.path, s.identify)
 	}
+	if err == nil {
+		s.db, s.size = db, stat.Size()
+		err = s.rebuild(terms)
+	}
 	if err != nil {
+		s.db, s.index, s.info = nil, nil, segmentInfo{}
 		_ = db.Close()
 		return err
 	}
-	s.db, s.size = db, stat.Size()
 	return nil
 }
 
@@ -231,6 +236,8 @@ func (c blockCursor) start() (b block, ok bool, err error) { return c.open(c.cur
 func (c blockCursor) end() (b block, ok bool, err error)   { return c.open(c.cursor.Last()) }
 func (c blockCursor) next() (b block, ok bool, err error)  { return c.open(c.cursor.Next()) }
 func (c blockCursor) prev() (b block, ok bool, err error)  { return c.open(c.cursor.Prev()) }
+
+func (c blockCursor) damaged() bool { return false }
 
 // seek moves to the block that holds the offset.
 func (c blockCursor) seek(offset uint64) (b block, ok bool, err error) {

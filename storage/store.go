@@ -110,12 +110,21 @@ func syncAgain(dir string) error {
 
 // openFormat checks the format version and locks the directory.
 func openFormat(dir string) (*os.File, error) {
-	path := filepath.Join(dir, formatFile)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	return lockFormat(dir, os.O_RDWR, lockFile)
+}
+
+// openFormatToRead does the same for somebody who will change nothing and may
+// not have the right to.
+func openFormatToRead(dir string) (*os.File, error) {
+	return lockFormat(dir, os.O_RDONLY, lockShared)
+}
+
+func lockFormat(dir string, flag int, lock func(*os.File) error) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, formatFile), flag, 0)
 	if err != nil {
 		return nil, dirError(dir, err)
 	}
-	if err := lockFile(f); err != nil {
+	if err := lock(f); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("%s is in use by another process: stop that one or choose another directory", dir)
 	}

@@ -97,13 +97,18 @@ func (k *keeper) expired() (s *segment, next uint64) {
 func (k *keeper) cleanUp(ctx context.Context) error {
 	for len(k.leftover) > 0 {
 		s := k.leftover[0]
-		if err := k.dropLast(ctx, s); err != nil && !errors.Is(err, errDamaged) {
+		err := k.dropLast(ctx, s)
+		if errors.Is(err, errDamaged) { // its own index does not tell its topics
+			err = k.sweepLast(ctx, s.info.last)
+		}
+		if err != nil {
 			return err
 		}
 		k.log.handles.forget(s)
 		if err := s.remove(); err != nil {
 			return err
 		}
+		k.log.damages.forget(s)
 		k.leftover = k.leftover[1:]
 	}
 	return nil
@@ -150,6 +155,9 @@ func (k *keeper) carry(ctx context.Context, s *segment) (evicted uint64, err err
 			return 0, err
 		}
 		from = next
+		if len(firsts) == 0 {
+			continue
+		}
 		err = k.log.meta.update(func(tx *bbolt.Tx) error {
 			d := tx.Bucket(bucketDigests)
 			d.FillPercent = 1
@@ -167,31 +175,20 @@ func (k *keeper) carry(ctx context.Context, s *segment) (evicted uint64, err err
 			return 0, err
 		}
 	}
-	return evicted, nil
+	return max(evicted, k.log.lostRows(s)), nil
 }
 
 // rowsFrom encodes the digest rows of some blocks of a segment, from the one that
-// has an offset on. next is where to go on.
+// has an offset on. next is where to go on. Damaged rows are left out.
 func (k *keeper) rowsFrom(s *segment, from uint64) (firsts []uint64, values [][]byte, next uint64, err error) {
 	size := 0
-	err = k.log.handles.view(s, func(tx *bbolt.Tx) error {
-		c := newBlockCursor(tx)
-		b, ok, err := c.seek(from)
-		for ; ok && size < sealBytes; b, ok, err = c.next() {
-			from = b.last() + 1
-			rows, err := b.digests()
-			if err != nil {
-				return err
-			}
-			if len(rows) > 0 {
-				v := encodeCarried(b.time, rows)
-				firsts, values = append(firsts, b.first), append(values, v)
-				size += len(v)
-			}
-		}
-		return err
+	next, err = k.log.eachDigests(s, from, func(b *block, rows []byte) bool {
+		v := encodeCarried(b.time, rows)
+		firsts, values = append(firsts, b.first), append(values, v)
+		size += len(v)
+		return size < sealBytes
 	})
-	return firsts, values, from, err
+	return firsts, values, next, err
 }
 
 // storedRows returns the number of digest rows in the segments.
@@ -210,11 +207,14 @@ func (k *keeper) storedRows() uint64 {
 // rows of the segment, and the time of the newest row before them, 0 if there is
 // none.
 func (l *Log) neededRows(s *segment, n uint64) (first, evicted uint64, err error) {
-	first = s.info.last + 1
-	err = l.handles.view(s, func(tx *bbolt.Tx) error {
-		c := newBlockCursor(tx)
+	err = l.walk(s, s.info.last, func(c blockWalk) error {
+		first, evicted = s.info.last+1, 0
 		b, ok, err := c.end()
-		for rows := uint64(0); ok; b, ok, err = c.prev() {
+		for rows, after := uint64(0), s.info.last+1; ok; b, ok, err = c.prev() {
+			if b.last()+1 != after && !c.damaged() {
+				return missing(after - 1)
+			}
+			after = b.first
 			if rows >= n && b.rows > 0 {
 				evicted = b.time
 				return nil
@@ -275,7 +275,7 @@ func (k *keeper) leaving(d *bbolt.Bucket, n int) (old [][]byte, newest uint64) {
 		}
 		if rows >= limit {
 			old = append(old, append([]byte(nil), first...))
-			newest = max(newest, carriedTime(v))
+			newest = max(newest, k.log.carriedTime(v))
 		}
 		rows += carriedRows(v)
 	}
@@ -297,7 +297,6 @@ func decodeCarried(v []byte) (time uint64, rows []byte, ok bool) {
 	return number(v[:8]), v[8:end], true
 }
 
-func carriedTime(v []byte) uint64 { return number(v[:min(8, len(v))]) }
 func carriedRows(v []byte) uint64 { return uint64(max(len(v)-8-crcBytes, 0) / rowBytes) }
 
 // raise sets a number in a bucket unless it is larger already.

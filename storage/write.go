@@ -20,10 +20,13 @@ func (c *committer) writeBlock(b *batch) error {
 	if err == nil {
 		err = putBlock(tx, b.block.first, b.raw)
 	}
+	if err == nil {
+		err = stamp(tx, b.block.first+uint64(b.block.count)-1)
+	}
 	if err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	return tx.Commit()
+	return c.active.commit(tx)
 }
 
 // fits reports whether the active segment has room for the batch. One that is

@@ -25,6 +25,7 @@ type Log struct {
 	terms    []span
 	records  []record // by offset - 1; repeats have no bytes
 	earliest uint64
+	damages  []damage
 	ids      map[storage.DedupeKey]first
 	broken   map[*storage.Order]bool
 }
@@ -40,6 +41,9 @@ type record struct {
 	bytes []byte
 	time  uint64
 }
+
+// damage is a range that cannot be read.
+type damage struct{ after, through uint64 }
 
 // first is where an id was stored first, and with what.
 type first struct {
@@ -80,6 +84,16 @@ func (l *Log) Trim(through uint64) {
 	l.earliest = max(l.earliest, min(through, l.head())+1)
 }
 
+// Damage makes the offsets in (after, through] unreadable for good, as damage on
+// a disk does. Whoever is live has them already.
+func (l *Log) Damage(after, through uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if through = min(through, l.head()); after < through {
+		l.damages = append(l.damages, damage{after, through})
+	}
+}
+
 // Reboot puts the log back to head, as a restored backup would, and begins a
 // new term. Nothing may run on the log; a new broker has to be made.
 func (l *Log) Reboot(head uint64) {
@@ -88,6 +102,9 @@ func (l *Log) Reboot(head uint64) {
 	head = min(head, l.head())
 	l.records = l.records[:head]
 	l.earliest = min(l.earliest, head+1)
+	for i := range l.damages {
+		l.damages[i].through = min(l.damages[i].through, head)
+	}
 	for key, f := range l.ids {
 		if f.position.Offset > head {
 			delete(l.ids, key)

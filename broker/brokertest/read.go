@@ -22,12 +22,19 @@ func (l *Log) Read(q storage.Query) (protocol.Chunk, error) {
 		through = min(through, q.Through)
 	}
 	at, end := l.span(q.After + 1)
+	if lost := l.lostAt(q.After + 1); lost != nil && q.After < through {
+		return protocol.Chunk{}, &storage.LostError{After: q.After, Through: min(lost.through, end, through)}
+	}
 	c := protocol.Chunk{Term: at.term, After: q.After, Through: max(min(through, end), q.After)}
 	maxBytes := q.MaxBytes
 	if maxBytes == 0 {
 		maxBytes = defaultReadBytes
 	}
 	for offset := c.After + 1; offset <= c.Through; offset++ {
+		if l.lostAt(offset) != nil {
+			c.Through = offset - 1
+			break
+		}
 		r := l.records[offset-1]
 		if r.bytes == nil || !q.Filter.Match(r.topic) {
 			continue
@@ -76,6 +83,16 @@ func (l *Log) ReadBack(q storage.Query, n int) (protocol.Chunk, error) {
 		c.Count++
 	}
 	return c, nil
+}
+
+// lostAt returns the damage in which an offset lies, or nil.
+func (l *Log) lostAt(offset uint64) *damage {
+	for i := range l.damages {
+		if d := &l.damages[i]; offset > d.after && offset <= d.through {
+			return d
+		}
+	}
+	return nil
 }
 
 // Resolve says where a start begins.

@@ -270,11 +270,27 @@ func checkTemplateSubject(subject string) *protocol.Error {
 // admit decides about a request: may its Host be called, may its page call, and
 // who is it.
 func (s *Server) admit(r *http.Request) (*broker.Identity, *protocol.Error) {
-	if err := s.access.checkHost(r); err != nil {
+	if err := s.access().checkHost(r); err != nil {
 		return nil, err
 	}
-	if err := s.access.checkOrigin(r); err != nil {
+	if err := s.access().checkOrigin(r); err != nil {
 		return nil, err
 	}
-	return s.access.identify(r)
+	return s.access().identify(r)
+}
+
+// publisher is admit for who publishes over HTTP: those without a subject are
+// told apart by where they come from.
+func (s *Server) publisher(r *http.Request) (*broker.Identity, *protocol.Error) {
+	who, err := s.admit(r)
+	if err != nil || who.Subject != "" {
+		return who, err
+	}
+	v, ok := r.Context().Value(guestKey{}).(*guest)
+	if !ok || !v.from.IsValid() {
+		return who, nil
+	}
+	from := *who
+	from.Source = v.from.String()
+	return &from, nil
 }

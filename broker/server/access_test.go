@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +125,14 @@ func TestTokens(t *testing.T) {
 		{"expired and forged", sign(t, good(jwt.MapClaims{"exp": past}), "x"), protocol.CodeUnauthorized, "signature"},
 		{"nbf", sign(t, good(jwt.MapClaims{"nbf": future()}), testSecret), protocol.CodeUnauthorized, "nbf"},
 		{"exp is a text", sign(t, good(jwt.MapClaims{"exp": "tomorrow"}), testSecret), protocol.CodeUnauthorized, "seconds"},
+		{"exp is a number as a text", sign(t, good(jwt.MapClaims{"exp": strconv.FormatInt(future(), 10)}), testSecret), protocol.CodeUnauthorized, "must be numbers"},
+		{"exp is null", sign(t, good(jwt.MapClaims{"exp": json.RawMessage("null")}), testSecret), protocol.CodeUnauthorized, "must be numbers"},
+		{"nbf is a text", sign(t, good(jwt.MapClaims{"nbf": "1"}), testSecret), protocol.CodeUnauthorized, "must be numbers"},
+		{"iat is a list", sign(t, good(jwt.MapClaims{"iat": []int{1}}), testSecret), protocol.CodeUnauthorized, "must be numbers"},
+		{"exp below a second", sign(t, good(jwt.MapClaims{"exp": float64(future()) + 0.5}), testSecret), "", ""},
+		{"exp negative", sign(t, good(jwt.MapClaims{"exp": -1}), testSecret), protocol.CodeTokenExpired, "expired"},
+		{"crit", rawToken(t, `{"alg":"HS256","crit":["b64"],"b64":false}`), protocol.CodeUnauthorized, "crit"},
+		{"crit empty", rawToken(t, `{"alg":"HS256","crit":[]}`), protocol.CodeUnauthorized, "crit"},
 		{"wrong issuer", sign(t, good(jwt.MapClaims{"iss": "them"}), testSecret), protocol.CodeUnauthorized, "issuer"},
 		{"no issuer", sign(t, good(jwt.MapClaims{"iss": nil}), testSecret), protocol.CodeUnauthorized, "iss"},
 		{"wrong audience", sign(t, good(jwt.MapClaims{"aud": "them"}), testSecret), protocol.CodeUnauthorized, "audience"},

@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -17,7 +18,7 @@ import (
 )
 
 // maxTokenBytes bounds what is decoded before a signature is checked.
-const maxTokenBytes = 8 << 10
+var maxTokenBytes = protocol.LimitToken.Default()
 
 // farFuture bounds expiries, so that arithmetic on them is safe: some issuers
 // write milliseconds where seconds belong.
@@ -30,6 +31,41 @@ type claims struct {
 	Publish   jwt.ClaimStrings `json:"publish"`
 	Subscribe jwt.ClaimStrings `json:"subscribe"`
 	Consume   jwt.ClaimStrings `json:"consume"`
+}
+
+// UnmarshalJSON refuses what the library lets pass: times that are texts, which
+// others compare as texts, and null, which would be a token without an end.
+func (c *claims) UnmarshalJSON(b []byte) error {
+	var times struct {
+		Expires   json.RawMessage `json:"exp"`
+		NotBefore json.RawMessage `json:"nbf"`
+		Issued    json.RawMessage `json:"iat"`
+	}
+	if err := json.Unmarshal(b, &times); err != nil {
+		return err
+	}
+	for _, t := range []json.RawMessage{times.Expires, times.NotBefore, times.Issued} {
+		if len(t) > 0 && t[0] != '-' && (t[0] < '0' || t[0] > '9') {
+			return errNotNumber
+		}
+	}
+	type plain claims
+	return json.Unmarshal(b, (*plain)(c))
+}
+
+var (
+	errNotNumber = errors.New("a time is not a number")
+	errCritical  = errors.New("the header crit is not understood")
+)
+
+// key is the secret for a token whose header is understood. RFC 7515, 4.1.11:
+// what `crit` lists must be understood, or the token is refused. Nothing that it
+// could list is.
+func (a *access) key(t *jwt.Token) (any, error) {
+	if _, found := t.Header["crit"]; found {
+		return nil, errCritical
+	}
+	return a.secret, nil
 }
 
 // identify says who sent a request. A token that is given and does not hold is
@@ -111,14 +147,14 @@ func (a *access) identifyToken(token string) (*broker.Identity, *protocol.Error)
 	case token == "":
 		return nil, unauthorized("the token is empty")
 	case len(token) > maxTokenBytes:
-		return nil, unauthorized("the token has %d bytes, at most %d are allowed", len(token), maxTokenBytes)
+		return nil, protocol.Exceeded(protocol.LimitToken, "the token has %d bytes, at most %d are allowed", len(token), maxTokenBytes)
 	case strings.HasPrefix(token, keyPrefix):
 		return a.identifyKey(token)
 	case a.parser == nil:
 		return nil, unauthorized("this broker takes no JWT: none is configured; leave the token out or use an API key")
 	}
 	var c claims
-	_, err := a.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return a.secret, nil })
+	_, err := a.parser.ParseWithClaims(token, &c, a.key)
 	if err != nil {
 		return nil, tokenError(err)
 	}
@@ -156,7 +192,7 @@ func (a *access) identifyKey(key string) (*broker.Identity, *protocol.Error) {
 func tokenError(err error) *protocol.Error {
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
-		// Not unauthorized: who can get a new token should come back with it.
+		// Not unauthorized: who can get a new token comes back with it.
 		return protocol.Errorf(protocol.CodeTokenExpired, "the token has expired: get a new one")
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
 		return unauthorized("the token is not valid yet (nbf): compare the clocks of issuer and broker")
@@ -166,6 +202,10 @@ func tokenError(err error) *protocol.Error {
 		return unauthorized("the token is for another audience (aud) than this broker")
 	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
 		return unauthorized("the token lacks a claim that this broker needs: exp, iss or aud")
+	case errors.Is(err, errCritical):
+		return unauthorized("the token's header has crit, which asks for extensions that this broker does not know: sign it without")
+	case errors.Is(err, errNotNumber):
+		return unauthorized("the token's times (exp, nbf, iat) must be numbers, seconds since 1970, not texts or null")
 	case errors.Is(err, jwt.ErrTokenMalformed):
 		return unauthorized("the token is not a JWT with the claims sub, exp (seconds since 1970) and publish, subscribe, consume (lists of filters)")
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid), errors.Is(err, jwt.ErrTokenUnverifiable):

@@ -36,8 +36,12 @@ func (s *Server) Admin() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &response{ResponseWriter: w, route: "admin"}
 		defer s.finish(out, r)
+		served(r)
+		if refuseGuest(out, r) {
+			return
+		}
 		if onLoopback(r) {
-			if err := s.access.checkLocalHost(r); err != nil {
+			if err := s.access().checkLocalHost(r); err != nil {
 				writeProblem(out, err)
 				return
 			}

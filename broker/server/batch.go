@@ -143,11 +143,11 @@ func (s *Server) openBatch(w http.ResponseWriter, r *http.Request) (*batchRun, *
 		server: s, w: w, control: control, who: who, array: array, age: age,
 		batch: s.broker.NewBatch(who, age), slots: make(chan *slot, batchInFlight),
 	}
-	in := bufio.NewReader(&batchBody{body: r.Body, control: control, timeout: s.limits.WriteTimeout})
+	in := bufio.NewReader(&batchBody{body: r.Body, control: control, timeout: s.limits().BodyTimeout})
 	if array {
-		run.source = &elements{in: in, limit: s.limits.FrameBytes}
+		run.source = &elements{in: in, limit: s.limits().FrameBytes}
 	} else {
-		run.source = &lines{in: in, limit: s.limits.FrameBytes}
+		run.source = &lines{in: in, limit: s.limits().FrameBytes}
 	}
 	return run, nil
 }

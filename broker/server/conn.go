@@ -3,12 +3,15 @@ package server
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lxzan/gws"
 
@@ -62,7 +65,8 @@ func (c *conn) setExpiry(id *broker.Identity) {
 
 // read is the reader.
 func (c *conn) read(socket *gws.Conn) {
-	socket.ReadLoop()
+	for c.receive(socket) {
+	}
 	c.wire.readerGone()
 	if c.session == nil {
 		return
@@ -102,6 +106,9 @@ func (c *conn) closed(frame []byte) {
 	case 1002, 1007, 1009: // the verdicts of gws
 		name = strconv.Itoa(int(number))
 	}
+	if number == closeTooBig {
+		c.server.metrics.limits.Met(protocol.LimitFrame)
+	}
 	for _, info := range protocol.Codes() {
 		if info.Close == number {
 			name = string(info.Code)
@@ -111,6 +118,12 @@ func (c *conn) closed(frame []byte) {
 		c.server.metrics.closes.WithLabelValues(name).Inc()
 	}
 }
+
+// Standard close codes that mean a limit or are sent by us.
+const (
+	closeBadText = 1007 // a text that is not UTF-8
+	closeTooBig  = 1009 // a message that is too large
+)
 
 // gone ends the session of a connection that cannot be written to any more.
 func (c *conn) gone() {
@@ -127,26 +140,57 @@ func (c *conn) goAway(spread time.Duration) {
 	})
 }
 
-// events passes what gws reads to the connection that it belongs to.
+// events takes what gws reads besides messages.
 type events struct{ gws.BuiltinEventHandler }
 
 // OnPing answers a WebSocket ping. It proves nothing about the client's code,
 // so it does not count as a sign of life.
 func (events) OnPing(socket *gws.Conn, payload []byte) { _ = socket.WritePong(payload) }
 
-// OnMessage takes a frame.
-func (events) OnMessage(socket *gws.Conn, message *gws.Message) {
-	defer func() { _ = message.Close() }()
-	w, ok := socket.NetConn().(*wire)
-	if !ok || w.owner.session == nil {
-		return
+// receive reads one frame and works on it. It returns false when there will be
+// no other. gws.Conn.ReadLoop would make room for what a frame announces, before
+// any of it has arrived.
+func (c *conn) receive(socket *gws.Conn) bool {
+	opcode, r, err := socket.NextReader()
+	if err != nil {
+		return false
 	}
-	c := w.owner
+	if c.session == nil {
+		_, err := io.Copy(io.Discard, r)
+		return err == nil
+	}
+	in := &intake{from: &c.server.receiving, end: c.overtaken}
+	defer in.leave()
+	b, err := in.gather(r)
+	defer keepBuffer(b)
+	switch {
+	case err != nil:
+		if e, ok := errors.AsType[*protocol.Error](err); ok {
+			c.server.metrics.limits.Refused(e)
+		}
+		return false
+	case opcode == gws.OpcodeText && !utf8.Valid(b):
+		c.wire.goodbye(closeFrame(closeBadText, "the text is not UTF-8"))
+		return false
+	}
+	c.message(opcode, b)
+	return true
+}
+
+// overtaken closes a connection that takes too long over a frame.
+func (c *conn) overtaken() {
+	e := errOvertaken()
+	c.wire.goodbye(closeFrame(e.Code.Info().Close, e.Message))
+	_ = c.wire.SetReadDeadline(time.Unix(1, 0))
+}
+
+// message takes a frame.
+func (c *conn) message(opcode gws.Opcode, b []byte) {
 	c.lastRead.Store(time.Now().UnixNano())
 	c.reading.Store(true)
 	defer c.reading.Store(false)
 	defer c.recover()
-	if err := c.handle(message.Opcode, message.Bytes()); err != nil {
+	if err := c.handle(opcode, b); err != nil {
 		c.session.End(err)
 	}
 }
@@ -164,7 +208,7 @@ func (c *conn) handle(opcode gws.Opcode, b []byte) *protocol.Error {
 	if byte(opcode) != opcodeOf(c.codec)&0x0F {
 		return protocol.Errorf(protocol.CodeWrongFrameType, "%s takes binary frames only, %s text frames only", protocol.SubprotocolProto, protocol.SubprotocolJSON)
 	}
-	frame, err := c.codec.DecodeClient(b, protocol.FrameLimits{Messages: c.server.limits.PublishMessages, Subscriptions: c.server.limits.Subscriptions})
+	frame, err := c.codec.DecodeClient(b, protocol.FrameLimits{Messages: c.server.limits().PublishMessages, Subscriptions: c.server.limits().Subscriptions})
 	if err != nil {
 		return c.refuse(err)
 	}
@@ -191,8 +235,9 @@ func (c *conn) handle(opcode gws.Opcode, b []byte) *protocol.Error {
 // read at all ends the session.
 func (c *conn) refuse(err error) *protocol.Error {
 	e := protocol.AsError(err)
+	c.server.metrics.limits.Refused(e)
 	if request, ok := err.(*protocol.RequestError); ok && c.connected.Load() { //nolint:errorlint // the codec returns it bare
-		c.session.Send(protocol.ErrorFrame(request.Ref, request.Sub, e))
+		c.session.Send(request.Frame())
 		return nil
 	}
 	if e.Code.Info().Close == 0 {
@@ -206,7 +251,7 @@ func (c *conn) connect(f *tidewirev1.Connect) *protocol.Error {
 	if c.connected.Swap(true) {
 		return protocol.Errorf(protocol.CodeConnectTwice, "the session is open already: send connect once")
 	}
-	l := &c.server.limits
+	l := c.server.limits()
 	c.server.log.Debug("session open", "session", c.name, "subject", c.identity.Subject, "client", fmt.Sprintf("%.128q", f.Client))
 	c.session.Send(&tidewirev1.Welcome{
 		Ref: f.Ref, Session: c.name, Server: "tidewire/" + c.server.options.Version, Subject: c.identity.Subject,
@@ -217,6 +262,7 @@ func (c *conn) connect(f *tidewirev1.Connect) *protocol.Error {
 		PingIntervalMs: uint32(l.PingInterval.Milliseconds()),
 		PingTimeoutMs:  uint32(l.PingTimeout.Milliseconds()),
 		Time:           protocol.Micros(time.Now()),
+		ExpiresAt:      protocol.Micros(c.identity.Expires),
 	})
 	for _, sub := range f.Subscriptions {
 		c.session.Subscribe(sub)
@@ -226,12 +272,13 @@ func (c *conn) connect(f *tidewirev1.Connect) *protocol.Error {
 
 // refresh puts a new token of the same subject in force.
 func (c *conn) refresh(f *tidewirev1.Refresh) {
-	id, err := c.server.access.identifyToken(f.Token)
+	id, err := c.server.access().identifyToken(f.Token)
 	if err == nil && id.Subject != c.identity.Subject {
 		err = protocol.Errorf(protocol.CodeForbidden, "the new token is for another subject: connect again with it")
 	}
 	if err != nil {
-		c.session.Send(protocol.ErrorFrame(f.Ref, 0, err))
+		c.server.metrics.limits.Refused(err)
+		c.session.Send((&protocol.RequestError{Request: "refresh", Ref: f.Ref, Err: err}).Frame())
 		return
 	}
 	c.session.SetIdentity(id)

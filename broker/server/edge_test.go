@@ -174,7 +174,7 @@ func (e *testEdge) serve() (dial func() net.Conn, client *http.Client) {
 	var running sync.WaitGroup
 	h := e.HTTP(e.handler)
 	h.BaseContext = func(net.Listener) context.Context { return ctx }
-	running.Go(func() { _ = h.Serve(l) })
+	running.Go(func() { _ = h.Serve(e.Gate(l)) })
 	dial = func() net.Conn {
 		here, there := net.Pipe()
 		l.conns <- there

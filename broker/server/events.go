@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
@@ -34,7 +36,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	st := &stream{server: s, w: w, r: r, control: http.NewResponseController(w), woken: make(chan struct{}, 1)}
 	st.session = s.broker.NewSession(broker.SessionOptions{Identity: who, Codec: sse{}, Wake: st.wake})
 	defer st.session.Close()
-	if err := s.streams.add(st, s.limits.Connections); err != nil {
+	if err := s.streams.add(st); err != nil {
 		writeProblem(w, err)
 		return
 	}
@@ -186,13 +188,16 @@ func (st *stream) begin(frames []broker.Frame) []broker.Frame {
 
 // send writes and flushes, in bounded time.
 func (st *stream) send(b []byte) bool {
-	_ = st.control.SetWriteDeadline(time.Now().Add(st.server.limits.WriteTimeout))
+	_ = st.control.SetWriteDeadline(time.Now().Add(st.server.limits().WriteTimeout))
 	n, err := st.w.Write(b)
 	st.server.metrics.bytesOut.Add(float64(n))
-	if err != nil {
-		return false
+	if err == nil {
+		err = st.control.Flush()
 	}
-	return st.control.Flush() == nil
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		st.server.metrics.limits.Met(protocol.LimitWrite)
+	}
+	return err == nil
 }
 
 func refusalOf(data []byte) *protocol.Error {

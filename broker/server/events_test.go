@@ -244,6 +244,26 @@ func TestEventsGap(t *testing.T) {
 	})
 }
 
+// TestEventsPastDamage: a stream goes on behind what cannot be read.
+func TestEventsPastDamage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		e := newTestEdge(t, anyone())
+		_, client := e.serve()
+		var positions []string
+		for i := range 5 {
+			positions = append(positions, e.publishText("a", fmt.Sprint(i)).Position)
+		}
+		e.log.Damage(1, 3)
+		s := e.open(client, "filter=a&from=earliest")
+		s.want("0")
+		ev, _ := s.next()
+		if want := `{"reason":"passed_over","term":"` + e.log.PositionOf(3).Term.String() + `","after":1,"through":3,"position":"` + positions[2] + `"}`; ev.name != "gap" || ev.data != want || ev.lastID != positions[2] {
+			t.Errorf("got %+v, want %s", ev, want)
+		}
+		s.want("3", "4")
+	})
+}
+
 func TestEventsQuiet(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		e := newTestEdge(t, anyone())
@@ -290,6 +310,10 @@ func TestEventsEnd(t *testing.T) {
 		expiring.wantError(protocol.CodeTokenExpired)
 		if d := time.Since(start); d != time.Minute {
 			t.Errorf("the token was good for %v", d)
+		}
+		// A browser comes back by itself, once: anything but 200 makes it stay away.
+		if response := e.get(client, "/v1/events?filter=a", "Authorization: Bearer "+token); response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("with the expired token: %s", response.Status)
 		}
 		e.Drain(context.Background(), 10*time.Second)
 		reading.Wait()

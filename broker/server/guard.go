@@ -31,6 +31,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &response{ResponseWriter: w}
 		defer s.finish(out, r)
+		served(r)
 		if r.URL.Path == websocketPath && isUpgrade(r) {
 			next.ServeHTTP(out, r)
 			return
@@ -38,9 +39,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if r.ContentLength != 0 {
 			// Also of a request that is refused: net/http reads what is left of
 			// its body, for as long as it takes.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.WriteTimeout))
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits().BodyTimeout))
 		}
-		if err := s.access.checkHost(r); err != nil {
+		if refuseGuest(out, r) {
+			return
+		}
+		if err := s.access().checkHost(r); err != nil {
 			writeProblem(out, err)
 			return
 		}
@@ -48,6 +52,22 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			next.ServeHTTP(out, r)
 		}
 	})
+}
+
+// refuseGuest answers a request whose connection has no room, and reports
+// whether it did. Who asks whether the process lives is answered all the same:
+// many clients are no reason to restart it.
+func refuseGuest(w http.ResponseWriter, r *http.Request) bool {
+	err := noRoom(r)
+	if err == nil {
+		return false
+	}
+	w.Header().Set("Connection", "close")
+	if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+		return false
+	}
+	writeProblem(w, err)
+	return true
 }
 
 // cors tells the browser what a page may do, and reports whether the request
@@ -59,7 +79,7 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
-	if err := s.access.checkOrigin(r); err != nil {
+	if err := s.access().checkOrigin(r); err != nil {
 		if preflight || !isSafe(r.Method) {
 			writeProblem(w, err)
 			return false
@@ -67,7 +87,7 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
 		return true // without the headers below the page cannot read the answer
 	}
 	h.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
-	if s.access.cookie != "" && r.Header.Get("Origin") != "null" {
+	if s.access().cookie != "" && r.Header.Get("Origin") != "null" {
 		h.Set("Access-Control-Allow-Credentials", "true")
 	}
 	if !preflight {
@@ -126,6 +146,9 @@ func (s *Server) finish(out *response, r *http.Request) {
 		}
 	}
 	s.metrics.request(out)
+	if out.refusal != nil {
+		s.metrics.limits.Refused(out.refusal)
+	}
 }
 
 // response notes what is answered.
@@ -133,6 +156,8 @@ type response struct {
 	http.ResponseWriter
 	route  string // pattern, empty if there is none
 	status int    // 0 before the answer has begun
+
+	refusal *protocol.Error // what it is, if it is one
 }
 
 // Unwrap lets [http.ResponseController] find the connection.

@@ -68,7 +68,7 @@ func newEdgeOn(t testing.TB, log broker.Log, o server.Options, bo broker.Options
 	})
 	h := s.HTTP(s.Public())
 	h.BaseContext = func(net.Listener) context.Context { return ctx }
-	running.Go(func() { _ = h.Serve(e.listener) })
+	running.Go(func() { _ = h.Serve(s.Gate(e.listener)) })
 	t.Cleanup(func() {
 		gone, stop := context.WithCancel(context.Background())
 		stop()
@@ -118,6 +118,7 @@ func msg(topic, payload string) protocol.Message {
 
 // pipeListener hands out net.Pipe connections.
 type pipeListener struct {
+	from   net.IP // of who dials; 192.0.2.1 if there is none
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
@@ -129,8 +130,12 @@ func newPipeListener() *pipeListener {
 
 func (l *pipeListener) dial() (net.Conn, error) {
 	client, srv := net.Pipe()
+	from := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+	if l.from != nil {
+		from.IP = l.from
+	}
 	select {
-	case l.conns <- srv:
+	case l.conns <- remote{srv, from}:
 		return client, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
@@ -152,6 +157,14 @@ func (l *pipeListener) Close() error {
 }
 
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7070} }
+
+// remote is a connection that comes from an address.
+type remote struct {
+	net.Conn
+	from net.Addr
+}
+
+func (r remote) RemoteAddr() net.Addr { return r.from }
 
 // cutConn ends the connection after a number of bytes were read from it.
 type cutConn struct {

@@ -4,11 +4,16 @@ import "net/http"
 
 // readiness is the answer of /readyz.
 type readiness struct {
-	Status  string   `json:"status"` // ready or not_ready; ok for /healthz
+	Status  string   `json:"status"` // ready, degraded or not_ready; ok for /healthz
 	Reasons []string `json:"reasons,omitempty"`
 }
 
-const statusNotReady = "not_ready"
+// Degraded takes requests, as ready does: sending them elsewhere would mend
+// nothing, but an operator has something to do.
+const (
+	statusNotReady = "not_ready"
+	statusDegraded = "degraded"
+)
 
 // unready says why requests should go elsewhere; nothing if they need not.
 func (s *Server) unready() []string {
@@ -50,6 +55,11 @@ func (s *Server) adminReadyz(w http.ResponseWriter, _ *http.Request) { writeHeal
 func (s *Server) readiness() readiness {
 	if reasons := s.unready(); len(reasons) > 0 {
 		return readiness{Status: statusNotReady, Reasons: reasons}
+	}
+	if s.options.Degraded != nil {
+		if reasons := s.options.Degraded(); len(reasons) > 0 {
+			return readiness{Status: statusDegraded, Reasons: reasons}
+		}
 	}
 	return readiness{Status: "ready"}
 }

@@ -34,7 +34,9 @@ func (e *testEdge) admin(method, target string) *httptest.ResponseRecorder {
 
 func TestHealth(t *testing.T) {
 	var broken error
+	var damaged []string
 	o := anyone()
+	o.Degraded = func() []string { return damaged }
 	o.Ready = func() error { return broken }
 	e := newTestEdge(t, o)
 	check := func(name string, status int, public, admin string) {
@@ -53,6 +55,8 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	check("ready", 200, `{"status":"ready"}`, `{"status":"ready"}`)
+	damaged = []string{"a file is damaged"}
+	check("damaged", 200, `{"status":"degraded"}`, `{"status":"degraded","reasons":["a file is damaged"]}`)
 	broken = errors.New("the disk is full")
 	check("broken", 503, `{"status":"not_ready"}`, `{"status":"not_ready","reasons":["the disk is full"]}`)
 	gone, cancel := context.WithCancel(context.Background())

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -69,10 +71,12 @@ func (s *Server) readPage(r *http.Request) (*broker.Page, int64, *protocol.Error
 
 // Bounds of the memory that history may take. A page is at most about 4 MiB.
 const (
-	pagesAtOnce     = 16       // that are being read
-	pagesHeld       = 64 << 20 // bytes of those that are being written
-	messageOverhead = 512      // bytes that a message takes beside its payload
+	pagesAtOnce     = 16  // that are being read
+	messageOverhead = 512 // bytes that a message takes beside its payload
 )
+
+// pagesHeld bounds the bytes of those that are being written.
+var pagesHeld = int64(protocol.LimitHistoryHeld.Default())
 
 // pages bounds what history takes, however many ask and however slowly they
 // read: pages are read a few at a time, and no more are read while too much
@@ -93,7 +97,9 @@ func (p *pages) enter(ctx context.Context) *protocol.Error {
 	}
 	if p.held.Load() > pagesHeld {
 		<-p.reading
-		return &protocol.Error{Code: protocol.CodeOverloaded, RetryAfter: time.Second, Message: "too many answers of history wait to be read by their clients: try again in a moment, or follow /v1/events"}
+		err := protocol.Exceeded(protocol.LimitHistoryHeld, "too many answers of history wait to be read by their clients: try again in a moment, or follow /v1/events")
+		err.RetryAfter = time.Second
+		return err
 	}
 	return nil
 }
@@ -140,12 +146,15 @@ func (s *Server) historyQuery(r *http.Request) (broker.HistoryQuery, *protocol.E
 }
 
 func (s *Server) historyLimit(text string, given bool) (int, *protocol.Error) {
-	most := s.limits.HistoryMessages
+	most := s.limits().HistoryMessages
 	if !given {
 		return min(defaultHistory, most), nil
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > most {
+	if err == nil && n > most {
+		return 0, protocol.Exceeded(protocol.LimitHistory, "the limit %.20q is not a number from 1 to %d", text, most)
+	}
+	if err != nil || n < 1 {
 		return 0, protocol.Errorf(protocol.CodeBadRequest, "the limit %.20q is not a number from 1 to %d", text, most)
 	}
 	return n, nil
@@ -205,9 +214,13 @@ func (s *Server) writePage(w http.ResponseWriter, p *broker.Page) {
 }
 
 func (s *Server) writePart(w http.ResponseWriter, control *http.ResponseController, b []byte) bool {
-	_ = control.SetWriteDeadline(time.Now().Add(s.limits.WriteTimeout))
-	if _, err := w.Write(b); err != nil {
-		return false
+	_ = control.SetWriteDeadline(time.Now().Add(s.limits().WriteTimeout))
+	_, err := w.Write(b)
+	if err == nil {
+		err = control.Flush()
 	}
-	return control.Flush() == nil
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.metrics.limits.Met(protocol.LimitWrite)
+	}
+	return err == nil
 }

@@ -104,7 +104,7 @@ func TestHistoryBackwardsIsBounded(t *testing.T) {
 	q := broker.HistoryQuery{Filter: mustFilter(t, "a"), Back: true, Limit: 1000}
 	got, pages := count, 0
 	for ; got > 0; pages++ {
-		p, err := e.broker.History(t.Context(), e.access.anonymous, q)
+		p, err := e.broker.History(t.Context(), e.access().anonymous, q)
 		if err != nil {
 			t.Fatal(err)
 		}

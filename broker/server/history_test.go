@@ -187,6 +187,36 @@ func TestHistoryTrimmedMeanwhile(t *testing.T) {
 	}
 }
 
+// TestHistoryPastDamage tells of what cannot be read where it stood, however many
+// such places there are.
+func TestHistoryPastDamage(t *testing.T) {
+	for limit := 1; limit <= 8; limit++ {
+		e := newTestEdge(t, anyone())
+		for i := range 8 {
+			e.publishText("a", fmt.Sprint(i))
+		}
+		e.log.Damage(0, 1)
+		e.log.Damage(2, 4)
+		e.log.Damage(4, 5)
+		e.log.Damage(7, 8)
+		var got []string
+		for next := "earliest"; ; {
+			p := e.historyOf("a", fmt.Sprintf("from=%s&limit=%d", next, limit))
+			if p.Gap != nil {
+				got = append(got, fmt.Sprintf("%s(%d,%d]", p.Gap.Reason, p.Gap.After, p.Gap.Through))
+			}
+			got = append(got, strings.Fields(p.payloads())...)
+			if next == p.Next {
+				break
+			}
+			next = p.Next
+		}
+		if all := strings.Join(got, " "); all != "passed_over(0,1] 1 passed_over(2,4] passed_over(4,5] 5 6 passed_over(7,8]" {
+			t.Errorf("limit %d: %s", limit, all)
+		}
+	}
+}
+
 // TestHistoryByPages reads with every limit, on while messages expire and are
 // trimmed: each message comes once or lies in a gap.
 func TestHistoryByPages(t *testing.T) {
@@ -241,7 +271,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	var got, pages int
 	q := broker.HistoryQuery{Filter: mustFilter(t, "a"), From: protocol.Start{Kind: protocol.StartEarliest}, Limit: 1000}
 	for ; got < count; pages++ {
-		p, err := e.broker.History(t.Context(), e.access.anonymous, q)
+		p, err := e.broker.History(t.Context(), e.access().anonymous, q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -268,7 +298,7 @@ func TestHistoryHeld(t *testing.T) {
 		dial, _ := e.serve()
 		const size = 200 << 10
 		e.store(protocol.Message{Topic: "a", Payload: bytes.Repeat([]byte("x"), size)})
-		const others = pagesHeld - 3*size // what other clients have not taken
+		others := pagesHeld - 3*size // what other clients have not taken
 		e.pages.held.Add(others)
 		for range 5 {
 			conn := dial()

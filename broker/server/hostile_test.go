@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/brokertest"
 	"github.com/tidewire/tidewire/broker/server"
@@ -191,8 +193,13 @@ func TestFragments(t *testing.T) {
 
 // TestRefusedUpgrades: programs read a status, browsers a close code.
 func TestRefusedUpgrades(t *testing.T) {
-	e := newEdgeOn(t, brokertest.NewLog(), server.Options{Access: server.Access{JWT: server.JWT{Secret: []byte("0123456789abcdef0123456789abcdef")}, AllowedOrigins: []string{"https://app.example"}}}, broker.Options{})
+	secret := []byte("0123456789abcdef0123456789abcdef")
+	e := newEdgeOn(t, brokertest.NewLog(), server.Options{Access: server.Access{JWT: server.JWT{Secret: secret}, AllowedOrigins: []string{"https://app.example"}}}, broker.Options{})
 	browser := "Origin: https://app.example"
+	expired, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "ann", "exp": 1}).SignedString(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name   string
 		lines  []string
@@ -203,6 +210,8 @@ func TestRefusedUpgrades(t *testing.T) {
 		{"no token, program", []string{"Sec-WebSocket-Protocol: tidewire.v1.json"}, 401, 0, ""},
 		{"no token, browser", []string{browser, "Sec-WebSocket-Protocol: tidewire.v1.json"}, 101, 3500, "tidewire.v1.json"},
 		{"bad token, browser", []string{browser, "Sec-WebSocket-Protocol: bearer.abc, tidewire.v1.proto"}, 101, 3500, "tidewire.v1.proto"},
+		{"expired token, program", []string{"Authorization: Bearer " + expired, "Sec-WebSocket-Protocol: tidewire.v1.json"}, 401, 0, ""},
+		{"expired token, browser", []string{browser, "Sec-WebSocket-Protocol: tidewire.v1.json, bearer." + expired}, 101, 3505, "tidewire.v1.json"},
 		{"foreign origin", []string{"Origin: https://evil.example", "Sec-WebSocket-Protocol: tidewire.v1.json"}, 101, 3502, "tidewire.v1.json"},
 		{"unknown subprotocol, browser", []string{browser, "Sec-WebSocket-Protocol: mqtt"}, 101, 3500, "mqtt"},
 		{"only a token, browser", []string{browser, "Sec-WebSocket-Protocol: bearer.abc"}, 101, 3500, ""},
@@ -216,6 +225,9 @@ func TestRefusedUpgrades(t *testing.T) {
 			if test.code == 0 {
 				if got := resp.Header.Get("Content-Type"); got != "application/problem+json" {
 					t.Errorf("content type %s", got)
+				}
+				if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `"retryable":false`) {
+					t.Errorf("who has nothing else is told to come back: %s, %v", body, err)
 				}
 				return
 			}
@@ -314,6 +326,56 @@ func TestRequestErrors(t *testing.T) {
 	c.send(sub(3, "a", ""))
 	if code, _ := c.refusal(); code != protocol.CodeTooManySubscriptions {
 		t.Errorf("a fourth subscription: %s", code)
+	}
+}
+
+// TestErrorsAreAttributed: a refused request is told from an error of the
+// connection also where it gives no number of its own, and the session goes on.
+func TestErrorsAreAttributed(t *testing.T) {
+	e := newEdge(t, server.Options{Limits: server.Limits{PublishMessages: 1}}, broker.Options{})
+	c := e.connect(protocol.Proto{})
+	next := func() *tidewirev1.Error {
+		for {
+			select {
+			case f := <-c.frames:
+				if f, ok := f.(*tidewirev1.Error); ok {
+					return f
+				}
+			case <-c.closed:
+				t.Fatalf("closed: %v", c.err)
+			case <-time.After(10 * time.Second):
+				t.Fatal("nothing comes")
+			}
+		}
+	}
+	for _, test := range []struct {
+		send     any
+		request  string
+		ref, sub uint32
+		says     string
+	}{
+		{&tidewirev1.Subscribe{Filter: "a"}, "subscribe", 0, 0, "`sub` is missing"},
+		{&tidewirev1.Subscribe{Sub: 4, Filter: "a..b"}, "subscribe", 0, 4, "empty token"},
+		{&tidewirev1.Unsubscribe{}, "unsubscribe", 0, 0, "no subscription 0"},
+		{&protocol.Publish{}, "publish", 0, 0, "no message"},
+		{&protocol.Publish{Ref: 7, Messages: []protocol.Message{msg("a", "x"), msg("a", "y")}}, "publish", 7, 0, "at most 1"},
+		{&tidewirev1.Refresh{Token: "x"}, "refresh", 0, 0, "JWT"},
+		{&tidewirev1.Refresh{Ref: 9, Token: "x"}, "refresh", 9, 0, "JWT"},
+	} {
+		c.send(test.send)
+		if f := next(); f.Request != test.request || f.Ref != test.ref || f.Sub != test.sub || !strings.Contains(f.Message, test.says) {
+			t.Errorf("%v is answered with %v", test.send, f)
+		}
+	}
+	// A publish without a ref has its answer as any other.
+	c.send(&protocol.Publish{Messages: []protocol.Message{msg("a", "x")}})
+	for {
+		if p, ok := (<-c.frames).(*protocol.Published); ok {
+			if len(p.Results) != 1 || p.Results[0].Ref != 0 || p.Results[0].Err != nil {
+				t.Errorf("%+v", p.Results)
+			}
+			return
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ type keeping struct {
 // register adds a connection. The first one starts the keeper.
 func (s *Server) register(c *conn) {
 	now := time.Now()
-	c.keeper = keeping{opened: now, nextPing: now.Add(rand.N(s.limits.PingInterval))}
+	c.keeper = keeping{opened: now, nextPing: now.Add(rand.N(s.limits().PingInterval))}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.keeper == nil {
@@ -69,7 +69,7 @@ func (s *Server) keep(stop <-chan struct{}) {
 
 // look serves the timers of one connection.
 func (c *conn) look(now time.Time) {
-	k, l := &c.keeper, &c.server.limits
+	k, l := &c.keeper, c.server.limits()
 	if !k.ending.IsZero() {
 		if now.Sub(k.ending) > l.PingTimeout {
 			c.wire.abort() // it does not even take its close frame
@@ -94,13 +94,13 @@ func (c *conn) look(now time.Time) {
 // from when the ping was written, so that a slow client is not taken for a dead
 // one: one that takes nothing at all is cut off by the writer.
 func (c *conn) overdue(now time.Time) *protocol.Error {
-	k, l := &c.keeper, &c.server.limits
+	k, l := &c.keeper, c.server.limits()
 	if at := c.expires.Load(); at != 0 && now.UnixNano() >= at {
 		return protocol.Errorf(protocol.CodeTokenExpired, "the token has expired: come back with a new one")
 	}
 	if !c.connected.Load() {
 		if now.Sub(k.opened) > l.ConnectTimeout {
-			return protocol.Errorf(protocol.CodeConnectTimeout, "no connect frame came within %v", l.ConnectTimeout)
+			return protocol.Exceeded(protocol.LimitConnect, "no connect frame came within %v", l.ConnectTimeout)
 		}
 		return nil
 	}
@@ -109,7 +109,7 @@ func (c *conn) overdue(now time.Time) *protocol.Error {
 		return nil
 	}
 	if now.UnixNano()-written > l.PingTimeout.Nanoseconds() {
-		return protocol.Errorf(protocol.CodePingTimeout, "no pong came within %v", l.PingTimeout)
+		return protocol.Exceeded(protocol.LimitPing, "no pong came within %v", l.PingTimeout)
 	}
 	return nil
 }

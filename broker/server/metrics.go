@@ -6,16 +6,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/tidewire/tidewire/broker"
 )
 
 // metrics are what the edge counts.
 type metrics struct {
 	requests        *prometheus.CounterVec // by route and status
+	open            prometheus.Gauge
 	connections     prometheus.Gauge
 	streams         prometheus.Gauge
 	upgradesRefused *prometheus.CounterVec // by code
 	bytesOut        prometheus.Counter
 	closes          *prometheus.CounterVec // by code
+	limits          *broker.LimitCounter
+	receiving       prometheus.Gauge
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -32,11 +37,14 @@ func newMetrics(r *prometheus.Registry) *metrics {
 	}
 	return &metrics{
 		requests:        vector("http_requests_total", "HTTP requests, by route and status.", "route", "status"),
+		open:            gauge("connections", "Open connections of both listeners, of every kind."),
 		connections:     gauge("websocket_connections", "Open WebSocket connections."),
 		streams:         gauge("event_streams", "Open streams of server-sent events."),
 		upgradesRefused: vector("websocket_refused_total", "WebSocket upgrades that were refused, by code.", "code"),
 		bytesOut:        counter("sent_bytes_total", "Bytes written to WebSocket connections and event streams."),
 		closes:          vector("websocket_closes_total", "WebSocket connections that the broker closed, by code.", "code"),
+		limits:          broker.NewLimitCounter(r),
+		receiving:       gauge("receiving_bytes", "Bytes held for frames and bodies that have arrived in part."),
 	}
 }
 

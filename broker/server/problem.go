@@ -33,6 +33,9 @@ func problemOf(err *protocol.Error) problem {
 
 // writeProblem answers a request with an error.
 func writeProblem(w http.ResponseWriter, err *protocol.Error) {
+	if out, ok := w.(*response); ok {
+		out.refusal = err
+	}
 	p := problemOf(err)
 	h := w.Header()
 	if err.RetryAfter > 0 {

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -13,7 +12,7 @@ import (
 
 // publishTimeout bounds how long a request waits for its message to be stored.
 // After it the outcome is unknown, and the client repeats with the same id.
-const publishTimeout = 30 * time.Second
+var publishTimeout = protocol.LimitPublish.DefaultTime()
 
 // published is the answer to a message that is stored.
 type published struct {
@@ -37,7 +36,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) publishOne(w http.ResponseWriter, r *http.Request) (published, *protocol.Error) {
-	who, err := s.admit(r)
+	who, err := s.publisher(r)
 	if err != nil {
 		return published{}, err
 	}
@@ -49,7 +48,7 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request) (published, 
 		return published{}, err
 	}
 	// What can be refused without the body is: it may be long in coming.
-	if err := m.Check(s.limits.PayloadBytes); err != nil {
+	if err := m.Check(s.limits().PayloadBytes); err != nil {
 		return published{}, err
 	}
 	if err := who.MayPublish(m.Topic); err != nil {
@@ -63,6 +62,9 @@ func (s *Server) publishOne(w http.ResponseWriter, r *http.Request) (published, 
 	defer cancel()
 	result, perr := s.broker.Publish(ctx, who, &m, age)
 	if perr != nil {
+		if r.Context().Err() == nil && ctx.Err() != nil {
+			s.metrics.limits.Met(protocol.LimitPublish)
+		}
 		return published{}, s.refusal("publish", perr)
 	}
 	answer := published{ID: m.ID, Topic: m.Topic, Position: result.Position.String(), Duplicate: result.Duplicate, Stored: true}
@@ -84,24 +86,30 @@ func (s *Server) refusal(doing string, err error) *protocol.Error {
 
 // readBody reads the payload, within the limit and in the time that guard gives.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *protocol.Error) {
-	limit := int64(s.limits.PayloadBytes)
+	limit := int64(s.limits().PayloadBytes)
 	tooLarge := func(n int64) *protocol.Error {
 		if n > 0 {
-			return protocol.Errorf(protocol.CodePayloadTooLarge, "the payload has %d bytes, at most %d are allowed", n, limit)
+			return protocol.Exceeded(protocol.LimitPayload, "the payload has %d bytes, at most %d are allowed", n, limit)
 		}
-		return protocol.Errorf(protocol.CodePayloadTooLarge, "the payload has more than the %d bytes that are allowed", limit)
+		return protocol.Exceeded(protocol.LimitPayload, "the payload has more than the %d bytes that are allowed", limit)
 	}
 	if r.ContentLength > limit {
 		return nil, tooLarge(r.ContentLength)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	control := http.NewResponseController(w)
+	in := &intake{from: &s.receiving, end: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }}
+	defer in.leave()
+	body, err := in.gather(http.MaxBytesReader(w, r.Body, limit))
 	if err == nil {
 		return body, nil // net/http drops the deadline where a body ends
+	}
+	if e, ok := errors.AsType[*protocol.Error](err); ok {
+		return nil, e
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge(0)
 	}
-	return nil, brokenBody(err, s.limits.WriteTimeout)
+	return nil, brokenBody(err, s.limits().BodyTimeout)
 }
 
 // brokenBody says why a body cannot be read to its end.
@@ -110,7 +118,7 @@ func brokenBody(err error, timeout time.Duration) *protocol.Error {
 		error
 		Timeout() bool
 	}](err); ok && slow.Timeout() {
-		return protocol.Errorf(protocol.CodeSlowConnection, "the body did not arrive within %s: send it faster, or in smaller parts", timeout)
+		return protocol.Exceeded(protocol.LimitBody, "the body did not arrive within %s: send it faster, or in smaller parts", timeout)
 	}
 	return protocol.Errorf(protocol.CodeBadRequest, "the body ended too early: send as many bytes as Content-Length says")
 }

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/lxzan/gws"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tidewire/tidewire/broker"
@@ -23,64 +22,22 @@ type Options struct {
 	Dev      bool   // admit local pages; see Access
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
-	Ready    func() error // nil means ready; else why not
-}
-
-// Limits bound what clients can make large or slow. Zero values mean the
-// defaults.
-type Limits struct {
-	PayloadBytes    int           // 256 KiB
-	FrameBytes      int           // 1 MiB
-	PublishMessages int           // in one frame; 1000
-	InFlight        int           // 1024; told to clients, kept by the broker
-	Subscriptions   int           // of a session; 1000; told to clients, kept by the broker
-	Connections     int           // 10,000
-	PingInterval    time.Duration // 25 s
-	PingTimeout     time.Duration // 10 s
-	ConnectTimeout  time.Duration // from the handshake to Connect, and for the head of a request; 10 s
-	WriteTimeout    time.Duration // for one write of at most 256 KiB; 30 s
-	HistoryMessages int           // in one answer; 1000
-}
-
-func (l Limits) withDefaults() Limits {
-	setInt := func(v *int, def int) {
-		if *v == 0 {
-			*v = def
-		}
-	}
-	setTime := func(v *time.Duration, def time.Duration) {
-		if *v == 0 {
-			*v = def
-		}
-	}
-	setInt(&l.PayloadBytes, 256<<10)
-	setInt(&l.FrameBytes, 1<<20)
-	setInt(&l.PublishMessages, 1000)
-	setInt(&l.InFlight, 1024)
-	setInt(&l.Subscriptions, 1000)
-	setInt(&l.Connections, 10_000)
-	setInt(&l.HistoryMessages, 1000)
-	setTime(&l.PingInterval, 25*time.Second)
-	setTime(&l.PingTimeout, 10*time.Second)
-	setTime(&l.ConnectTimeout, 10*time.Second)
-	setTime(&l.WriteTimeout, 30*time.Second)
-	return l
+	Ready    func() error    // nil means ready; else why not
+	Degraded func() []string // what an operator must look at although requests are served
 }
 
 // A Server is the edge of one broker.
 type Server struct {
 	broker  *broker.Broker
-	limits  Limits
 	options Options
-	access  *access
+	rules   atomic.Pointer[rules]
 	metrics *metrics
 	log     *slog.Logger
 
-	upgraders map[string]*gws.Upgrader // by subprotocol
-
-	streams streams // of server-sent events
-	pages   pages   // of history
-	batches batchTurns
+	streams   streams   // of server-sent events
+	pages     pages     // of history
+	receiving receiving // of frames and bodies
+	batches   batchTurns
 
 	draining atomic.Bool
 	lastSeq  atomic.Uint64 // of sessions
@@ -98,18 +55,17 @@ func New(b *broker.Broker, o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	access, err := newAccess(o.Access, o.Dev)
+	rules, err := newRules(o.Access, o.Limits, o.Dev)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		broker: b, limits: o.Limits.withDefaults(), options: o, access: access,
+		broker: b, options: o,
 		metrics: newMetrics(o.Registry), log: o.Logger, conns: make(map[*conn]struct{}),
-		upgraders: make(map[string]*gws.Upgrader),
 	}
-	for _, c := range codecs {
-		s.upgraders[c.Subprotocol()] = s.newUpgrader(c.Subprotocol())
-	}
+	s.rules.Store(rules)
+	s.receiving.gauge = s.metrics.receiving
+	s.receiving.bound = func() int64 { return int64(s.limits().ReceivingBytes) }
 	return s, nil
 }
 
@@ -127,14 +83,17 @@ func (s *Server) Public() http.Handler {
 }
 
 // HTTP returns what answers requests with one of the server's handlers. The
-// caller serves its listeners with it and ends it with Shutdown, after
+// caller serves its listeners with it, which [Server.Gate] and
+// [Server.AdminGate] bound, and ends it with Shutdown, after
 // [Server.Drain]: then answers that are on their way are not cut off.
 func (s *Server) HTTP(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: s.limits.ConnectTimeout,
+		ConnContext:       withGuest,
+		ConnState:         connState,
+		ReadHeaderTimeout: s.limits().ConnectTimeout,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
+		MaxHeaderBytes:    protocol.LimitRequestHead.Default(),
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }

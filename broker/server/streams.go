@@ -16,15 +16,12 @@ type streams struct {
 	closed *protocol.Error // why none may begin
 }
 
-// add takes a stream in, if there is room.
-func (ss *streams) add(st *stream, limit int) *protocol.Error {
+// add takes a stream in.
+func (ss *streams) add(st *stream) *protocol.Error {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	if ss.closed != nil {
 		return ss.closed
-	}
-	if len(ss.open) >= limit {
-		return protocol.Errorf(protocol.CodeTooManyConns, "the broker has %d event streams, at most %d are allowed", len(ss.open), limit)
 	}
 	if ss.open == nil {
 		ss.open = make(map[*stream]struct{})

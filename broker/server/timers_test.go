@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/lxzan/gws"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/brokertest"
@@ -149,14 +150,26 @@ func TestTokenExpiry(t *testing.T) {
 		start := time.Now()
 		refreshing := e.dialToken(token("ann", time.Minute))
 		expiring := e.dialToken(token("bob", time.Minute))
+		if w, ok := (<-expiring.frames).(*tidewirev1.Welcome); !ok || w.ExpiresAt != protocol.Micros(start.Add(time.Minute)) {
+			t.Errorf("the welcome of a token is %v", w)
+		}
 		time.Sleep(50 * time.Second)
 		refreshing.send(&tidewirev1.Refresh{Ref: 1, Token: token("eve", time.Hour)})
 		if code, text := refreshing.refusal(); code != protocol.CodeForbidden {
 			t.Errorf("a token of another subject: %s %s", code, text)
 		}
+		// The broker of the bubble allows no leeway: this one is of no use, and the
+		// first goes on.
+		refreshing.send(&tidewirev1.Refresh{Ref: 2, Token: token("ann", -time.Second)})
+		if code, text := refreshing.refusal(); code != protocol.CodeTokenExpired {
+			t.Errorf("an expired token: %s %s", code, text)
+		}
 		refreshing.send(&tidewirev1.Refresh{Ref: 2, Token: token("ann", time.Hour)})
 		<-expiring.closed
 		within(t, "the end of the token", start, time.Minute, 62*time.Second)
+		if closed, ok := expiring.err.(*gws.CloseError); !ok || protocol.CloseRetryable(closed.Code) { //nolint:errorlint // gws returns it bare
+			t.Errorf("who has only this token is told to come back: %v", expiring.err)
+		}
 		<-refreshing.closed
 		within(t, "the end of the second token", start, 50*time.Second+time.Hour, 50*time.Second+time.Hour+2*time.Second)
 	})

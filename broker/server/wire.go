@@ -2,12 +2,15 @@ package server
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/protocol"
 )
 
 // wire is the net.Conn that gws sees. It owns the write path: whatever gws
@@ -18,6 +21,7 @@ import (
 // takes all that waits at once and hands it to the system in one call.
 type wire struct {
 	net.Conn
+	out     net.Conn // the same, for what takes one call of the system
 	timeout time.Duration
 	opcode  byte // of data frames
 	take    takeFunc
@@ -165,10 +169,13 @@ func (w *wire) write() {
 // flush writes a batch. A client that does not take it in time is cut off.
 func (w *wire) flush(b *batch) bool {
 	_ = w.SetWriteDeadline(time.Now().Add(w.timeout))
-	n, err := b.buffers.WriteTo(w.Conn)
+	n, err := b.buffers.WriteTo(w.out)
 	b.clear()
 	w.owner.server.metrics.bytesOut.Add(float64(n))
 	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			w.owner.server.metrics.limits.Met(protocol.LimitWrite)
+		}
 		w.abort()
 	}
 	return err == nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lxzan/gws"
 
+	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -28,7 +29,11 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, protocol.Errorf(protocol.CodeBadRequest, "this is a WebSocket address: connect with a WebSocket client and the subprotocol %s or %s", protocol.SubprotocolProto, protocol.SubprotocolJSON))
 		return
 	}
-	identity, refusal := s.admit(r)
+	var identity *broker.Identity
+	refusal := noRoom(r)
+	if refusal == nil {
+		identity, refusal = s.admit(r)
+	}
 	codec, offered := chooseCodec(r)
 	if refusal == nil && codec == nil {
 		refusal = protocol.Errorf(protocol.CodeBadSubprotocol, "ask for the subprotocol %s or %s", protocol.SubprotocolProto, protocol.SubprotocolJSON)
@@ -36,11 +41,9 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	if refusal == nil && s.draining.Load() {
 		refusal = protocol.Errorf(protocol.CodeGoingAway, "the broker is shutting down: connect again")
 	}
-	if refusal == nil && s.full() {
-		refusal = protocol.Errorf(protocol.CodeTooManyConns, "the broker has %d connections, at most %d are allowed", s.limits.Connections, s.limits.Connections)
-	}
 	if refusal != nil {
 		s.metrics.upgradesRefused.WithLabelValues(string(refusal.Code)).Inc()
+		s.metrics.limits.Refused(refusal)
 		s.refuseUpgrade(w, r, offered, refusal)
 		return
 	}
@@ -95,6 +98,9 @@ const bearerSubprotocol = "bearer."
 func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request, offered string, refusal *protocol.Error) {
 	info := refusal.Code.Info()
 	if r.Header.Get("Origin") == "" || info.Close == 0 {
+		if noRoom(r) != nil {
+			w.Header().Set("Connection", "close")
+		}
 		writeProblem(w, refusal)
 		return
 	}
@@ -114,8 +120,8 @@ func (c *conn) upgrade(w http.ResponseWriter, r *http.Request, subprotocol strin
 		return nil
 	}
 	_ = netConn.SetDeadline(time.Time{})
-	c.wire = &wire{Conn: netConn, timeout: c.server.limits.WriteTimeout, opcode: opcodeOf(c.codec), take: c.take}
-	socket, err := c.server.upgrader(subprotocol).UpgradeFromConn(c.wire, smallReader(buffered.Reader, c.wire), r)
+	c.wire = &wire{Conn: netConn, out: direct(netConn), timeout: c.server.limits().WriteTimeout, opcode: opcodeOf(c.codec), take: c.take}
+	socket, err := c.server.rules.Load().upgrader(subprotocol).UpgradeFromConn(c.wire, smallReader(buffered.Reader, c.wire), r)
 	if err != nil {
 		_ = netConn.Close()
 		return nil
@@ -162,29 +168,22 @@ func (p *prefixed) Read(b []byte) (int, error) {
 
 // upgrader returns what answers a handshake with a subprotocol, which may be
 // none. Those of the two codecs are made once.
-func (s *Server) upgrader(subprotocol string) *gws.Upgrader {
-	if u := s.upgraders[subprotocol]; u != nil {
+func (r *rules) upgrader(subprotocol string) *gws.Upgrader {
+	if u := r.upgraders[subprotocol]; u != nil {
 		return u
 	}
-	return s.newUpgrader(subprotocol)
+	return r.newUpgrader(subprotocol)
 }
 
-func (s *Server) newUpgrader(subprotocol string) *gws.Upgrader {
+func (r *rules) newUpgrader(subprotocol string) *gws.Upgrader {
 	options := &gws.ServerOption{
-		ReadMaxPayloadSize: s.limits.FrameBytes,
+		ReadMaxPayloadSize: r.limits.FrameBytes,
 		ReadBufferSize:     readBuffer,
 		CheckUtf8Enabled:   true,
-		HandshakeTimeout:   s.limits.ConnectTimeout,
+		HandshakeTimeout:   r.limits.ConnectTimeout,
 	}
 	if subprotocol != "" {
 		options.SubProtocols = []string{subprotocol}
 	}
 	return gws.NewUpgrader(events{}, options)
-}
-
-// full reports whether there are as many connections as there may be.
-func (s *Server) full() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.conns) >= s.limits.Connections
 }

@@ -46,6 +46,7 @@ type Client struct {
 	state   State
 	session *session // the running one, connecting or open; else nil
 	outbox  outbox
+	tokens  tokens
 	subs    []*Subscription
 	last    uint32        // number of the newest subscription; none is used twice
 	closing bool          // Close was called
@@ -65,7 +66,8 @@ type life struct {
 // Connect makes a client and waits until a broker has welcomed it. It tries
 // again, with growing pauses, until ctx ends; the error then is an
 // [*UnreachableError]. A refusal that trying again cannot change is returned at
-// once: a [*HandshakeError] or a [*CloseError].
+// once: a [*HandshakeError] or a [*CloseError]. That of a token is one, unless
+// Options.Token then gives another token.
 func Connect(ctx context.Context, o Options) (*Client, error) {
 	o = o.withDefaults()
 	targets, err := parseTargets(o.URLs)
@@ -213,6 +215,8 @@ func (c *Client) welcomed(s *session, f *tidewirev1.Welcome) {
 	}
 	s.welcome = time.Now()
 	s.limits = limitsOf(f.Limits)
+	c.tokens.invalid = false
+	s.renew(f)
 	close(s.opened)
 }
 

@@ -39,7 +39,7 @@ const (
 // queue or was handled. It runs ahead of Subscription.kept, which follows what the
 // program has handled.
 //
-// place is what the next Subscribe begins from. It is offset as text, but for one
+// place is what the next Subscribe begins from. It is offsets as text, but for one
 // case: where the broker answers a position with Subscribed that is not resumed,
 // the Gap comes behind it. Until then place stays, or a connection that is lost in
 // between would lose the gap in silence.
@@ -48,7 +48,7 @@ type cursor struct {
 	number uint32 // in the running session, 0 for none; used once
 	from   string // begin from here while there is no place
 	place  place
-	offset uint64
+	places vector
 	holes  int // in a row, with nothing received in between
 	pause  backoff
 }
@@ -113,7 +113,7 @@ func (s *Subscription) confirmed(f *tidewirev1.Subscribed) {
 	}
 	c.phase = phaseOn
 	if len(f.Cursors) > 0 {
-		c.offset = f.Cursors[0].Offset
+		c.places = vectorOf(f.Cursors)
 	}
 	if c.place.isZero() {
 		c.place = place{text: f.Position}
@@ -134,24 +134,27 @@ func (s *Subscription) deliver(d *protocol.Deliver) verdict {
 	if d.Sub != c.number || (c.phase != phaseOn && c.phase != phaseStopping) {
 		return verdict{}
 	}
-	if d.After > c.offset {
+	offset := c.places.at(d.Partition)
+	if d.After > offset {
 		return c.hole()
 	}
 	c.holes = 0
 	c.pause.reset()
-	if d.Through <= c.offset {
+	if d.Through <= offset {
 		return verdict{} // all of it came before
 	}
 	if s.queue.full() { // the broker has not read Unsubscribe yet
 		c.number = 0
 		return verdict{}
 	}
-	e := event{end: place{position: d.End()}}
+	others := c.places.others(d.Partition)
+	e := event{end: others.with(d.End())}
 	if d.Count > 0 {
-		e.chunk, e.above = &d.Chunk, c.offset
+		e.chunk, e.above, e.others = &d.Chunk, offset, others
 	}
 	s.queue.push(e)
-	c.offset, c.place = d.Through, e.end
+	c.places.set(d.Partition, d.Through)
+	c.place = e.end
 	s.wake()
 	if c.phase == phaseOn && s.queue.high() {
 		c.phase = phaseStopping
@@ -184,11 +187,11 @@ func (s *Subscription) progress(number uint32, f *tidewirev1.Progress) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := &s.cursor
-	if number != c.number || f.Through <= c.offset || (c.phase != phaseOn && c.phase != phaseStopping) {
+	if number != c.number || f.Through <= c.places.at(f.Partition) || (c.phase != phaseOn && c.phase != phaseStopping) {
 		return
 	}
-	c.offset = f.Through
-	c.place = place{position: protocol.Position{Term: term, Partition: f.Partition, Offset: f.Through}}
+	c.place = c.places.others(f.Partition).with(protocol.Position{Term: term, Partition: f.Partition, Offset: f.Through})
+	c.places.set(f.Partition, f.Through)
 	s.queue.push(event{end: c.place})
 	s.wake()
 }
@@ -214,10 +217,14 @@ func (s *Subscription) gap(f *tidewirev1.Gap) {
 	if f.Sub != c.number || (c.phase != phaseOn && c.phase != phaseStopping) {
 		return
 	}
-	c.offset, c.place = f.Offset, place{text: f.Position}
+	c.place = place{text: f.Position}
+	if p, err := protocol.ParsePosition(f.Position); err == nil {
+		c.place = c.places.others(f.Partition).with(p)
+	}
+	c.places.set(f.Partition, f.Offset)
 	s.queue.push(event{end: c.place, gap: &GapError{
 		Filter: s.filter, Reason: f.Reason, Term: f.Term,
-		After: f.After, Through: f.Through, Position: f.Position,
+		After: f.After, Through: f.Through, Position: c.place.String(),
 	}})
 	s.wake()
 }

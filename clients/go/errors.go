@@ -36,6 +36,7 @@ const (
 	CodeInvalidFilter   = protocol.CodeInvalidFilter   // the filter breaks the rules for filters
 	CodeInvalidPosition = protocol.CodeInvalidPosition // the position cannot be read
 	CodeUnauthorized    = protocol.CodeUnauthorized    // the token is missing or not valid
+	CodeTokenExpired    = protocol.CodeTokenExpired    // the token was good until it expired
 	CodeForbidden       = protocol.CodeForbidden       // the token does not allow this
 )
 

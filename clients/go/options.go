@@ -19,8 +19,14 @@ type Options struct {
 	// URLs of the broker or of several nodes, tried in this order; http, https, ws
 	// or wss. Where the path is empty, /v1/ws is added. Default: DefaultURL.
 	URLs []string
-	// Token is asked for a token before each attempt to connect. An error counts
-	// as a failed attempt. Default: no token.
+	// Token is asked for a token before each attempt to connect, and again before
+	// the one in force expires (a minute before, or a quarter of its life): a new
+	// one then takes its place without a new connection, so give one that lasts
+	// longer than the last. Where the broker refuses a token, Token is asked too;
+	// the same token again ends the client. So a function that always returns the
+	// same one is right for a token that cannot be renewed. An error counts as a
+	// failed attempt. Token may be called from several goroutines. Default: no
+	// token.
 	Token func(ctx context.Context) (string, error)
 	// Name and version of the program, for the broker's logs. Default:
 	// tidewire-go.

@@ -209,7 +209,7 @@ func (o *outbox) answer(r *protocol.PublishResult) {
 // certainlyNotStored tells refusals after which an attempt does not count, so
 // that the message cannot become too old to be repeated.
 func certainlyNotStored(code Code) bool {
-	return code == protocol.CodeOutOfOrder || code == protocol.CodeStorageFull || code == protocol.CodeOverloaded
+	return code == protocol.CodeOutOfOrder || code == protocol.CodeStorageFull || code == protocol.CodeOverloaded || code == protocol.CodeRateLimited
 }
 
 // answerFrame takes the refusal of a whole frame.

@@ -7,6 +7,7 @@ import "github.com/tidewire/tidewire/protocol"
 type event struct {
 	chunk    *protocol.Chunk
 	above    uint64 // records of the chunk at or below are not for the loop
+	others   vector // where the other partitions are; nil if there are none
 	gap      *GapError
 	caughtUp bool
 	end      place // where the subscription is once it was handled; zero for no change

@@ -29,7 +29,7 @@ func (c *Client) run() {
 		if c.ctx.Err() != nil {
 			err = ErrClosed
 		}
-		if c.ctx.Err() != nil || final(err) {
+		if c.ctx.Err() != nil || (final(err) && !c.mayShowAnother(err)) {
 			c.finish(err)
 			return
 		}

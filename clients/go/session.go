@@ -46,8 +46,15 @@ type session struct {
 	away    *farewell // set when the broker wants it to end
 	welcome time.Time // when it opened
 
-	mu       sync.Mutex
-	control  controls
+	refreshed chan *tidewirev1.Refreshed // answers to Refresh; nil for a refusal
+
+	mu      sync.Mutex
+	control controls
+	ending
+}
+
+// ending is why a session has ended.
+type ending struct {
 	lastWord *Error // what the broker said of the connection as a whole
 	err      error
 }
@@ -74,11 +81,14 @@ type control struct {
 // frame; whether the broker likes it shows in opened and done.
 func (c *Client) newSession(ctx context.Context, t target) (*session, error) {
 	s := &session{
-		client: c, target: t, subs: make(map[uint32]*Subscription),
+		client: c, target: t, subs: make(map[uint32]*Subscription), refreshed: make(chan *tidewirev1.Refreshed, 1),
 		control: controls{wake: make(chan struct{}, 1)}, opened: make(chan struct{}), done: make(chan struct{}),
 	}
-	var err error
-	if s.socket, s.ws, err = dial(ctx, t, &c.options, s); err != nil {
+	token, err := c.askToken(ctx) // may take a while
+	if err != nil {
+		return nil, err
+	}
+	if s.socket, s.ws, err = c.options.dial(ctx, t, token, s); err != nil {
 		return nil, err
 	}
 	s.socket.silence.Store(int64(c.options.ConnectTimeout))
@@ -259,11 +269,13 @@ func (s *session) handle(frame any) {
 		c.welcomed(s, f)
 	case *tidewirev1.GoAway:
 		c.sentAway(s, f)
+	case *tidewirev1.Refreshed:
+		s.answeredRefresh(f)
 	}
 }
 
-// refused takes an error frame: of a subscription, of a whole publish frame, or
-// of the connection, which is about to be closed then.
+// refused takes an error frame: of a subscription, of a Refresh, of a whole
+// publish frame, or of the connection, which is about to be closed then.
 func (s *session) refused(f *tidewirev1.Error) {
 	err := protocol.FrameError(f)
 	switch {
@@ -274,9 +286,11 @@ func (s *session) refused(f *tidewirev1.Error) {
 				sub.options.OnRefused(err)
 			}
 		}
+	case f.Ref == refreshRef:
+		s.answeredRefresh(nil)
 	case f.Ref != 0:
 		s.client.refusedPublish(s, f.Ref, err)
-	default:
+	case f.Request == "": // else it refuses a frame without a number, which is not ours
 		s.mu.Lock()
 		s.lastWord = err
 		s.mu.Unlock()

@@ -92,18 +92,14 @@ func (s *socket) Close() error {
 
 // dial makes a connection to a target and opens a WebSocket on it. ctx bounds
 // all of it.
-func dial(ctx context.Context, t target, o *Options, events gws.Event) (*socket, *gws.Conn, error) {
-	header, err := requestHeader(ctx, o) // asking for a token may take a while
-	if err != nil {
-		return nil, nil, err
-	}
+func (o *Options) dial(ctx context.Context, t target, token string, events gws.Event) (*socket, *gws.Conn, error) {
 	raw, err := o.Dial(ctx, "tcp", t.addr)
 	if err != nil {
 		return nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	s := &socket{Conn: raw, raw: raw, shaking: true, events: events}
-	ws, err := s.open(ctx, t, o, header)
+	ws, err := s.open(ctx, t, o, requestHeader(token))
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -148,19 +144,12 @@ func (s *socket) open(ctx context.Context, t target, o *Options, header http.Hea
 	return ws, err
 }
 
-func requestHeader(ctx context.Context, o *Options) (http.Header, error) {
+func requestHeader(token string) http.Header {
 	header := http.Header{"Sec-Websocket-Protocol": {protocol.SubprotocolProto}}
-	if o.Token == nil {
-		return header, nil
-	}
-	token, err := o.Token(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if token != "" {
 		header.Set("Authorization", "Bearer "+token)
 	}
-	return header, nil
+	return header
 }
 
 // refusal reads the answer to a handshake that failed.

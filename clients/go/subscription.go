@@ -99,8 +99,9 @@ func newSubscription(c *Client, filter string, o SubscribeOptions) (*Subscriptio
 	if _, err := protocol.ParseFilter(filter); err != nil {
 		return nil, err
 	}
+	several := isVector(o.From)
 	start, err := protocol.ParseStart(o.From)
-	if err != nil {
+	if err != nil && !several {
 		return nil, err
 	}
 	if o.QueueBytes <= 0 {
@@ -112,7 +113,7 @@ func newSubscription(c *Client, filter string, o SubscribeOptions) (*Subscriptio
 		queue: queue{limit: o.QueueBytes},
 	}
 	s.cursor.from = o.From
-	if start.Kind == protocol.StartPosition {
+	if several || start.Kind == protocol.StartPosition {
 		s.cursor.place, s.kept = place{text: o.From}, place{text: o.From}
 	}
 	return s, nil
@@ -136,6 +137,8 @@ func (s *Subscription) Err() error {
 // SubscribeOptions.From: all before it was handled. It moves behind a message
 // when the loop asks for the next one, so the last message of a loop that is left
 // counts as not handled; take the Position of the message itself where it was.
+// In a stream of several partitions a position lists all of them, and that of one
+// message does not do.
 func (s *Subscription) Position() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -262,7 +265,7 @@ func (s *Subscription) passChunk(ctx context.Context, e event, yield func(*Messa
 			s.putBack(e)
 			return false
 		}
-		if !s.keep(place{position: m.Position}) {
+		if !s.keep(e.others.with(m.Position)) {
 			return true
 		}
 	}

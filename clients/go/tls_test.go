@@ -44,7 +44,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = dial(t.Context(), target, &o, gws.BuiltinEventHandler{})
+	_, _, err = o.dial(t.Context(), target, "", gws.BuiltinEventHandler{})
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
 		t.Fatal(err)
 	}

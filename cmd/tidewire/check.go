@@ -21,6 +21,7 @@ type checkReport struct {
 	Blocks   int      `json:"blocks"`
 	Messages int      `json:"messages"`
 	Bytes    int64    `json:"bytes"`
+	Undone   int      `json:"undone"`
 	Problems []string `json:"problems"`
 }
 
@@ -31,8 +32,8 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Verify what is stored, while the broker is stopped",
 		Long: `Read everything in the data directory and verify it against its checksums. It
-changes nothing. The broker must be stopped. The status is 1 if anything is
-damaged.`,
+changes nothing, and so works on a read-only disk too. The broker must be
+stopped. Every problem is listed, and the status is 1 if there is any.`,
 		Example: "  tidewire check --data /var/lib/tidewire",
 		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -75,6 +76,7 @@ func check(c *cobra.Command, dir string) (*checkReport, error) {
 	report := &checkReport{
 		Data: dir, OK: len(found.Problems) == 0,
 		Streams: found.Streams, Segments: found.Segments, Blocks: found.Blocks, Messages: found.Records, Bytes: found.Bytes,
+		Undone:   found.Undone,
 		Problems: []string{},
 	}
 	for _, p := range found.Problems {
@@ -91,6 +93,9 @@ func (r *checkReport) print(w io.Writer, asJSON bool) error {
 	}
 	_, err := fmt.Fprintf(w, "%s: %s, %s, %s, %.1f MiB\n", r.Data,
 		count(r.Streams, "stream"), count(r.Segments, "segment"), count(r.Messages, "message"), float64(r.Bytes)/(1<<20))
+	if err == nil && r.Undone > 0 {
+		_, err = fmt.Fprintf(w, "%s did not finish before the power went; nothing in it had been answered, and the next start undoes it\n", count(r.Undone, "commit"))
+	}
 	for _, p := range r.Problems {
 		if err == nil {
 			_, err = fmt.Fprintf(w, "problem: %s\n", p)

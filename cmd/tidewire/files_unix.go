@@ -3,23 +3,16 @@
 package main
 
 import (
-	"log/slog"
+	"math"
 	"syscall"
 )
 
-// spareFiles are the open files that a broker needs besides its connections:
-// segments, listeners, requests.
-const spareFiles = 256
-
-// warnOfFileLimit says so if the system allows fewer connections than the
-// configuration. Go raises the soft limit to the hard one before main begins.
-func warnOfFileLimit(log *slog.Logger, connections int) {
+// openFiles returns how many files this process may have open. Go raises the
+// soft limit to the hard one before main begins.
+func openFiles() int {
 	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return math.MaxInt32
 	}
-	if need := uint64(connections) + spareFiles; limit.Cur < need {
-		log.Warn("the system allows fewer open files than limits.connections needs: raise its limit (ulimit -n, or LimitNOFILE of systemd) or lower the setting",
-			"allowed", limit.Cur, "needed", need)
-	}
+	return int(min(uint64(limit.Cur), math.MaxInt32))
 }

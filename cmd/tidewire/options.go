@@ -19,6 +19,7 @@ type options struct {
 	config   *config.Config
 	logger   *slog.Logger
 	registry *prometheus.Registry
+	files    fileBudget
 }
 
 func (o options) storage() storage.Options { return storage.Options{Logger: o.logger} }
@@ -31,6 +32,7 @@ func (o options) log() storage.LogOptions {
 		RetentionAge:   time.Duration(s.RetentionAge), // both understand a negative one as none
 		RetentionBytes: int64(s.RetentionBytes),
 		WindowBytes:    int64(s.WindowBytes),
+		OpenSegments:   o.files.segments,
 		Registerer:     o.registry,
 		Logger:         o.logger,
 	}
@@ -42,6 +44,9 @@ func (o options) broker() broker.Options {
 		MaxPayload:   int(l.PayloadBytes),
 		MaxInFlight:  l.InFlight,
 		MaxSubs:      l.Subscriptions,
+		MaxAllSubs:   l.SubscriptionsTotal,
+		PublishRate:  l.Rates.Publish,
+		ReplayRate:   int(l.Rates.ReplayBytes),
 		SoftOutbound: int(l.OutboundSoftBytes),
 		HardOutbound: int(l.OutboundHardBytes),
 		Registerer:   o.registry,
@@ -57,19 +62,28 @@ func (o options) server(version string) server.Options {
 		Dev:      c.Dev,
 		Registry: o.registry,
 		Logger:   o.logger,
-		Limits: server.Limits{
-			PayloadBytes:    int(c.Limits.PayloadBytes),
-			FrameBytes:      int(c.Limits.FrameBytes),
-			PublishMessages: c.Limits.PublishMessages,
-			InFlight:        c.Limits.InFlight,
-			Subscriptions:   c.Limits.Subscriptions,
-			Connections:     c.Limits.Connections,
-			HistoryMessages: c.Limits.HistoryMessages,
-			PingInterval:    time.Duration(c.Ping.Interval),
-			PingTimeout:     time.Duration(c.Ping.Timeout),
-			ConnectTimeout:  time.Duration(c.Timeouts.Connect),
-			WriteTimeout:    time.Duration(c.Timeouts.Write),
-		},
+		Limits:   o.limits(),
+	}
+}
+
+func (o options) limits() server.Limits {
+	c, l := o.config, &o.config.Limits
+	return server.Limits{
+		PayloadBytes:          int(l.PayloadBytes),
+		FrameBytes:            int(l.FrameBytes),
+		PublishMessages:       l.PublishMessages,
+		InFlight:              l.InFlight,
+		Subscriptions:         l.Subscriptions,
+		ReceivingBytes:        int(l.ReceivingBytes),
+		Connections:           o.files.connections,
+		ConnectionsPerAddress: l.ConnectionsPerAddress,
+		HistoryMessages:       l.HistoryMessages,
+		Rates:                 server.Rates{Connections: l.Rates.Connections, InboundBytes: int(l.Rates.InboundBytes)},
+		PingInterval:          time.Duration(c.Ping.Interval),
+		PingTimeout:           time.Duration(c.Ping.Timeout),
+		ConnectTimeout:        time.Duration(c.Timeouts.Connect),
+		WriteTimeout:          time.Duration(c.Timeouts.Write),
+		BodyTimeout:           time.Duration(c.Timeouts.Body),
 	}
 }
 

@@ -35,7 +35,10 @@ type Program struct {
 // Run serves until ctx ends, and then lets the clients go. It returns nil if
 // everything that was taken in has been answered; an error is one sentence.
 func (p *Program) Run(ctx context.Context) error {
-	warnOfFileLimit(p.Logger, p.Config.Limits.Connections)
+	files, err := p.shareFiles()
+	if err != nil {
+		return err
+	}
 	if !config.Loopback(p.Config.Admin) {
 		p.Logger.Warn("the admin listener asks nobody for a key: let only operators reach it", "address", p.Config.Admin)
 	}
@@ -51,7 +54,7 @@ func (p *Program) Run(ctx context.Context) error {
 	}
 	defer func() { _ = admin.Close() }()
 
-	o := options{config: p.Config, logger: p.Logger, registry: prometheus.NewRegistry()}
+	o := options{config: p.Config, logger: p.Logger, registry: prometheus.NewRegistry(), files: files}
 	store, err := storage.Open(p.Config.Data, o.storage())
 	if err != nil {
 		return err
@@ -66,16 +69,29 @@ func (p *Program) Run(ctx context.Context) error {
 	b := broker.New(log, o.broker())
 	edge := o.server(p.Version)
 	edge.Ready = log.Ready
+	edge.Degraded = log.Degraded
 	s, err := server.New(b, edge)
 	if err != nil {
 		return err
 	}
 	r := &running{
 		program: p, broker: b, server: s,
-		public: newDoor(public, s.HTTP(s.Public())),
-		admin:  newDoor(admin, s.HTTP(s.Admin())),
+		public: newDoor(s.Gate(public), s.HTTP(s.Public())),
+		admin:  newDoor(s.AdminGate(admin), s.HTTP(s.Admin())),
 	}
 	return r.run(ctx)
+}
+
+// shareFiles says how many files are for what, and tells if connections get
+// fewer than the configuration wants.
+func (p *Program) shareFiles() (fileBudget, error) {
+	files, wanted := openFiles(), p.Config.Limits.Connections
+	b, err := budgetFiles(files, wanted)
+	if err == nil && b.connections < wanted {
+		p.Logger.Warn("limits.connections is lowered to what the open files of this process allow: raise the limit of the system (ulimit -n, or LimitNOFILE of systemd) or lower the setting",
+			"setting", wanted, "connections", b.connections, "open_files", files)
+	}
+	return b, err
 }
 
 func (p *Program) close(what string, c io.Closer) {

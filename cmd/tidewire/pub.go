@@ -44,7 +44,9 @@ With --lines each line of standard input is a message. With --json-lines each
 line is a message in the JSON form that ` + "`sub --json`" + ` prints; it names its topic,
 so TOPIC is left out. Both publish as fast as the broker answers, keep the order,
 and end with status 0 only if every line was stored. When the connection is lost
-they go on as soon as the broker is back; nothing is stored twice.`,
+they go on as soon as the broker is back; nothing is stored twice.
+
+Ctrl-C and SIGTERM end it with status 1, and it says what was stored.`,
 		Example: `  tidewire pub room.42.chat hello
   tidewire pub room.42.chat --id 7 --header lang=en - < letter.txt
   vmstat 1 | tidewire pub hosts.$(hostname).vmstat --lines
@@ -156,8 +158,16 @@ func (p *publisher) publishOne(ctx context.Context, m tidewire.Message) error {
 
 // publishError makes a sentence of the outcome of a message.
 func (p *publisher) publishError(err error) error {
-	if e, ok := errors.AsType[*tidewire.UnknownOutcomeError](err); ok && errors.Is(err, context.Canceled) {
-		return fmt.Errorf("interrupted: whether the message was stored is not known; publish it again with --id %s to be sure", e.ID)
+	if e, ok := errors.AsType[*tidewire.UnknownOutcomeError](err); ok {
+		switch {
+		case errors.Is(err, context.Canceled):
+			return fmt.Errorf("interrupted: whether the message was stored is not known; publish it again with --id %s to be sure", e.ID)
+		case refusedToken(err):
+			return fmt.Errorf("whether the message was stored is not known: %w; publish it again with --id %s to be sure", tokenError(err), e.ID)
+		}
+	}
+	if refusedToken(err) {
+		return tokenError(err)
 	}
 	if e, ok := errors.AsType[*tidewire.Error](err); ok {
 		return errors.New(e.Message)

@@ -128,6 +128,9 @@ func (j *lineJob) publish(ctx context.Context, lines <-chan inputLine, waiting c
 				return
 			}
 			line = l
+		case <-j.client.Ended(): // however long the next line takes
+			j.fail(tokenError(j.client.Err()))
+			return
 		case <-ctx.Done():
 			return
 		}
@@ -232,7 +235,7 @@ func (j *lineJob) outcome(ctx context.Context) error {
 	defer j.mu.Unlock()
 	switch {
 	case j.stored+j.refused < j.read && j.client.Err() != nil && !errors.Is(j.client.Err(), tidewire.ErrClosed):
-		return fmt.Errorf("%d of %d lines were stored: %w", j.stored, j.read, j.client.Err())
+		return fmt.Errorf("%d of %d lines were stored: %w", j.stored, j.read, tokenError(j.client.Err()))
 	case ctx.Err() != nil:
 		return fmt.Errorf("interrupted: %d of the %d lines read were stored", j.stored, j.read)
 	case j.failure != nil:

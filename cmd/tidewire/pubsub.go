@@ -68,6 +68,9 @@ func connectError(err error, server string) error {
 	if e, ok := errors.AsType[*tidewire.HandshakeError](err); ok && e.Err != nil && e.Err.Code == tidewire.CodeUnauthorized {
 		return fmt.Errorf("the broker at %s lets nobody in without a valid token: %s; give one with --token or TIDEWIRE_TOKEN", server, e.Err.Message)
 	}
+	if refusedToken(err) {
+		return tokenError(err)
+	}
 	e, ok := errors.AsType[*tidewire.UnreachableError](err)
 	if !ok {
 		return err
@@ -76,6 +79,22 @@ func connectError(err error, server string) error {
 		return fmt.Errorf("interrupted before the broker at %s was reached", server)
 	}
 	return fmt.Errorf("cannot reach the broker at %s (%s): is it running? start it with `tidewire serve`", server, reason(e.Last))
+}
+
+// refusedToken reports whether it is the token that the broker does not take any
+// more.
+func refusedToken(err error) bool {
+	e, ok := errors.AsType[*tidewire.Error](err)
+	return ok && e.Code == tidewire.CodeTokenExpired
+}
+
+// tokenError says what to do about a token that has expired. The command has this
+// one alone, so it cannot come back.
+func tokenError(err error) error {
+	if !refusedToken(err) {
+		return err
+	}
+	return errors.New("the token has expired, and the broker lets nobody in with it; give a new one with --token or TIDEWIRE_TOKEN")
 }
 
 // reason is the shortest text that says why a connection failed.

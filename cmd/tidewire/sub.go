@@ -41,7 +41,14 @@ each filter is, and once it exists it wins over --from. Messages that can no
 longer be had are told on standard error.
 
 Messages of one filter come in the order of the log. One that several of the
-filters match is printed for each.`,
+filters match is printed for each.
+
+Where a run is killed while it appends to a file (sub ... >> file), the last line
+may be half there. The next run leaves it and begins on a new line; with
+--position-file its message comes again, whole.
+
+Ctrl-C and SIGTERM end it with status 0; with --count the status then is 1, since
+messages are missing. A token that has expired ends it with status 1.`,
 		Example: `  tidewire sub 'room.>'
   tidewire sub 'orders.*' audit --from -10m --json
   tidewire sub 'orders.>' --from earliest --position-file orders.pos >> orders.log
@@ -160,7 +167,7 @@ func (s *subscriber) outcome(err error, p *printer) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("interrupted after %d of %d messages", p.printed, s.count)
 	}
-	return plain(err)
+	return plain(tokenError(err))
 }
 
 // tellRefused returns what tells on standard error, once for each reason, that a

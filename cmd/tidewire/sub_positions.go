@@ -16,7 +16,7 @@ import (
 
 // positions is the file of --position-file: where each filter is.
 type positions struct {
-	file  string // empty for none
+	file  string // where it is, behind symbolic links; empty for none
 	saved map[string]string
 }
 
@@ -28,13 +28,17 @@ type positionsFile struct {
 // openPositions reads the file if it exists. It must be of the same filters: a
 // file of others, replaced, would lose their positions in silence.
 func openPositions(file string, filters []string) (*positions, error) {
-	p := &positions{file: file}
+	p := &positions{}
 	if file == "" {
 		return p, nil
 	}
-	b, err := os.ReadFile(file)
+	var err error
+	if p.file, err = behindLinks(file); err != nil {
+		return nil, fmt.Errorf("the position file cannot be found: %w", err)
+	}
+	b, err := os.ReadFile(p.file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return p, checkDirectory(file)
+		return p, checkDirectory(p.file)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the position file cannot be read: %w", err)
@@ -53,15 +57,42 @@ func openPositions(file string, filters []string) (*positions, error) {
 		return nil, fmt.Errorf("the position file %s is for %s, but the filters given are %s; give those, or another file", file, strings.Join(have, " "), strings.Join(want, " "))
 	}
 	p.saved = form.Positions
-	return p, nil
+	return p, checkDirectory(p.file)
 }
 
-// checkDirectory finds out before anything is printed whether a file can be
-// written.
+// maxLinks is how many symbolic links are followed, as Linux does.
+const maxLinks = 40
+
+// behindLinks returns the file that a chain of symbolic links leads to, which
+// need not exist yet. It is replaced there: a rename over the link itself would
+// leave whoever looks at its target with an old position for ever.
+func behindLinks(file string) (string, error) {
+	for range maxLinks {
+		info, err := os.Lstat(file)
+		if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Mode()&fs.ModeSymlink == 0) {
+			return file, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		to, err := os.Readlink(file)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(file), to)
+		}
+		file = to
+	}
+	return "", fmt.Errorf("%s: too many symbolic links", file)
+}
+
+// checkDirectory finds out before anything is printed whether the file can be
+// replaced.
 func checkDirectory(file string) error {
 	temp, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*.tmp")
 	if err != nil {
-		return fmt.Errorf("the position file cannot be written: %w", err)
+		return fmt.Errorf("the position file cannot be written, since a new one cannot be made beside it: %w", err)
 	}
 	_ = temp.Close()
 	return os.Remove(temp.Name())
@@ -87,11 +118,14 @@ func (p *positions) save(now map[string]string) error {
 }
 
 // replaceFile writes a file so that it holds either the old or the new content,
-// also after a power cut.
+// also after a power cut. Its mode stays.
 func replaceFile(name string, content []byte) error {
 	temp, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.tmp")
 	if err != nil {
 		return err
+	}
+	if info, found := os.Stat(name); found == nil {
+		_ = temp.Chmod(info.Mode().Perm())
 	}
 	_, err = temp.Write(content)
 	if err == nil {

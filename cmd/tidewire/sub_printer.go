@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type printer struct {
 
 	mu      sync.Mutex
 	out     *bufio.Writer
+	torn    bool // the output's last line was cut off in an earlier run: end it first
 	printed int
 	broken  bool  // the output takes nothing any more
 	lost    error // why the output is broken
@@ -58,7 +60,11 @@ type printer struct {
 }
 
 func newPrinter(s *subscriber, cancel context.CancelFunc) *printer {
-	return &printer{subscriber: s, cancel: cancel, dirty: make(chan struct{}, 1), out: bufio.NewWriterSize(s.out, 64<<10)}
+	p := &printer{subscriber: s, cancel: cancel, dirty: make(chan struct{}, 1), out: bufio.NewWriterSize(s.out, 64<<10)}
+	if p.torn = endsTorn(s.out); p.torn {
+		_, _ = fmt.Fprintln(s.errs, "tidewire: the last line of the output is not complete, an earlier run was cut off; messages begin on a new line")
+	}
+	return p
 }
 
 // end ends the command; the first reason counts.
@@ -110,8 +116,7 @@ func (p *printer) write(l *line, m *tidewire.Message) bool {
 	if p.broken || (p.count > 0 && p.printed == p.count) {
 		return false
 	}
-	_, _ = p.out.Write(body)
-	if err := p.out.WriteByte('\n'); err != nil {
+	if err := p.writeLine(body); err != nil {
 		p.breakOff(err)
 		return false
 	}
@@ -125,6 +130,21 @@ func (p *printer) write(l *line, m *tidewire.Message) bool {
 		return false
 	}
 	return true
+}
+
+// writeLine writes a message as a line. Lines reach the output whole, as far as
+// their size allows: a buffer that was written out in the middle of a line would
+// leave the half of it whenever the process is killed.
+func (p *printer) writeLine(body []byte) error {
+	if p.torn {
+		p.torn = false
+		_ = p.out.WriteByte('\n')
+	}
+	if p.out.Buffered() > 0 && p.out.Available() <= len(body) {
+		_ = p.out.Flush() // WriteByte returns its error
+	}
+	_, _ = p.out.Write(body)
+	return p.out.WriteByte('\n')
 }
 
 // breakOff ends the command because its output cannot be written.

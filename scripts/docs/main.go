@@ -26,6 +26,7 @@ type table struct {
 // the page.
 var tables = []table{
 	{"docs/protocol.md", "codes", codes},
+	{"docs/limits.md", "limits", limits},
 }
 
 func main() {

@@ -66,6 +66,8 @@ type broker struct {
 	env    []string
 	flags  []string
 
+	program string // the binary, or what starts it
+
 	cmd    *exec.Cmd // nil while it does not run
 	exited chan struct{}
 	stderr *output // of all its lives
@@ -74,7 +76,7 @@ type broker struct {
 func newBroker(t testing.TB) *broker {
 	b := &broker{
 		t: t, dir: filepath.Join(t.TempDir(), "data"),
-		listen: freeAddress(t), admin: freeAddress(t), stderr: &output{},
+		listen: freeAddress(t), admin: freeAddress(t), stderr: &output{}, program: binary,
 	}
 	t.Cleanup(func() {
 		if b.cmd != nil {
@@ -94,7 +96,7 @@ func (b *broker) url() string { return "ws://" + b.listen }
 
 func (b *broker) command(ctx context.Context, extra ...string) *exec.Cmd {
 	args := []string{"serve", "--data", b.dir, "--listen", b.listen, "--admin", b.admin}
-	cmd := exec.CommandContext(ctx, binary, append(append(args, b.flags...), extra...)...)
+	cmd := exec.CommandContext(ctx, b.program, append(append(args, b.flags...), extra...)...)
 	cmd.Env = append(cleanEnv(), b.env...)
 	return cmd
 }

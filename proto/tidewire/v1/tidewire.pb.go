@@ -15,7 +15,7 @@
 //   - Unknown fields and unknown frames are skipped, so that both sides may be
 //     upgraded alone.
 //   - `ref` numbers are chosen by the client and come back in the answer. They
-//     need not be dense; 0 is allowed and means "no answer can be matched".
+//     need not be dense; 0 is allowed, and the answer then has 0 too.
 //   - Offsets stay below 2^53, so that JavaScript numbers hold them exactly.
 //   - Times are microseconds since 1970-01-01 UTC.
 
@@ -743,7 +743,10 @@ type Welcome struct {
 	// The connection is closed when a Pong is missing for this long.
 	PingTimeoutMs uint32 `protobuf:"varint,7,opt,name=ping_timeout_ms,json=pingTimeoutMs,proto3" json:"ping_timeout_ms,omitempty"`
 	// Clock of the server.
-	Time          uint64 `protobuf:"fixed64,8,opt,name=time,proto3" json:"time,omitempty"`
+	Time uint64 `protobuf:"fixed64,8,opt,name=time,proto3" json:"time,omitempty"`
+	// When the token of the session expires; 0 if never. Refresh before that:
+	// how long before, `time` tells without a look at the client's own clock.
+	ExpiresAt     uint64 `protobuf:"fixed64,9,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -830,6 +833,13 @@ func (x *Welcome) GetPingTimeoutMs() uint32 {
 func (x *Welcome) GetTime() uint64 {
 	if x != nil {
 		return x.Time
+	}
+	return 0
+}
+
+func (x *Welcome) GetExpiresAt() uint64 {
+	if x != nil {
+		return x.ExpiresAt
 	}
 	return 0
 }
@@ -2046,7 +2056,7 @@ func (x *Refreshed) GetExpiresAt() uint64 {
 // Why something was refused. docs/protocol.md lists the codes.
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of the request; 0 if the error concerns the connection.
+	// Number of the request, if it has one.
 	Ref uint32 `protobuf:"varint,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	// The subscription that it concerns, if any.
 	Sub uint32 `protobuf:"varint,2,opt,name=sub,proto3" json:"sub,omitempty"`
@@ -2057,7 +2067,13 @@ type Error struct {
 	// The same request may succeed later.
 	Retryable bool `protobuf:"varint,5,opt,name=retryable,proto3" json:"retryable,omitempty"`
 	// Wait at least this long before trying again, in milliseconds; 0 if unknown.
-	RetryAfterMs  uint32 `protobuf:"varint,6,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	RetryAfterMs uint32 `protobuf:"varint,6,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	// Type of the frame that was refused, as JSON names it: `publish`,
+	// `subscribe`, `unsubscribe`, `refresh`. Empty if a running subscription has
+	// ended, which `sub` tells, and if the error concerns the connection, which
+	// is closed then. A request whose number is 0 can be told from that by this
+	// alone.
+	Request       string `protobuf:"bytes,7,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2134,6 +2150,13 @@ func (x *Error) GetRetryAfterMs() uint32 {
 	return 0
 }
 
+func (x *Error) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
 var File_tidewire_v1_tidewire_proto protoreflect.FileDescriptor
 
 const file_tidewire_v1_tidewire_proto_rawDesc = "" +
@@ -2185,7 +2208,7 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\"\n" +
 	"\fcapabilities\x18\x03 \x03(\tR\fcapabilities\x12<\n" +
-	"\rsubscriptions\x18\x04 \x03(\v2\x16.tidewire.v1.SubscribeR\rsubscriptions\"\xfa\x01\n" +
+	"\rsubscriptions\x18\x04 \x03(\v2\x16.tidewire.v1.SubscribeR\rsubscriptions\"\x99\x02\n" +
 	"\aWelcome\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x16\n" +
@@ -2194,7 +2217,9 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\x06limits\x18\x05 \x01(\v2\x13.tidewire.v1.LimitsR\x06limits\x12(\n" +
 	"\x10ping_interval_ms\x18\x06 \x01(\rR\x0epingIntervalMs\x12&\n" +
 	"\x0fping_timeout_ms\x18\a \x01(\rR\rpingTimeoutMs\x12\x12\n" +
-	"\x04time\x18\b \x01(\x06R\x04time\"\xbc\x01\n" +
+	"\x04time\x18\b \x01(\x06R\x04time\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\t \x01(\x06R\texpiresAt\"\xbc\x01\n" +
 	"\x06Limits\x12#\n" +
 	"\rpayload_bytes\x18\x01 \x01(\rR\fpayloadBytes\x12\x1f\n" +
 	"\vframe_bytes\x18\x02 \x01(\rR\n" +
@@ -2273,14 +2298,15 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\tRefreshed\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x1d\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\x06R\texpiresAt\"\x9d\x01\n" +
+	"expires_at\x18\x02 \x01(\x06R\texpiresAt\"\xb7\x01\n" +
 	"\x05Error\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x10\n" +
 	"\x03sub\x18\x02 \x01(\rR\x03sub\x12\x12\n" +
 	"\x04code\x18\x03 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1c\n" +
 	"\tretryable\x18\x05 \x01(\bR\tretryable\x12$\n" +
-	"\x0eretry_after_ms\x18\x06 \x01(\rR\fretryAfterMsB;Z9github.com/tidewire/tidewire/proto/tidewire/v1;tidewirev1b\x06proto3"
+	"\x0eretry_after_ms\x18\x06 \x01(\rR\fretryAfterMs\x12\x18\n" +
+	"\arequest\x18\a \x01(\tR\arequestB;Z9github.com/tidewire/tidewire/proto/tidewire/v1;tidewirev1b\x06proto3"
 
 var (
 	file_tidewire_v1_tidewire_proto_rawDescOnce sync.Once
