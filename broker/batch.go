@@ -56,16 +56,22 @@ func (p *Batch) Publish(ctx context.Context, m *protocol.Message, done func(stor
 
 // entry makes a message ready for the log. There is none if the message was
 // refused, or was ephemeral and has gone to its subscribers.
-func (p *Batch) entry(to *lane, m *protocol.Message) (*storage.Entry, *protocol.Error) {
-	if to.refusing || p.paused {
+func (p *Batch) entry(to *lane, m *protocol.Message) (e *storage.Entry, err *protocol.Error) {
+	if !m.Ephemeral {
+		e, err = p.broker.entry(p.who, m, 0)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case to.refusing || p.paused:
 		return nil, protocol.Errorf(protocol.CodeOutOfOrder, "an earlier message was refused")
 	}
 	if err := p.broker.mayPublishNow(p.who); err != nil {
-		p.paused = err.Retryable()
+		p.paused = true
 		return nil, err
 	}
 	if m.Ephemeral {
 		return nil, p.broker.publishEphemeral(p.who, m, 0)
 	}
-	return p.broker.entry(p.who, m, 0)
+	return e, nil
 }

@@ -37,10 +37,10 @@ type Server struct {
 	metrics *metrics
 	log     *slog.Logger
 
-	streams   streams // of server-sent events
-	pages     pages   // of history
-	batches   batchTurns
+	streams   streams   // of server-sent events
+	pages     pages     // of history
 	receiving receiving // of frames and bodies
+	batches   batchTurns
 
 	draining atomic.Bool
 	lastSeq  atomic.Uint64 // of sessions
