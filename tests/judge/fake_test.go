@@ -358,7 +358,7 @@ func (c *fakeConn) deliver(ctx context.Context, s subscribeForm, cursor, head in
 	}
 }
 
-func (c *fakeConn) deliverChunk(ctx context.Context, s subscribeForm, chunk []message, after, through int) int {
+func (c *fakeConn) deliverChunk(_ context.Context, s subscribeForm, chunk []message, after, through int) int {
 	var matched []message
 	for i, m := range chunk {
 		if m.Topic != "" && matches(s.Filter, m.Topic) {
