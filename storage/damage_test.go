@@ -681,3 +681,64 @@ func (l *testLog) startsAt(stored []protocol.Message, at time.Time) {
 		}
 	}
 }
+
+// TestDamagedCarriedRows damages digest rows that have outlived their segment:
+// the others are still known, of the lost ones the time is remembered, and the
+// garbage in their place makes nothing else too old.
+func TestDamagedCarriedRows(t *testing.T) {
+	clock := newClock()
+	opts := LogOptions{SegmentBytes: 1, RetentionBytes: 1, DedupeWindow: 30, Now: clock.now}
+	l := openTest(t, t.TempDir(), opts)
+	var times []time.Time
+	publish := func() {
+		times = append(times, clock.at)
+		l.publish(message("a", fmt.Sprint(len(times)), strings.Repeat("x", 30_000)))
+		l.settle()
+		clock.at = clock.at.Add(time.Minute)
+	}
+	for len(times) < 30 {
+		publish()
+	}
+	var firsts []uint64
+	l.close()
+	editMeta(t, l.dir, func(tx *bbolt.Tx) error {
+		d := tx.Bucket(bucketDigests)
+		err := d.ForEach(func(first, _ []byte) error {
+			firsts = append(firsts, number(first))
+			return nil
+		})
+		v := bytes.Clone(d.Get(key(10)))
+		v[0] ^= 0xff // the time is now in a distant future
+		return errors.Join(err, d.Put(key(10), v))
+	})
+	if len(firsts) < 15 {
+		t.Fatalf("%d rows were carried", len(firsts))
+	}
+	l = openTest(t, l.dir, opts)
+	if all := l.Degraded(); len(all) != 1 || !strings.Contains(all[0], metaFile) {
+		t.Errorf("degraded: %q", all)
+	}
+	repeat := func(id int) Result {
+		e := message("a", fmt.Sprint(id), strings.Repeat("x", 30_000))
+		e.FirstAttempt = times[id-1]
+		return l.publish(e)[0]
+	}
+	if r := repeat(9); !r.Duplicate || r.Position.Offset != 9 {
+		t.Errorf("a row beside the lost one: %+v", r)
+	}
+	if r := repeat(10); codeOf(r) != protocol.CodeRepeatTooOld {
+		t.Errorf("the lost one: %+v", r)
+	}
+	for len(times) < 45 { // until the lost row has left the window
+		publish()
+	}
+	l = l.reopen()
+	if all := l.Degraded(); len(all) != 0 {
+		t.Errorf("degraded when the row is gone: %q", all)
+	}
+	fresh := message("a", "fresh", "x")
+	fresh.FirstAttempt = times[len(times)-1]
+	if r := l.publish(fresh)[0]; r.Err != nil {
+		t.Errorf("a late first attempt: %+v", r)
+	}
+}
