@@ -87,6 +87,10 @@ func (p *backPager) read() error {
 		p.trimmed()
 		return nil
 	}
+	if gap := p.broker.gapOf(0, err); gap != nil {
+		p.damaged(gap)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -134,4 +138,16 @@ func (p *backPager) trimmed() {
 		Through: p.cursor, Next: earliest - 1,
 	})
 	p.cursor = 0
+}
+
+// damaged notes what cannot be read below the cursor. A page that has something
+// already ends there, and the next one begins with the gap.
+func (p *backPager) damaged(gap *storage.Gap) {
+	if p.page.Gap != nil || len(p.page.Messages) > 0 {
+		p.full = true
+		return
+	}
+	gap.Next = gap.After // messages go on there, as of any gap at this end
+	p.page.Gap = p.broker.gapFrame(0, gap)
+	p.cursor = gap.After
 }

@@ -57,6 +57,36 @@ func (l *testLog) readPast(filter string, after uint64) (s seen) {
 	return s
 }
 
+// readPastBack is readPast from the end.
+func (l *testLog) readPastBack(filter string, after uint64) (s seen) {
+	l.t.Helper()
+	n := []int{5, 100}[after%2]
+	for _, through := l.Bounds(); through > after; {
+		c, err := l.ReadBack(Query{Filter: mustFilter(l.t, filter), After: after, Through: through, MaxBytes: 5000}, n)
+		if lost, ok := errors.AsType[*LostError](err); ok {
+			if lost.After < after || lost.After >= through || lost.Through != through {
+				l.t.Fatalf("read %s back from %d: lost (%d, %d]", filter, through, lost.After, lost.Through)
+			}
+			s.gaps = append(s.gaps, *lost)
+			through = lost.After
+			continue
+		}
+		if err != nil || c.Through != through || c.After >= through || c.After < after || c.Count > n {
+			l.t.Fatalf("read %s back from %d: (%d, %d], %d records, %v", filter, through, c.After, c.Through, c.Count, err)
+		}
+		var part []protocol.Message
+		for m, err := range c.Messages() {
+			if err != nil || m.Position.Offset <= c.After || m.Position.Offset > c.Through {
+				l.t.Fatalf("read %s back from %d: %v at %v", filter, through, err, m.Position)
+			}
+			part = append(part, m)
+		}
+		s.messages = append(part, s.messages...)
+		through = c.After
+	}
+	return s
+}
+
 // truth is what a sound segment holds, and where.
 type truth struct {
 	path    string
@@ -211,9 +241,13 @@ func TestReadPastDamage(t *testing.T) {
 			if r.IntN(2) == 0 {
 				from = 0
 			}
-			got := l.readPast(filter, from)
-			gaps += len(got.gaps)
-			judge(t, f, from, stored, got, truths, harms)
+			read := []func(string, uint64) seen{l.readPast, l.readPastBack}
+			r.Shuffle(2, func(i, j int) { read[i], read[j] = read[j], read[i] })
+			for _, read := range read {
+				got := read(filter, from)
+				gaps += len(got.gaps)
+				judge(t, f, from, stored, got, truths, harms)
+			}
 		}
 		for _, h := range harms {
 			if h.any {

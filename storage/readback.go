@@ -16,7 +16,7 @@ import (
 // far without a match. It ends at about MaxBytes, where a term begins, and at
 // the end of the scan budget. At After or before everything the chunk is empty
 // and its After is its Through. It returns [ErrTrimmed] if retention has removed
-// the offset Through.
+// the offset Through, and a [LostError] if the last that may matter is damaged.
 //
 // It costs what it returns, however much the topic holds: a topic that is rare
 // in a segment is reached through the segment's index, from its end, and sealed
@@ -42,16 +42,18 @@ func (l *Log) ReadBack(q Query, n int) (protocol.Chunk, error) {
 		r.max = defaultReadBytes
 	}
 	for r.cur > r.floor && !r.full() {
-		if err := r.step(); errors.Is(err, ErrTrimmed) && r.cur < through {
-			break // the next one will say so
-		} else if err != nil {
+		err := r.step()
+		switch {
+		case (errors.Is(err, ErrTrimmed) || errors.Is(err, errDamaged)) && r.cur < through:
+			return r.chunk(through), nil // the next one will say so
+		case errors.Is(err, errDamaged):
+			q.MaxBytes = r.max
+			return l.readBackDamaged(q, r.floor, through, n)
+		case err != nil:
 			return protocol.Chunk{}, err
 		}
 	}
-	return protocol.Chunk{
-		Term: l.terms.at(through), After: r.cur, Through: through,
-		Count: len(r.sizes), Records: r.records(),
-	}, nil
+	return r.chunk(through), nil
 }
 
 // backReader is one ReadBack under way.
@@ -72,14 +74,14 @@ func (r *backReader) full() bool { return r.enough() || r.budget <= 0 }
 
 func (r *backReader) enough() bool { return len(r.out) >= r.max || len(r.sizes) >= r.n }
 
-// records returns what was collected, the oldest first.
-func (r *backReader) records() []byte {
+// chunk returns what was collected, the oldest first.
+func (r *backReader) chunk(through uint64) protocol.Chunk {
 	b, end := make([]byte, 0, len(r.out)), len(r.out)
 	for _, size := range slices.Backward(r.sizes) {
 		b = append(b, r.out[end-size:end]...)
 		end -= size
 	}
-	return b
+	return protocol.Chunk{Term: r.log.terms.at(through), After: r.cur, Through: through, Count: len(r.sizes), Records: b}
 }
 
 // step goes on within one segment.
@@ -97,10 +99,10 @@ func (r *backReader) step() error {
 	s.mu.RUnlock()
 
 	if !known {
-		skipped, err := r.skipSealed()
-		if skipped || err != nil {
-			return err
+		if r.skipSealed() {
+			return nil
 		}
+		var err error
 		if p, err = r.planSealed(seg); err != nil {
 			return err
 		}
@@ -170,16 +172,19 @@ func (p *postings) planBack(through uint64, records, n int) plan {
 
 // skipSealed passes over all sealed segments that are newer than the newest
 // record of the topic, if the filter is one.
-func (r *backReader) skipSealed() (bool, error) {
+func (r *backReader) skipSealed() bool {
 	if !r.matcher.filter.Exact() {
-		return false, nil
+		return false
 	}
 	newest, known, err := r.log.meta.lastOf(r.matcher.filter.String())
+	if errors.Is(err, errDamaged) {
+		r.log.damaged(r.log.meta.path, err) // the segments say it too
+	}
 	if err != nil || !known || newest >= r.cur {
-		return false, err
+		return false
 	}
 	r.cur = max(newest, r.floor)
-	return true, nil
+	return true
 }
 
 // scan collects from the blocks of a segment.

@@ -75,7 +75,10 @@ func (l *Log) ReadBack(q storage.Query, n int) (protocol.Chunk, error) {
 		maxBytes = defaultReadBytes
 	}
 	floor := max(q.After, l.earliest-1, max(at.first, 1)-1)
-	for ; c.After > floor && c.Count < n; c.After-- {
+	if lost := l.lostAt(through); lost != nil {
+		return protocol.Chunk{}, &storage.LostError{After: max(lost.after, floor), Through: through}
+	}
+	for ; c.After > floor && c.Count < n && l.lostAt(c.After) == nil; c.After-- {
 		r := l.records[c.After-1]
 		if r.bytes == nil || !q.Filter.Match(r.topic) {
 			continue

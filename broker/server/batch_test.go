@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -245,6 +246,19 @@ func TestBatchOrder(t *testing.T) {
 	if _, got := e.batch(body, asLines); got != "stored invalid_message stored" {
 		t.Error(got)
 	}
+}
+
+// TestBatchRate: a batch counts as its messages do, and what is beyond the rate
+// holds back what follows.
+func TestBatchRate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		e := newTestEdge(t, anyone())
+		e.broker = broker.New(e.log, broker.Options{PublishRate: 2}) // the first one applies
+		all, got := e.batch(strings.Repeat(`{"topic":"a","payload":"x"}`+"\n", 4), asLines)
+		if got != "stored stored rate_limited out_of_order" || all[2].Error.RetryAfterMS == 0 {
+			t.Errorf("%s %+v", got, all[2].Error)
+		}
+	})
 }
 
 // TestBatchEndsEarly: what follows the end is told once, and what came before it

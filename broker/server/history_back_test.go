@@ -74,6 +74,34 @@ func TestHistoryBackwardsGaps(t *testing.T) {
 	}
 }
 
+// TestHistoryBackwardsDamaged: what cannot be read is told before the messages
+// that lie below it, and no sound one is missing.
+func TestHistoryBackwardsDamaged(t *testing.T) {
+	e := newTestEdge(t, anyone())
+	var at []string
+	for i := range 8 {
+		at = append(at, e.publishText("a", fmt.Sprint(i)).Position)
+	}
+	e.log.Damage(2, 4)
+	e.log.Damage(7, 8)
+	var story []string
+	for next := "new"; ; {
+		p := e.historyOf("a", "limit=2&before="+next)
+		if p.Gap != nil {
+			story = append(story, fmt.Sprintf("%s (%d, %d] %s", p.Gap.Reason, p.Gap.After, p.Gap.Through, p.Gap.Position))
+		}
+		story = append(story, p.payloads())
+		if len(p.Messages) == 0 && p.Gap == nil {
+			break
+		}
+		next = p.Next
+	}
+	want := []string{"passed_over (7, 8] " + at[6], "5 6", "4", "passed_over (2, 4] " + at[1], "0 1", ""}
+	if !slices.Equal(story, want) {
+		t.Errorf("%q\nwant %q", story, want)
+	}
+}
+
 // TestHistoryBackwardsRolledBack: of a lost end only what is gone is told.
 func TestHistoryBackwardsRolledBack(t *testing.T) {
 	log := brokertest.NewLog()
