@@ -87,7 +87,7 @@ func (p *backPager) read() error {
 		p.trimmed()
 		return nil
 	}
-	if gap := p.broker.gapOf(0, err); gap != nil {
+	if gap := p.stream.gapOf(0, err); gap != nil {
 		p.damaged(gap)
 		return nil
 	}
@@ -148,6 +148,6 @@ func (p *backPager) damaged(gap *storage.Gap) {
 		return
 	}
 	gap.Next = gap.After // messages go on there, as of any gap at this end
-	p.page.Gap = p.broker.gapFrame(0, gap)
+	p.page.Gap = p.stream.gapFrame(0, gap)
 	p.cursor = gap.After
 }
