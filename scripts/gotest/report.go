@@ -27,8 +27,15 @@ type testID struct{ pkg, test string }
 type report struct {
 	out     io.Writer
 	pending map[testID][]string
-	failed  []testID
+	failed  []failure
 	skipped []skip
+}
+
+// failure is a test or a package that failed. Of a package whose process died,
+// why says with which words, and while what was running.
+type failure struct {
+	id  testID
+	why string
 }
 
 type skip struct {
@@ -73,7 +80,7 @@ func (r *report) add(e event) {
 	case "pass":
 		r.close(id, false)
 	case "fail":
-		r.failed = append(r.failed, id)
+		r.failed = append(r.failed, failure{id, r.death(id)})
 		r.close(id, true)
 	case "skip":
 		if id.test != "" {
@@ -99,6 +106,34 @@ func (r *report) close(id testID, failed bool) {
 	delete(r.pending, id)
 }
 
+// death returns with which words the process of a package died, and which tests
+// had not ended; nothing if it ended as it should.
+func (r *report) death(id testID) string {
+	if id.test != "" {
+		return ""
+	}
+	var running, words []string
+	for _, of := range slices.SortedFunc(maps.Keys(r.pending), func(a, b testID) int { return strings.Compare(a.test, b.test) }) {
+		if of.pkg != id.pkg {
+			continue
+		}
+		if of.test != "" {
+			running = append(running, of.test)
+		}
+		for _, line := range r.pending[of] {
+			for _, sign := range []string{"panic: ", "fatal error: ", "unexpected fault", "[signal", "signal: ", "exit status", "WARNING: DATA RACE"} {
+				if strings.HasPrefix(line, sign) {
+					words = append(words, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+	if len(running) > 0 {
+		words = append(words, "while these ran: "+strings.Join(running, ", "))
+	}
+	return strings.Join(words, "; ")
+}
+
 // printUnfinished prints the tests that were running when the process of
 // their package died: a panic, a timeout or os.Exit.
 func (r *report) printUnfinished(pkg string) {
@@ -116,8 +151,8 @@ func (r *report) printUnfinished(pkg string) {
 func (r *report) finish(skipFails bool) bool {
 	if len(r.failed) > 0 {
 		r.print("\nFailed:\n")
-		for _, id := range r.failed {
-			r.print("  " + id.String() + "\n")
+		for _, f := range r.failed {
+			r.print("  " + strings.TrimRight(f.id.String()+" "+f.why, " ") + "\n")
 		}
 	}
 	if len(r.skipped) == 0 {

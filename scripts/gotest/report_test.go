@@ -70,7 +70,7 @@ func TestFailuresAreShown(t *testing.T) {
 		"panic: out of range",
 		"d.go:1:1: expected 'package'",
 		"go: a line that is no event",
-		"Failed:\n  b TestBad\n  b\n  c\n",
+		"Failed:\n  b TestBad\n  b\n  c panic: out of range; while these ran: TestPanics\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing in:\n%s", want, got)
