@@ -27,7 +27,8 @@ func wishScript() [][]protocol.Message {
 		append([]protocol.Message{gone("a.x")}, script[0]...),
 		{gone("c"), gone("b.y")},
 		append(slices.Clone(script[1]), gone("d")),
-		append(slices.Clone(script[2]), gone("a.y")),
+		append(slices.Clone(script[2]), gone("a.y")), // from here on most are live
+		{gone("b.y"), gone("b.y")},
 		script[3],
 	}
 }
@@ -57,17 +58,24 @@ func wishes(s *tidewirev1.Subscribe) {
 	}
 }
 
-// feed gives a little credit for each frame that was taken.
+// feed gives one byte of credit at first, which is worth a frame, and then what
+// each frame has cost, so that there always is one more.
 func feed(c *client, frame any) {
 	var sub uint32
+	cost := 1
 	switch f := frame.(type) {
 	case *tidewirev1.Subscribed:
 		sub = f.Sub
 	case *protocol.Deliver:
 		sub = f.Sub
+		tail := protocol.Proto{}.AppendDeliverTail(nil, &f.Chunk)
+		cost = len(protocol.Proto{}.AppendDeliverHead(nil, f.Sub, len(tail))) + len(tail)
+		if _, text := c.codec.(protocol.JSON); text {
+			cost = 4000 // more than any frame
+		}
 	}
 	if sub == creditAll || sub == creditExact {
-		c.send(&tidewirev1.Flow{Sub: sub, Credit: 150})
+		c.send(&tidewirev1.Flow{Sub: sub, Credit: uint32(cost)})
 	}
 }
 
@@ -117,6 +125,14 @@ func cutWithWishes(t *testing.T, e *edge, codec protocol.Codec, cut int) (whole 
 	c, err := e.dial(codec, func(conn net.Conn) net.Conn { limited.Conn = conn; return limited })
 	if err == nil {
 		c.send(&tidewirev1.Connect{Ref: 1, Subscriptions: r.requests()})
+		r.untilCut(c, func() bool {
+			for _, s := range r.subs {
+				if !s.caughtUp {
+					return false
+				}
+			}
+			return true
+		})
 	}
 	for _, c := range commits[3:] {
 		e.publish(c...)
