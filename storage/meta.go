@@ -159,14 +159,17 @@ func (m *meta) update(fn func(*bbolt.Tx) error) error {
 }
 
 // lastOf returns the offset of the newest record of the topic in the sealed
-// segments. If known is false nothing can be said: there may be none, or the
-// entry may have been damaged.
+// segments; known is false if they have none.
 func (m *meta) lastOf(topic string) (offset uint64, known bool, err error) {
 	err = view(m.db, m.path, func(tx *bbolt.Tx) error {
 		v := tx.Bucket(bucketLast).Get([]byte(topic))
-		if len(v) == 12 && bytes.Equal(v, encodeLast([]byte(topic), number(v[:8]))) {
-			offset, known = number(v[:8]), true
+		if v == nil {
+			return nil
 		}
+		if len(v) != 12 || !bytes.Equal(v, encodeLast([]byte(topic), number(v[:8]))) {
+			return errLast
+		}
+		offset, known = number(v[:8]), true
 		return nil
 	})
 	return offset, known, err

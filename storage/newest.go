@@ -47,7 +47,10 @@ func (l *Log) Newest(f protocol.Filter, after, through uint64, n int) (offsets [
 	}
 	w := newestWalk{log: l, filter: f, after: after, through: through, most: n}
 	if sealed := w.memory(); sealed {
-		if err := w.sealed(); err != nil {
+		if err := w.sealed(); errors.Is(err, errDamaged) {
+			l.damaged(l.meta.path, err)
+			return l.newestByScan(f, after, through, n) // the segments say it too
+		} else if err != nil {
 			return nil, 0, err
 		}
 	}
@@ -62,7 +65,39 @@ func (l *Log) newestOf(topic string) (uint64, error) {
 		return newest, nil
 	}
 	newest, _, err := l.meta.lastOf(topic)
+	if errors.Is(err, errDamaged) {
+		l.damaged(l.meta.path, err) // the segments say it too
+		return l.newestStored(topic)
+	}
 	return newest, err
+}
+
+// newestStored is newestOf from the segments themselves.
+func (l *Log) newestStored(topic string) (uint64, error) {
+	f, err := protocol.ParseFilter(topic)
+	if err != nil {
+		return 0, err
+	}
+	_, through := l.Bounds()
+	for through > 0 {
+		c, err := l.ReadBack(Query{Filter: f, Through: through}, 1)
+		lost, isLost := errors.AsType[*LostError](err)
+		switch {
+		case isLost:
+			through = lost.After
+		case errors.Is(err, ErrTrimmed):
+			return 0, nil
+		case err != nil:
+			return 0, err
+		case c.Count > 0:
+			record, _, _ := protocol.NextFramed(c.Records)
+			offset, _ := protocol.RecordPlace(record)
+			return offset, nil
+		default:
+			through = c.After
+		}
+	}
+	return 0, nil
 }
 
 // newestInMemory is newestOf among the segments whose index is in memory.

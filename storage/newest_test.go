@@ -1,9 +1,13 @@
 package storage
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/tidewire/tidewire/protocol"
 )
@@ -102,5 +106,53 @@ func checkPicked(t *testing.T, l *testLog, filter string, after, through uint64,
 	}
 	if !slices.Equal(got, offsets) {
 		t.Fatalf("read %d records at %d offsets of %s in (%d, %d]", len(got), len(offsets), filter, after, through)
+	}
+}
+
+// TestNewestInDamage: what meta.db has of the topics is damaged, and the segments
+// say it too.
+func TestNewestInDamage(t *testing.T) {
+	l := openTest(t, t.TempDir(), LogOptions{SegmentBytes: 1, WindowBytes: 1})
+	for round := range 4 {
+		var entries []*Entry
+		for i := range 700 {
+			entries = append(entries, message(fmt.Sprintf("t.%d", i%(10-round)), "", strings.Repeat("x", 400)))
+		}
+		l.publish(entries...)
+		l.settle()
+	}
+	filters := []string{"t.*", "t.9", "t.0", "none"}
+	want := make(map[string][]uint64)
+	newest := func(filter string) []uint64 {
+		offsets, _, err := l.Newest(mustFilter(t, filter), 0, l.head, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return offsets
+	}
+	for _, filter := range filters {
+		want[filter] = newest(filter)
+	}
+	if len(want["t.*"]) != 10 || l.state.segs[0].index != nil {
+		t.Fatalf("%d topics, the first segment is sealed: %v", len(want["t.*"]), l.state.segs[0].index == nil)
+	}
+	err := l.meta.update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketLast)
+		return b.ForEach(func(topic, v []byte) error {
+			v = bytes.Clone(v)
+			v[0] ^= 1
+			return b.Put(bytes.Clone(topic), v)
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, filter := range filters {
+		if got := newest(filter); !slices.Equal(got, want[filter]) {
+			t.Errorf("%s: %v, and without damage %v", filter, got, want[filter])
+		}
+	}
+	if len(l.Degraded()) == 0 {
+		t.Error("the damage is not told")
 	}
 }
