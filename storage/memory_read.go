@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/tidewire/tidewire/protocol"
@@ -56,34 +57,33 @@ func (l *MemoryLog) ReadBack(q Query, n int) (protocol.Chunk, error) {
 func (l *MemoryLog) Newest(f protocol.Filter, after, through uint64, n int) (offsets []uint64, covered uint64, err error) {
 	earliest, head := l.Bounds()
 	through, after = min(through, head), max(after, earliest-1)
-	seen := make(map[string]bool)
+	newest := make(map[string]uint64)
 	for at := through; at > after; {
-		offsets, at = l.newestBelow(f, after, at, seen, offsets)
+		at = l.newestBelow(f, after, at, newest)
 	}
-	slices.Reverse(offsets)
+	offsets = slices.Sorted(maps.Values(newest))
 	if len(offsets) > n {
 		return offsets[:n], offsets[n-1], nil
 	}
 	return offsets, through, nil
 }
 
-// newestBelow looks at some records in (after, at], from the end, adds the
-// offsets of those whose topic was not seen, and returns where to go on.
-func (l *MemoryLog) newestBelow(f protocol.Filter, after, at uint64, seen map[string]bool, offsets []uint64) (found []uint64, next uint64) {
+// newestBelow looks at some records in (after, at], from the end, notes those
+// whose topic it has not, and returns where to go on.
+func (l *MemoryLog) newestBelow(f protocol.Filter, after, at uint64, newest map[string]uint64) (next uint64) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	i := l.find(at+1) - 1
 	for range walkAtOnce {
 		if i < 0 || l.records[i].offset <= after {
-			return offsets, after
+			return after
 		}
 		r := &l.records[i]
-		if topic := string(protocol.RecordTopic(r.record)); !seen[topic] && f.Match(topic) {
-			seen[topic] = true
-			offsets = append(offsets, r.offset)
+		if topic := string(protocol.RecordTopic(r.record)); newest[topic] == 0 && f.Match(topic) {
+			newest[topic] = r.offset
 		}
 		at = r.offset - 1
 		i--
 	}
-	return offsets, at
+	return at
 }
