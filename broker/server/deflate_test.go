@@ -13,7 +13,7 @@ import (
 
 // TestCompressionIsDeclined: whatever a client offers, the broker names no
 // extension; the connection works without, and a frame that claims to be
-// compressed is an error. See docs/adr/0010.
+// compressed is an error. See docs/adr/0009.
 func TestCompressionIsDeclined(t *testing.T) {
 	e := newEdgeOn(t, brokertest.NewLog(), server.Options{}, broker.Options{})
 	for _, offer := range []string{
