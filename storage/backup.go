@@ -19,7 +19,7 @@ import (
 // slow to take, one chunk is in memory, and no transaction is open.
 //
 // One backup is made at a time; another one fails with [ErrBackupRuns]. After an
-// error what was written is not complete, and says so.
+// error what was written is not complete: it has neither MANIFEST nor an end.
 func (s *Store) Backup(ctx context.Context, w io.Writer, program string) (Manifest, error) {
 	if !s.backing.TryLock() {
 		return Manifest{}, ErrBackupRuns
@@ -35,11 +35,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, program string) (Manife
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause // what failed then is a consequence
 	}
-	if err != nil {
-		b.fail(err)
-		return Manifest{}, err
-	}
-	return b.manifest, nil
+	return b.manifest, err
 }
 
 // ErrBackupRuns says that a backup is being made already.
@@ -96,16 +92,6 @@ func (b *backup) run(logs []*Log) error {
 		return err
 	}
 	return b.tar.Close()
-}
-
-// fail ends the archive with the reason why it is not complete. If w is what
-// failed, nobody will read it.
-func (b *backup) fail(err error) {
-	b.ctx = context.Background()
-	if b.tar.Flush() == nil { // not in the middle of a file
-		_ = b.text(failedFile, []byte(err.Error()+"\n"))
-		_ = b.tar.Close()
-	}
 }
 
 // sizeOf is about how large the logs are.

@@ -49,6 +49,20 @@ func reasonOf(err error) error {
 	return err
 }
 
+// target is a file whose failures are sentences.
+type target struct {
+	f    *os.File
+	name string
+}
+
+func (t *target) Write(b []byte) (int, error) {
+	n, err := t.f.Write(b)
+	if err != nil {
+		err = targetError(t.name, err)
+	}
+	return n, err
+}
+
 // syncTree makes the names in a directory and below it durable.
 func syncTree(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -66,7 +80,7 @@ func readManifest(dir string) (Manifest, error) {
 		if _, err := os.Stat(filepath.Join(dir, backupFile)); err != nil {
 			return Manifest{}, fmt.Errorf("%s is not a backup: it has no file %s; give the directory or the .tar file that `tidewire backup` made", dir, manifestFile)
 		}
-		return Manifest{}, errBackupIncomplete
+		return Manifest{}, ErrBackupIncomplete
 	}
 	if err != nil {
 		return Manifest{}, fmt.Errorf("the backup %s cannot be read: %w", dir, reasonOf(err))

@@ -22,13 +22,11 @@ import (
 //	MANIFEST                    last: size and SHA-256 of every file, and a
 //	                            SHA-256 of itself
 //
-// Without MANIFEST it is not complete. An archive that the broker could not
-// complete ends with FAILED, a sentence, instead. There is no file FORMAT, so
-// that nobody takes a backup for a data directory and changes it.
+// Without MANIFEST it is not complete. There is no file FORMAT, so that nobody
+// takes a backup for a data directory and changes it.
 const (
 	backupFile   = "BACKUP"
 	manifestFile = "MANIFEST"
-	failedFile   = "FAILED"
 
 	backupFormat     = 1
 	maxBackupText    = 64 << 20 // bytes of MANIFEST, some hundred thousand files
@@ -166,7 +164,8 @@ func errBackupDamaged(file string) error {
 	return fmt.Errorf("the backup is damaged: %s does not match its checksum; use another backup, this one is left as it is", file)
 }
 
-var errBackupIncomplete = errors.New("the backup is not complete: it ends before its file " + manifestFile + ", so it was interrupted while it was made; use another one")
+// ErrBackupIncomplete says that a backup was interrupted while it was made.
+var ErrBackupIncomplete = errors.New("the backup is not complete: it ends before its file " + manifestFile + ", so it was interrupted while it was made; use another one")
 
 // cutBackupName takes the name of a file in a backup apart.
 func cutBackupName(name string) (stream, base string, ok bool) {

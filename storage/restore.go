@@ -88,15 +88,9 @@ func (c *reception) files() (Manifest, error) {
 		h, err := c.tar.Next()
 		switch {
 		case errors.Is(err, io.EOF):
-			return Manifest{}, errBackupIncomplete
+			return Manifest{}, ErrBackupIncomplete
 		case err != nil:
 			return Manifest{}, receiveError(err)
-		case h.Name == failedFile:
-			reason, err := c.text()
-			if err == nil {
-				err = fmt.Errorf("the broker could not complete the backup: %s", strings.TrimSpace(reason))
-			}
-			return Manifest{}, err
 		case h.Name == manifestFile:
 			return c.manifest()
 		}
@@ -165,7 +159,7 @@ func (c *reception) text() (string, error) {
 // receiveError says what it means that an archive cannot be read on.
 func receiveError(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return errBackupIncomplete
+		return ErrBackupIncomplete
 	}
 	if errors.Is(err, tar.ErrHeader) {
 		return errBackupDamaged("the archive")
@@ -221,6 +215,28 @@ func Restore(ctx context.Context, from, data string, progress func(BackupProgres
 	}
 	defer func() { _ = f.Close() }()
 	return RestoreArchive(ctx, f, data, progress)
+}
+
+// SaveArchive keeps an archive as a file that does not exist, and verifies it. If
+// it fails, or the process is killed, there is no such file. progress may be nil.
+func SaveArchive(ctx context.Context, r io.Reader, file string, progress func(BackupProgress)) (Manifest, error) {
+	if _, err := os.Lstat(file); err == nil {
+		return Manifest{}, fmt.Errorf("%s exists: choose another name, nothing is overwritten", file)
+	}
+	part := file + ".part"
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	if err != nil {
+		return Manifest{}, targetError(file, err)
+	}
+	m, err := receive(ctx, io.TeeReader(r, &target{f, file}), progress, nil)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = renameSync(part, file)
+	}
+	if err != nil {
+		_ = os.Remove(part)
+	}
+	return m, err
 }
 
 // RestoreArchive is [Restore] from an archive that is being read.

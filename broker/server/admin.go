@@ -14,6 +14,7 @@ const adminListing = `Tidewire, the listener of operators
 /healthz       the process lives
 /readyz        whether it takes requests, and why not
 /metrics       Prometheus
+/v1/backup     POST: a backup of everything; see tidewire backup --help
 /debug/pprof/  profiles of Go: go tool pprof http://HOST/debug/pprof/heap
 `
 
@@ -24,6 +25,7 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.adminReadyz)
+	mux.HandleFunc("POST /v1/backup", s.backup)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
 )
 
 // Options are the settings of a [Server]. Zero values mean the defaults.
@@ -24,6 +26,9 @@ type Options struct {
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
 	Ready    func() error // nil means ready; else why not
+
+	// Backup writes a backup to w; nil if there is nothing to back up.
+	Backup func(ctx context.Context, w io.Writer) (storage.Manifest, error)
 }
 
 // Limits bound what clients can make large or slow. Zero values mean the
@@ -81,7 +86,7 @@ type Server struct {
 	streams streams // of server-sent events
 	pages   pages   // of history
 
-	draining atomic.Bool
+	draining draining
 	lastSeq  atomic.Uint64 // of sessions
 
 	mu     sync.Mutex
@@ -106,6 +111,7 @@ func New(b *broker.Broker, o Options) (*Server, error) {
 		metrics: newMetrics(o.Registry), log: o.Logger, conns: make(map[*conn]struct{}),
 		upgraders: make(map[string]*gws.Upgrader),
 	}
+	s.draining.ctx, s.draining.begin = context.WithCancelCause(context.Background())
 	for _, c := range codecs {
 		s.upgraders[c.Subprotocol()] = s.newUpgrader(c.Subprotocol())
 	}
@@ -141,7 +147,7 @@ func (s *Server) HTTP(h http.Handler) *http.Server {
 // after a random part of spread, and waits until they have gone or ctx ends;
 // then it closes the rest.
 func (s *Server) Drain(ctx context.Context, spread time.Duration) {
-	s.draining.Store(true)
+	s.draining.begin(errDraining)
 	s.streams.end(spread)
 	for _, c := range s.connections() {
 		c.goAway(spread)
@@ -162,6 +168,15 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) {
 const lastWords = time.Second
 
 var errDraining = protocol.Errorf(protocol.CodeGoingAway, "the broker is shutting down: connect again")
+
+// draining is a context that ends when the server lets its clients go.
+type draining struct {
+	ctx   context.Context
+	begin context.CancelCauseFunc
+}
+
+// Load reports whether it has.
+func (d *draining) Load() bool { return d.ctx.Err() != nil }
 
 // untilGone waits until there are no connections or ctx ends.
 func (s *Server) untilGone(ctx context.Context) {

@@ -66,6 +66,9 @@ func (p *Program) Run(ctx context.Context) error {
 	b := broker.New(log, o.broker())
 	edge := o.server(p.Version)
 	edge.Ready = log.Ready
+	edge.Backup = func(ctx context.Context, w io.Writer) (storage.Manifest, error) {
+		return store.Backup(ctx, w, p.Version)
+	}
 	s, err := server.New(b, edge)
 	if err != nil {
 		return err
