@@ -35,28 +35,48 @@ type Progress struct {
 // wrong is in the report; an error means that Check could not do its work.
 // progress may be nil.
 func Check(ctx context.Context, dir string, progress func(Progress)) (Report, error) {
-	var r Report
+	return checkData(ctx, dir, checker{progress: progress})
+}
+
+// CheckQuick looks at what a start looks at, and a little more: that all files
+// are there and hang together, that the sealed ones are complete and what meta.db
+// says, and everything in those that are not sealed. It does not read the
+// messages in sealed segments.
+func CheckQuick(ctx context.Context, dir string, progress func(Progress)) (Report, error) {
+	return checkData(ctx, dir, checker{progress: progress, quick: true})
+}
+
+func checkData(ctx context.Context, dir string, how checker) (Report, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return r, err
+		return Report{}, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, backupFile)); err == nil {
+		return Report{}, fmt.Errorf("%s is a backup and not a data directory: check it with --backup", dir)
 	}
 	if _, err := os.Stat(filepath.Join(dir, formatFile)); err != nil {
-		return r, fmt.Errorf("%s is not a Tidewire data directory: it has no file %s", dir, formatFile)
+		return Report{}, fmt.Errorf("%s is not a Tidewire data directory: it has no file %s", dir, formatFile)
 	}
 	lock, err := openFormat(dir)
 	if err != nil {
-		return r, err
+		return Report{}, err
 	}
 	defer func() { _ = lock.Close() }()
+	return checkStreams(ctx, dir, how)
+}
+
+// checkStreams checks all streams below a directory.
+func checkStreams(ctx context.Context, dir string, how checker) (r Report, err error) {
 	streams, err := os.ReadDir(filepath.Join(dir, streamsDir))
 	if err != nil && !os.IsNotExist(err) {
 		return r, err
 	}
-	if progress == nil {
-		progress = func(Progress) {}
+	if how.progress == nil {
+		how.progress = func(Progress) {}
 	}
 	for _, s := range streams {
-		c := checker{ctx: ctx, report: &r, progress: progress}
+		c := how
+		c.ctx, c.report = ctx, &r
 		c.log = &Log{name: s.Name(), dir: filepath.Join(dir, streamsDir, s.Name()), opts: LogOptions{}.withDefaults()}
 		c.log.state.window.limit = 0
 		r.Streams++
@@ -74,6 +94,8 @@ type checker struct {
 	log      *Log
 	report   *Report
 	progress func(Progress)
+	quick    bool              // do not read sealed segments
+	last     map[string]uint64 // newest offset of each topic in the sealed segments
 }
 
 // stream checks meta.db, then each segment. A problem with one file does not
@@ -88,10 +110,11 @@ func (c *checker) stream() {
 	if o.fresh {
 		return // it was cut off before its first message could be stored
 	}
-	if err := o.openMeta(); err != nil {
+	if err := o.openMetaToRead(); err != nil {
 		c.problem(err)
 		return
 	}
+	c.last = make(map[string]uint64)
 	next, done := o.meta.earliest, 0
 	last := o.meta.trimmed
 	for ordinal := range o.files {
@@ -116,6 +139,9 @@ func (c *checker) stream() {
 		}
 		next = c.segment(s, known, next)
 	}
+	if err := c.known(o); err != nil {
+		c.problem(err)
+	}
 }
 
 func (c *checker) problem(err error) {
@@ -127,9 +153,14 @@ func (c *checker) problem(err error) {
 // be told.
 func (c *checker) segment(s *segment, known *segmentInfo, next uint64) uint64 {
 	defer func() { _ = s.close() }()
-	prefetch(s.path, 1<<40)
+	if !c.quick || known == nil {
+		prefetch(s.path, 1<<40)
+	}
 	open := c.openUnsealed
-	if known != nil {
+	switch {
+	case known != nil && c.quick:
+		open = c.openQuickly
+	case known != nil:
 		open = c.openSealed
 	}
 	err := open(s)
@@ -215,10 +246,16 @@ func (c *checker) compare(s *segment, known *segmentInfo) error {
 		if found != *known {
 			return fmt.Errorf("%w: it holds the offsets %d to %d, but %s says %d to %d", errDamaged, found.first, found.last, metaFile, known.first, known.last)
 		}
+		if c.quick {
+			return nil
+		}
 		topics := 0
 		err = eachTopic(tx.Bucket(bucketIndex), nil, func(topic, v []byte) (bool, error) {
 			topics++
 			p := s.index.topics[string(topic)]
+			if p != nil {
+				c.last[string(topic)] = p.last
+			}
 			if p == nil || string(p.encode(s.index.records)) != string(v) {
 				return false, fmt.Errorf("%w: its index is wrong about the topic %.80q", errDamaged, topic)
 			}

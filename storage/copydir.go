@@ -110,7 +110,7 @@ func readBackup(ctx context.Context, from string, progress func(BackupProgress),
 	for f := range m.files() {
 		file, err := os.Open(filepath.Join(from, filepath.FromSlash(f.Name)))
 		if errors.Is(err, fs.ErrNotExist) {
-			return m, fmt.Errorf("the backup is damaged: its file %s is missing; use another backup", f.Name)
+			return m, errBackupMissing(f.Name)
 		}
 		if err != nil {
 			return m, fmt.Errorf("the backup %s cannot be read: %w", from, reasonOf(err))

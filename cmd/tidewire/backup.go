@@ -245,7 +245,10 @@ func showCopy(p *progress, what string, at storage.BackupProgress) {
 	if p.w == nil {
 		return
 	}
-	line := fmt.Sprintf("%s %s: %.1f MiB", what, at.File, float64(at.Bytes)/(1<<20))
+	line := what + " " + at.File
+	if at.Bytes > 0 {
+		line += fmt.Sprintf(": %.1f MiB", float64(at.Bytes)/(1<<20))
+	}
 	if at.Of > 0 {
 		line += fmt.Sprintf(" of about %.1f MiB (%d%%)", float64(at.Of)/(1<<20), min(100*at.Bytes/at.Of, 100))
 	}
