@@ -31,6 +31,9 @@ func keepFile(dir, name string, r io.Reader) error {
 
 // targetError says what to do about a directory that cannot be written.
 func targetError(dir string, err error) error {
+	if filepath.Base(dir) == restoreDir {
+		dir = filepath.Dir(dir) // what people have asked for
+	}
 	what := "choose another directory"
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

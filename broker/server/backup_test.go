@@ -18,10 +18,10 @@ import (
 
 // backupEdge is the admin listener of a broker whose backups are what the test
 // says.
-func backupEdge(t *testing.T, make func(context.Context, io.Writer) error) (*edge, *pipeListener) {
+func backupEdge(t *testing.T, produce func(context.Context, io.Writer) error) (*edge, *pipeListener) {
 	t.Helper()
 	e := newEdge(t, server.Options{Backup: func(ctx context.Context, w io.Writer) (storage.Manifest, error) {
-		return storage.Manifest{}, make(ctx, w)
+		return storage.Manifest{}, produce(ctx, w)
 	}}, broker.Options{})
 	l := newPipeListener()
 	h := e.server.HTTP(e.server.Admin())
