@@ -21,11 +21,8 @@ func keepFile(dir, name string, r io.Reader) error {
 	if err != nil {
 		return targetError(dir, err)
 	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{f}, r, make([]byte, backupChunkBytes))
+	_, err = io.CopyBuffer(&target{f: f, name: dir}, r, make([]byte, backupChunkBytes))
 	err = errors.Join(err, f.Sync(), f.Close())
-	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path == path {
-		return targetError(dir, err)
-	}
 	return err
 }
 
@@ -52,14 +49,21 @@ func reasonOf(err error) error {
 	return err
 }
 
-// target is a file whose failures are sentences.
+// target is a file whose failures are sentences. It is synced every so often: one
+// large sync at the end would stall the disk for a broker that shares it.
 type target struct {
-	f    *os.File
-	name string
+	f      *os.File
+	name   string
+	behind int // bytes since the last sync
 }
+
+const targetSync = 8 << 20
 
 func (t *target) Write(b []byte) (int, error) {
 	n, err := t.f.Write(b)
+	if t.behind += n; err == nil && t.behind >= targetSync {
+		t.behind, err = 0, t.f.Sync()
+	}
 	if err != nil {
 		err = targetError(t.name, err)
 	}

@@ -228,7 +228,7 @@ func SaveArchive(ctx context.Context, r io.Reader, file string, progress func(Ba
 	if err != nil {
 		return Manifest{}, targetError(file, err)
 	}
-	m, err := receive(ctx, io.TeeReader(r, &target{f, file}), progress, nil)
+	m, err := receive(ctx, io.TeeReader(r, &target{f: f, name: file}), progress, nil)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = renameSync(part, file)

@@ -16,11 +16,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidewire/tidewire/config"
 	"github.com/tidewire/tidewire/storage"
 )
 
 const (
 	defaultAdmin = "http://127.0.0.1:7071"
+
+	// defaultRate leaves most of a disk and a processor to the clients.
+	defaultRate = "64MiB"
 
 	// backupSilence is how long a broker may send nothing: it first seals what was
 	// published last.
@@ -28,7 +32,7 @@ const (
 )
 
 func newBackupCommand() *cobra.Command {
-	var admin string
+	var admin, rate string
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "backup [--admin URL] DIRECTORY|FILE.tar|-",
@@ -44,7 +48,11 @@ and cannot be restored. docs/backup.md tells how to keep and try backups.`,
   tidewire backup - | zstd | ssh vault 'cat > tidewire.tar.zst'`,
 		Args: oneArgument("where the backup goes"),
 		RunE: func(c *cobra.Command, args []string) error {
-			b := backupRun{errs: c.ErrOrStderr(), out: c.OutOrStdout(), admin: admin, to: args[0]}
+			most, err := config.ParseSize(rate)
+			if err != nil {
+				return fmt.Errorf("--rate: %w", err)
+			}
+			b := backupRun{errs: c.ErrOrStderr(), out: c.OutOrStdout(), admin: admin, to: args[0], rate: int64(most)}
 			m, err := b.run(c.Context())
 			if err != nil {
 				return err
@@ -56,6 +64,7 @@ and cannot be restored. docs/backup.md tells how to keep and try backups.`,
 		},
 	}
 	c.Flags().StringVar(&admin, "admin", defaultAdmin, "`URL` of the broker's admin listener")
+	c.Flags().StringVar(&rate, "rate", defaultRate, "`size` to copy in a second at most, or unlimited")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the manifest of the backup as one JSON object")
 	return c
 }
@@ -92,6 +101,7 @@ func reportBackup(w io.Writer, m *storage.Manifest, done string, asJSON bool) er
 type backupRun struct {
 	out, errs io.Writer
 	admin, to string
+	rate      int64 // bytes a second; 0 for no bound
 }
 
 func (b *backupRun) run(ctx context.Context) (storage.Manifest, error) {
@@ -110,7 +120,7 @@ func (b *backupRun) run(ctx context.Context) (storage.Manifest, error) {
 	body := &lazyBody{request: func() (*http.Response, error) { return b.request(ctx) }}
 	defer body.close()
 	progress := newProgress(b.errs)
-	m, err := b.save(ctx, body, func(p storage.BackupProgress) {
+	m, err := b.save(ctx, &steady{ctx: ctx, r: body, rate: b.rate}, func(p storage.BackupProgress) {
 		silence.Reset(backupSilence)
 		showCopy(progress, "copying", p)
 	})

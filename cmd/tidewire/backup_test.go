@@ -134,6 +134,7 @@ func TestRefusedBackups(t *testing.T) {
 		want string
 	}{
 		{[]string{"backup"}, "tidewire backup takes one argument, where the backup goes, but none was given; `tidewire backup --help` shows examples"},
+		{[]string{"backup", "--rate", "fast", in("x")}, "--rate: \"fast\" is not a size; write a number of bytes, or one with a unit, such as 256KiB, 64MiB or 10GiB"},
 		{[]string{"backup", "--admin", nobody, in("x")}, "cannot reach a broker at " + nobody + " (connection refused): is it running, and is that its admin address? see --admin"},
 		{[]string{"backup", "--admin", "127.0.0.1:7071", in("x")}, `"127.0.0.1:7071" is not the URL of an admin listener: write it like http://127.0.0.1:7071`},
 		{[]string{"backup", "--admin", s.public, in("x")}, "what answers at " + s.public + " is not the admin listener of a broker that can make backups (status 404): give its address with --admin, by default it is http://127.0.0.1:7071"},
