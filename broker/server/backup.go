@@ -38,10 +38,12 @@ func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
 	m, err := s.options.Backup(ctx, out)
 	switch {
 	case errors.Is(err, storage.ErrBackupRuns):
+		s.metrics.backups.WithLabelValues("refused").Inc()
 		busy := protocol.Errorf(protocol.CodeOverloaded, "%v", err)
 		busy.RetryAfter = time.Minute
 		writeProblem(w, busy)
 	case err != nil:
+		s.metrics.backups.WithLabelValues("failed").Inc()
 		s.log.Warn("a backup could not be completed", "error", err)
 		if !out.begun {
 			writeProblem(w, protocol.Errorf(protocol.CodeInternal, "%v", err))
@@ -49,6 +51,8 @@ func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Header().Set(http.TrailerPrefix+backupError, strings.Join(strings.Fields(err.Error()), " "))
 	default:
+		s.metrics.backups.WithLabelValues("complete").Inc()
+		s.metrics.lastBackup.Set(float64(begun.Unix()))
 		s.log.Info("a backup was made", "streams", len(m.Streams), "bytes", m.Bytes(), "seconds", int(time.Since(begun).Seconds()))
 	}
 }

@@ -16,6 +16,8 @@ type metrics struct {
 	upgradesRefused *prometheus.CounterVec // by code
 	bytesOut        prometheus.Counter
 	closes          *prometheus.CounterVec // by code
+	backups         *prometheus.CounterVec // by outcome
+	lastBackup      prometheus.Gauge
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -37,6 +39,8 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		upgradesRefused: vector("websocket_refused_total", "WebSocket upgrades that were refused, by code.", "code"),
 		bytesOut:        counter("sent_bytes_total", "Bytes written to WebSocket connections and event streams."),
 		closes:          vector("websocket_closes_total", "WebSocket connections that the broker closed, by code.", "code"),
+		backups:         vector("backups_total", "Backups, by outcome: complete, failed or refused because one was being made.", "outcome"),
+		lastBackup:      gauge("last_backup_timestamp_seconds", "When the last complete backup began, in seconds since 1970; 0 if there was none since the start."),
 	}
 }
 

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidewire/tidewire/config"
 	"github.com/tidewire/tidewire/storage"
@@ -41,6 +44,9 @@ func TestBackupAndRestore(t *testing.T) {
 		if status != 0 || errs != "" || !strings.Contains(out, ": 1 stream, ") || !strings.Contains(out, "21 messages, ") || strings.Count(out, "\n") != 1 {
 			t.Fatalf("%s: status %d, %q, %q", name, status, out, errs)
 		}
+	}
+	if metrics := string(s.get(t, s.admin+"/metrics")); !strings.Contains(metrics, "\ntidewire_backups_total{outcome=\"complete\"} 3\n") || strings.Contains(metrics, "\ntidewire_last_backup_timestamp_seconds 0\n") {
+		t.Error("the metrics do not count the backups")
 	}
 	late := s.publish(t, "room.1", "late", "after the backup")
 	later := s.publish(t, "room.1", "later", "after the backup")
@@ -185,5 +191,83 @@ func TestBackupManifest(t *testing.T) {
 	var m storage.Manifest
 	if err := json.Unmarshal([]byte(out), &m); err != nil || status != 0 || errs != "" || m.Messages() != 1 || m.Streams[0].Name != "main" || m.Streams[0].Head != 1 {
 		t.Errorf("status %d, %q, %q, %v", status, out, errs, err)
+	}
+}
+
+// TestInterruptedBackups ends a backup in the middle: by a signal, which cleans
+// up, by the end of the broker, which is told, and by kill -9, which leaves what
+// nobody takes for a backup.
+func TestInterruptedBackups(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, nil)
+	for n := range 200 { // more than sockets hold
+		s.publish(t, "room.1", fmt.Sprint(n), strings.Repeat("x", 200_000))
+	}
+	begin := func(to string) (c *exec.Cmd, said *bytes.Buffer) {
+		t.Helper()
+		c, said = program(t, "backup", "--admin", s.admin, "--rate", "4MiB", to), new(bytes.Buffer)
+		c.Stdout, c.Stderr = said, said
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		part := filepath.Join(to, "streams", "main", "00000001.seg")
+		if strings.HasSuffix(to, ".tar") {
+			part = to + ".part"
+		}
+		until(t, func() bool { info, err := os.Stat(part); return err == nil && info.Size() > 0 })
+		return c, said
+	}
+	for _, name := range []string{"signal", "signal.tar"} {
+		to := filepath.Join(dir, name)
+		c, said := begin(to)
+		if err := c.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Wait()
+		if c.ProcessState.ExitCode() != 1 || said.String() != "tidewire: interrupted; what was written of the backup has been removed\n" {
+			t.Errorf("%s: %v, %s", name, c.ProcessState, said)
+		}
+		if left := names(t, dir); len(left) != 1 {
+			t.Errorf("%s: left over: %q", name, left)
+		}
+		until(t, func() bool { status, _, _ := call("backup", "--admin", s.admin, "-"); return status == 0 })
+	}
+
+	killed := filepath.Join(dir, "killed")
+	c, _ := begin(killed)
+	_ = c.Process.Kill()
+	_ = c.Wait()
+	for _, args := range [][]string{{"restore", killed, "--data", filepath.Join(dir, "data")}, {"check", "--backup", killed}} {
+		if status, _, errs := call(args...); status != 1 || !strings.HasPrefix(errs, "tidewire: the backup is not complete") {
+			t.Errorf("%q: %d, %s", args, status, errs)
+		}
+	}
+	until(t, func() bool { status, _, _ := call("backup", "--admin", s.admin, "-"); return status == 0 })
+
+	ended := filepath.Join(dir, "ended")
+	c, said := begin(ended)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Wait()
+	if c.ProcessState.ExitCode() != 1 || !strings.Contains(said.String(), "the broker") || strings.Count(said.String(), "\n") != 1 {
+		t.Errorf("%v, %s", c.ProcessState, said)
+	}
+	if _, err := os.Stat(ended); !os.IsNotExist(err) {
+		t.Error("a part is left of the backup that the broker ended")
+	}
+}
+
+// until waits for what another process does.
+func until(t *testing.T, condition func() bool) {
+	t.Helper()
+	deadline, tick := time.After(30*time.Second), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("it has not come")
+		}
 	}
 }
