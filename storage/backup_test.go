@@ -67,6 +67,14 @@ func TestBackup(t *testing.T) {
 	if m.Messages() != uint64(len(stored[">"])) || m.Files() < 3 || m.Streams[0].Earliest != 1 {
 		t.Errorf("%d messages in %d files: %+v", m.Messages(), m.Files(), m.Streams)
 	}
+	for _, p := range contentsOf(t, archive) {
+		if !strings.HasSuffix(p.name, segmentSuffix) {
+			continue
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, p.name)); err != nil || !bytes.Equal(b, archive[p.from:p.from+p.size]) {
+			t.Errorf("%s is not as it is in the data directory: %v", p.name, err)
+		}
+	}
 	other := restored(t, archive, l.opts)
 	after := other.readAll(">", 0, 0)
 	if !slices.EqualFunc(before, after, func(a, b protocol.Message) bool {
@@ -582,3 +590,24 @@ func TestHostileArchives(t *testing.T) {
 }
 
 func signed(text string) string { return text + "\n" + sumOf([]byte(text)) + "\n" }
+
+// TestRestoreCutShort: what a crash leaves of a restore is no data directory, and
+// nothing is restored on top of it.
+func TestRestoreCutShort(t *testing.T) {
+	archive := backupOf(t, openTest(t, t.TempDir(), LogOptions{}))
+	for _, left := range [][]string{{restoreDir}, {restoreDir, streamsDir}, {streamsDir}, {streamsDir, formatFile + ".tmp"}} {
+		dir := t.TempDir()
+		for _, name := range left {
+			if err := os.Mkdir(filepath.Join(dir, name), 0o750); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "not a Tidewire data directory") {
+			t.Errorf("%q: a start says %v", left, err)
+			_ = s.Close()
+		}
+		if _, err := RestoreArchive(t.Context(), bytes.NewReader(archive), dir, nil); err == nil || !strings.Contains(err.Error(), "is not empty") {
+			t.Errorf("%q: a restore says %v", left, err)
+		}
+	}
+}
