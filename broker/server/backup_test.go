@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -143,8 +144,12 @@ func TestBackupThatNobodyReads(t *testing.T) {
 func TestBackupEndsWithTheBroker(t *testing.T) {
 	e, l := backupEdge(t, func(ctx context.Context, w io.Writer) error {
 		_, _ = io.WriteString(w, "begun")
-		<-ctx.Done()
-		return context.Cause(ctx)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Second):
+			return errors.New("nobody has ended it")
+		}
 	})
 	r := ask(t, l, http.MethodPost)
 	if _, err := io.CopyN(io.Discard, r.Body, 5); err != nil {
