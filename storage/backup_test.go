@@ -401,6 +401,9 @@ func TestBackupHoldsRetention(t *testing.T) {
 					synctest.Wait()
 					first, _ := l.Bounds()
 					earliest = append(earliest, first)
+					if pause := l.keeper.nextDeadline(); len(earliest) == 1 && pause < time.Minute {
+						t.Errorf("the keeper looks again after %v", pause)
+					}
 				}
 			}
 			if _, err := l.store.Backup(t.Context(), slow, "test"); err != nil {
