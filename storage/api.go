@@ -67,6 +67,8 @@ type Entry struct {
 	// Done takes the result. The function given to [Log.Run] calls it, once, in
 	// the order of the log; it must not block. The log never calls it.
 	Done func(Result)
+
+	mark bool // it takes an offset and stores nothing; it has no answer
 }
 
 // A DedupeKey stands for a message id on a topic.

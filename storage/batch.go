@@ -50,6 +50,11 @@ func (c *committer) decide(b *batch, e *Entry) {
 		return
 	}
 	offset := c.head + 1
+	if e.mark {
+		b.block.add(nil)
+		c.head = offset
+		return
+	}
 	if e.Key == (DedupeKey{}) {
 		result.Position = protocol.Position{Term: c.log.term(), Offset: offset}
 	} else {

@@ -147,7 +147,7 @@ func (c *committer) gather() bool {
 // another segment, or has nothing to write and is done at once.
 func (c *committer) launch(published bool, hand func(*Commit)) (launched bool, err error) {
 	b := c.next
-	if len(b.answers) == 0 {
+	if len(b.answers) == 0 && b.block.count == 0 {
 		return false, nil
 	}
 	if b.block.count == 0 {

@@ -39,7 +39,7 @@ type fileError struct {
 }
 
 func (e *fileError) Error() string {
-	return fmt.Sprintf("%s is damaged (%v): stop the broker, run `tidewire check --data %s` and put the file back from a backup",
+	return fmt.Sprintf("%s is damaged (%v): stop the broker, run `tidewire check --deep --data %s` and put the file back from a backup",
 		e.path, e.err, filepath.Dir(filepath.Dir(filepath.Dir(e.path))))
 }
 

@@ -26,6 +26,8 @@ type keeper struct {
 	leftover []*segment            // trimmed before a crash, but not cleaned up
 	newest   uint64                // ordinal of the newest active segment that meta.db knows of
 	purging  purging
+	pin      atomic.Pointer[pin] // of a backup under way, or nil
+	working  sync.Mutex          // held while there is work, and by a snapshot of meta.db
 
 	preparing sync.Mutex // one of keeper and committer prepares a segment
 
@@ -114,6 +116,8 @@ func (k *keeper) run(ctx context.Context) {
 
 // work does what is due.
 func (k *keeper) work(ctx context.Context) error {
+	k.working.Lock()
+	defer k.working.Unlock()
 	steps := []func(context.Context) error{k.sealAll, k.cleanUp, k.trim, k.prune, k.noteNewest, k.ready}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -186,6 +190,9 @@ func (k *keeper) nextDeadline() time.Duration {
 		due := time.UnixMicro(int64(seg.info.lastTime)).Add(age)
 		if seg == s.active() {
 			due = time.UnixMicro(int64(seg.info.firstTime)).Add(age / activeShare)
+		}
+		if k.pin.Load().holds(seg, false) {
+			due = due.Add(age / pinShareAge)
 		}
 		next = min(next, max(due.Sub(now), 0)+time.Millisecond)
 	}

@@ -50,6 +50,7 @@ type state struct {
 	spare  *segment // prepared to be active next, or nil
 	window window
 	head   uint64
+	closed bool // the files are, or soon will be
 }
 
 // term returns the term of this boot.
@@ -87,6 +88,9 @@ func (l *Log) PositionOf(offset uint64) protocol.Position {
 
 // Close closes the files. Run must have returned, and no Read may follow.
 func (l *Log) Close() error {
+	l.state.mu.Lock()
+	l.state.closed = true
+	l.state.mu.Unlock()
 	l.queue.close(errClosed())
 	l.metrics.unregister()
 	if l.damages.unobserve != nil {

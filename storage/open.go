@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/tidewire/tidewire/protocol"
 )
@@ -26,7 +25,7 @@ type opening struct {
 
 // OpenLog opens the log of a stream, and creates it if it does not exist.
 func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
-	if stream == "" || strings.ContainsAny(stream, `/\`) || strings.HasPrefix(stream, ".") {
+	if !validStream(stream) {
 		return nil, fmt.Errorf("open log: %q is not a name for a stream", stream)
 	}
 	anyWindow := opts.DedupeWindow == 0
@@ -52,6 +51,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 	l.damages.observe(opts.Registerer, stream)
 	d := l.committer.dedupe
 	l.metrics.dedupe(d.len(), d.oldest(), uint64(opts.Now().UnixMicro()))
+	s.opened(l)
 	return l, nil
 }
 

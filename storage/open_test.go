@@ -19,8 +19,14 @@ import (
 // by filter.
 func sampleStore(t *testing.T) (dir string, stored map[string][]string) {
 	t.Helper()
+	return sampleStoreOf(t, 100)
+}
+
+// sampleStoreOf is sampleStore with another dedupe window.
+func sampleStoreOf(t *testing.T, window int) (dir string, stored map[string][]string) {
+	t.Helper()
 	dir = t.TempDir()
-	l := openTest(t, dir, LogOptions{SegmentBytes: 1, DedupeWindow: 100})
+	l := openTest(t, dir, LogOptions{SegmentBytes: 1, DedupeWindow: window})
 	for n := range 12 {
 		var batch []*Entry
 		for i := range 30 {

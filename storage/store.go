@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -32,6 +33,10 @@ type Store struct {
 	lock    *os.File
 	reserve *reserve
 	log     *slog.Logger
+	backing sync.Mutex // held by the backup under way
+
+	mu   sync.Mutex
+	logs []*Log // that are open
 }
 
 // Open opens the data directory and creates it if it is missing. A directory

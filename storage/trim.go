@@ -84,19 +84,30 @@ func (k *keeper) expired() (s *segment, next uint64) {
 	}
 	next = st.segs[1].first
 	if k.purges(oldest) {
-		return oldest, next
-	}
-	if o := k.log.opts; o.RetentionAge >= 0 && k.age(oldest.info.lastTime) >= o.RetentionAge {
+		k.pin.Load().holds(oldest, true) // a backup under way is given up
 		return oldest, next
 	}
 	var total int64
 	for _, s := range st.segs {
 		total += int64(s.info.size)
 	}
-	if most := k.log.opts.RetentionBytes; most >= 0 && total > most {
-		return oldest, next
+	if !k.beyond(oldest, total, 0) {
+		return nil, 0
 	}
-	return nil, 0
+	if k.pin.Load().holds(oldest, k.full.Load() || k.beyond(oldest, total, 1)) {
+		return nil, 0
+	}
+	return oldest, next
+}
+
+// beyond reports whether the oldest segment is too old, or all of them are too
+// large. With grace 1 that is judged as while a backup is copied.
+func (k *keeper) beyond(oldest *segment, total, grace int64) bool {
+	o := &k.log.opts
+	if age := o.RetentionAge + time.Duration(grace)*o.RetentionAge/pinShareAge; o.RetentionAge >= 0 && k.age(oldest.info.lastTime) >= age {
+		return true
+	}
+	return o.RetentionBytes >= 0 && total > o.RetentionBytes+grace*o.RetentionBytes/pinShareBytes
 }
 
 // cleanUp forgets the topics whose newest record was in a trimmed segment and

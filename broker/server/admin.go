@@ -16,6 +16,7 @@ const adminListing = `Tidewire, the listener of operators
 /v1/streams    what the streams hold
 /v1/topics     what they hold of each topic: ?filter= &stream= &limit= &after=
 /metrics       Prometheus
+/v1/backup     POST: a backup of everything; see tidewire backup --help
 /debug/pprof/  profiles of Go: go tool pprof http://HOST/debug/pprof/heap
 `
 
@@ -30,6 +31,7 @@ func (s *Server) Admin() http.Handler {
 	mux.HandleFunc("GET /v1/topics", i.topics)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.adminReadyz)
+	mux.HandleFunc("POST /v1/backup", s.backup)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -21,6 +21,8 @@ type metrics struct {
 	closes          *prometheus.CounterVec // by code
 	limits          *broker.LimitCounter
 	receiving       prometheus.Gauge
+	backups         *prometheus.CounterVec // by outcome
+	lastBackup      prometheus.Gauge
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -45,6 +47,8 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		closes:          vector("websocket_closes_total", "WebSocket connections that the broker closed, by code.", "code"),
 		limits:          broker.NewLimitCounter(r),
 		receiving:       gauge("receiving_bytes", "Bytes held for frames and bodies that have arrived in part."),
+		backups:         vector("backups_total", "Backups, by outcome: complete, failed or refused because one was being made.", "outcome"),
+		lastBackup:      gauge("last_backup_timestamp_seconds", "When the last complete backup began, in seconds since 1970; 0 if there was none since the start."),
 	}
 }
 

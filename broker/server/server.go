@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
 )
 
 // Options are the settings of a [Server]. Zero values mean the defaults.
@@ -24,6 +26,9 @@ type Options struct {
 	Logger   *slog.Logger
 	Ready    func() error    // nil means ready; else why not
 	Degraded func() []string // what an operator must look at although requests are served
+
+	// Backup writes a backup to w; nil if there is nothing to back up.
+	Backup func(ctx context.Context, w io.Writer) (storage.Manifest, error)
 }
 
 // A Server is the edge of one broker.
@@ -42,7 +47,7 @@ type Server struct {
 	receiving receiving // of frames and bodies
 	batches   batchTurns
 
-	draining atomic.Bool
+	draining draining
 	lastSeq  atomic.Uint64 // of sessions
 
 	mu     sync.Mutex
@@ -66,6 +71,7 @@ func New(b *broker.Broker, o Options) (*Server, error) {
 		broker: b, options: o,
 		metrics: newMetrics(o.Registry), log: o.Logger, conns: make(map[*conn]struct{}),
 	}
+	s.draining.ctx, s.draining.begin = context.WithCancelCause(context.Background())
 	s.rules.Store(rules)
 	s.receiving.gauge = s.metrics.receiving
 	s.receiving.bound = func() int64 { return int64(s.limits().ReceivingBytes) }
@@ -105,7 +111,7 @@ func (s *Server) HTTP(h http.Handler) *http.Server {
 // after a random part of spread, and waits until they have gone or ctx ends;
 // then it closes the rest.
 func (s *Server) Drain(ctx context.Context, spread time.Duration) {
-	s.draining.Store(true)
+	s.draining.begin(errDraining)
 	s.streams.end(spread)
 	for _, c := range s.connections() {
 		c.goAway(spread)
@@ -126,6 +132,15 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) {
 const lastWords = time.Second
 
 var errDraining = protocol.Errorf(protocol.CodeGoingAway, "the broker is shutting down: connect again")
+
+// draining is a context that ends when the server lets its clients go.
+type draining struct {
+	ctx   context.Context
+	begin context.CancelCauseFunc
+}
+
+// Load reports whether it has.
+func (d *draining) Load() bool { return d.ctx.Err() != nil }
 
 // untilGone waits until there are no connections or ctx ends.
 func (s *Server) untilGone(ctx context.Context) {

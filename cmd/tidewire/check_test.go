@@ -75,3 +75,47 @@ func damage(t *testing.T, dir, text string) {
 		t.Fatalf("%d files damaged: %v", damaged, err)
 	}
 }
+
+// TestCheckOfBackups: quick and deep, directories and archives.
+func TestCheckOfBackups(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, nil)
+	s.publish(t, "room.1", "a", "hello a")
+	backup, archive := filepath.Join(dir, "backup"), filepath.Join(dir, "backup.tar")
+	for _, to := range []string{backup, archive} {
+		if status, _, errs := call("backup", "--admin", s.admin, to); status != 0 {
+			t.Fatal(errs)
+		}
+	}
+	sound := func(from string, args ...string) {
+		t.Helper()
+		status, out, errs := call(append([]string{"check", "--backup", from}, args...)...)
+		if status != 0 || errs != "" || !strings.HasPrefix(out, from+": 1 stream, 1 segment, 1 message, ") || !strings.HasSuffix(out, "\nOK\n") {
+			t.Errorf("%s %q: status %d, %q, %q", from, args, status, out, errs)
+		}
+	}
+	refused := func(want string, args ...string) {
+		t.Helper()
+		status, out, errs := call(append([]string{"check"}, args...)...)
+		if status != 1 || out != "" || errs != "tidewire: "+want+"\n" {
+			t.Errorf("%q: status %d, %q, and\n got: %s\nwant: %s", args, status, out, errs, want)
+		}
+	}
+	sound(backup)
+	sound(backup, "--deep")
+	sound(archive)
+	refused(archive+" is an archive: without --deep all of it is verified; to look at each message, restore it and check that with --deep --data", "--backup", archive, "--deep")
+	refused(backup+" is a backup and not a data directory: check it with --backup", "--data", backup)
+	refused("--data and --backup were given: check one after the other", "--data", dir, "--backup", backup)
+
+	damage(t, dir, "hello a")
+	sound(backup) // nothing but reading everything finds that
+	refused("the backup is damaged: streams/main/00000001.seg does not match its checksum; use another backup, this one is left as it is", "--backup", backup, "--deep")
+	refused("the backup is damaged: streams/main/00000001.seg does not match its checksum; use another backup, this one is left as it is", "--backup", archive)
+	data := filepath.Join(dir, "data")
+	for _, from := range []string{backup, archive} {
+		if status, _, errs := call("restore", from, "--data", data); status != 1 || !strings.Contains(errs, "is damaged") {
+			t.Errorf("restored: %d, %s", status, errs)
+		}
+	}
+}

@@ -71,6 +71,9 @@ func (p *Program) Run(ctx context.Context) error {
 	edge := o.server(p.Version)
 	edge.Ready = logs.ready
 	edge.Degraded = logs.degraded
+	edge.Backup = func(ctx context.Context, w io.Writer) (storage.Manifest, error) {
+		return store.Backup(ctx, w, p.Version)
+	}
 	s, err := server.New(b, edge)
 	if err != nil {
 		return err
