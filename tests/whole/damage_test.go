@@ -32,7 +32,7 @@ func TestDamagedSegment(t *testing.T) {
 	}
 	changeByte(t, filepath.Join(b.dir, "streams", "main", "00000001.seg"), fmt.Sprintf("message %03d", lost))
 
-	check := runToEnd(t, exec.Command(binary, "check", "--data", b.dir))
+	check := runToEnd(t, exec.Command(binary, "check", "--deep", "--data", b.dir))
 	if where := fmt.Sprintf("offsets %d to %d", lost+1, lost+1); check.code != 1 || strings.Count(check.stdout, "\nproblem: ") != 1 || !strings.Contains(check.stdout, where) {
 		t.Errorf("check: status %d, %.400s", check.code, check.stdout)
 	}
