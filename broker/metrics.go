@@ -18,7 +18,7 @@ type metrics struct {
 	duplicates    prometheus.Counter
 	refusals      *prometheus.CounterVec
 	delivered     prometheus.Counter
-	fallbacks     prometheus.Counter
+	fallbacks     *prometheus.CounterVec
 	behind        prometheus.Gauge
 	ephemeral     prometheus.Counter
 	leftOut       *prometheus.CounterVec
@@ -38,14 +38,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	vector := func(name, help, label string) *prometheus.CounterVec {
 		return f.NewCounterVec(prometheus.CounterOpts{Namespace: "tidewire", Name: name, Help: help}, []string{label})
 	}
-	return &metrics{
+	m := &metrics{
 		sessions:      gauge("sessions", "Connected clients."),
 		subscriptions: gauge("subscriptions", "Subscriptions of all connected clients."),
 		stored:        counter("published_total", "Messages that were published and stored."),
 		duplicates:    counter("published_duplicates_total", "Published messages whose id was stored before."),
 		refusals:      vector("published_refused_total", "Published messages that were refused, by code.", "code"),
 		delivered:     counter("delivered_total", "Messages queued for subscribers."),
-		fallbacks:     counter("subscription_fallbacks_total", "Times that a live subscription went back to reading the log because its client was slow."),
+		fallbacks:     vector("subscription_fallbacks_total", "Times that a live subscription could not keep up, by reason: outbound (too much waits for its connection) and credit (its credit is used up), after which it reads the log; disconnect (too much waits, and it asked to be disconnected then).", "reason"),
 		limits:        NewLimitCounter(r),
 		behind:        gauge("subscriptions_behind", "Subscriptions that are not live: they read the log, wait for credit, or rest until their next conflated round."),
 		ephemeral:     counter("published_ephemeral_total", "Ephemeral messages that were published."),
@@ -57,6 +57,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		gaps: vector("gaps_total", "Ranges that a subscription could not get, by reason.", "reason"),
 	}
+	for _, reason := range []string{behindOutbound, behindCredit, behindDisconnect} {
+		m.fallbacks.WithLabelValues(reason) // so that a rate of it is never missing
+	}
+	return m
 }
 
 // answered counts the answer of a published message.

@@ -229,7 +229,7 @@ func (s *Session) wants(sub *subscription, c *chunk) (wanted, stays bool) {
 
 // tooSlow does with a live subscription that cannot keep up what it asked for.
 func (s *Session) tooSlow(sub *subscription) {
-	s.broker.metrics.fallbacks.Inc()
+	s.broker.metrics.fallbacks.WithLabelValues(sub.slowness()).Inc()
 	if !sub.credit.exhausted() {
 		s.broker.metrics.limits.Met(protocol.LimitOutboundSoft)
 	}

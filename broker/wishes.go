@@ -75,6 +75,24 @@ func (c *credit) add(n uint32)    { c.left = min(c.left+int64(n), maxCredit) }
 func (c *credit) spend(n int)     { c.left -= int64(n) }
 func (c *credit) exhausted() bool { return c.limited && c.left <= 0 }
 
+// What a live subscription falls behind for; they label a metric.
+const (
+	behindOutbound   = "outbound"
+	behindCredit     = "credit"
+	behindDisconnect = "disconnect"
+)
+
+// slowness says why a subscription cannot keep up. Callers hold mu.
+func (sub *subscription) slowness() string {
+	switch {
+	case sub.slow == slowDisconnect:
+		return behindDisconnect
+	case sub.credit.exhausted():
+		return behindCredit
+	}
+	return behindOutbound
+}
+
 // Flow gives a subscription more credit.
 func (s *Session) Flow(f *tidewirev1.Flow) {
 	s.mu.Lock()

@@ -303,7 +303,14 @@ func checkCounted(t *testing.T, metrics *prometheus.Registry) {
 				t.Errorf("%d reasons to leave something out: %v", n, f)
 			}
 			seen++
-		case "tidewire_published_ephemeral_total", "tidewire_subscription_fallbacks_total":
+		case "tidewire_subscription_fallbacks_total":
+			for _, m := range f.GetMetric() {
+				if reason := m.GetLabel()[0].GetValue(); m.GetCounter().GetValue() == 0 && reason != "disconnect" {
+					t.Errorf("%s is 0 for the reason %s", f.GetName(), reason)
+				}
+			}
+			seen++
+		case "tidewire_published_ephemeral_total":
 			if m.GetCounter().GetValue() == 0 {
 				t.Errorf("%s is 0", f.GetName())
 			}

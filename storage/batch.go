@@ -16,6 +16,7 @@ type batch struct {
 	raw     []byte // the block, once it is launched
 	used    int64  // bytes of the segment's file with it, at most
 	started time.Time
+	synced  time.Duration // that the sync took
 }
 
 // storedRecord is a record of a batch: the index wants to know.

@@ -280,6 +280,8 @@ func (c *committer) publish(b *batch) *Commit {
 	c.active.info.size = uint64(b.used)
 	s.window.push(blk)
 	s.head = blk.last()
+	c.log.metrics.window.Set(float64(s.window.bytes))
+	c.log.metrics.head.Set(float64(s.head))
 	return commit
 }
 

@@ -71,6 +71,7 @@ func NewMemoryLog(stream string, o MemoryOptions) *MemoryLog {
 	// Ids from before the boot are forgotten: their repeats are refused as too old,
 	// since what became of the first cannot be told.
 	l.dedupe.evicted = l.now()
+	l.observe()
 	return l
 }
 
@@ -209,7 +210,17 @@ func (l *MemoryLog) drop() {
 	}
 	l.records = l.records[gone:]
 	l.metrics.trimmed.Add(float64(gone))
+	l.observe()
+}
+
+// observe shows what is held. Callers hold mu.
+func (l *MemoryLog) observe() {
+	oldest := uint64(0)
+	if len(l.records) > 0 {
+		oldest = l.records[0].time
+	}
 	l.metrics.window.Set(float64(l.bytes))
+	l.metrics.edge(l.earliest, l.head, oldest)
 }
 
 // forget frees a record, the oldest one.

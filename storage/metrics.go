@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	commits  prometheus.Counter
 	seconds  prometheus.Histogram
+	syncs    prometheus.Histogram
 	batch    prometheus.Histogram
 	messages prometheus.Counter
 	bytes    prometheus.Counter
@@ -18,13 +19,22 @@ type metrics struct {
 	trimmed  prometheus.Counter
 	sealed   prometheus.Counter
 
+	levels
+
+	registerer prometheus.Registerer // nil if nobody collects
+}
+
+// levels are the metrics that show what a log holds now.
+type levels struct {
 	segments   prometheus.Gauge
+	unsealed   prometheus.Gauge
 	diskBytes  prometheus.Gauge
 	window     prometheus.Gauge
 	dedupeRows prometheus.Gauge
 	dedupeAge  prometheus.Gauge
-
-	registerer prometheus.Registerer // nil if nobody collects
+	earliest   prometheus.Gauge
+	head       prometheus.Gauge
+	oldest     prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer, stream string) *metrics {
@@ -41,6 +51,7 @@ func newMetrics(r prometheus.Registerer, stream string) *metrics {
 	m := &metrics{
 		commits:    counter("commits_total", "Transactions that were synced."),
 		seconds:    histogram("commit_seconds", "Time to write and sync one commit.", 0.00025, 2, 14),
+		syncs:      histogram("sync_seconds", "The part of a commit that is the sync: how long the disk takes.", 0.00025, 2, 14),
 		batch:      histogram("batch_entries", "Publishes in one commit.", 1, 4, 8),
 		messages:   counter("stored_messages_total", "Messages that were stored."),
 		bytes:      counter("stored_bytes_total", "Bytes of blocks that were stored."),
@@ -48,12 +59,18 @@ func newMetrics(r prometheus.Registerer, stream string) *metrics {
 		full:       counter("storage_full_total", "Publishes that were refused because the disk was full."),
 		trimmed:    counter("trimmed_messages_total", "Messages that retention removed."),
 		sealed:     counter("sealed_segments_total", "Segments that were sealed."),
-		segments:   gauge("segments", "Segments on disk."),
-		diskBytes:  gauge("segment_bytes", "Bytes of the segments on disk."),
-		window:     gauge("window_bytes", "Bytes of recent blocks in memory."),
-		dedupeRows: gauge("dedupe_rows", "Message ids in the dedupe window."),
-		dedupeAge:  gauge("dedupe_window_seconds", "Age of the oldest message id in the dedupe window."),
 		registerer: r,
+		levels: levels{
+			segments:   gauge("segments", "Segments on disk."),
+			unsealed:   gauge("unsealed_segments", "Full segments that wait to be sealed. At 4 publishing waits for them."),
+			diskBytes:  gauge("segment_bytes", "Bytes of the segments on disk."),
+			window:     gauge("window_bytes", "Bytes of recent blocks in memory; of a stream in memory, of all its messages."),
+			dedupeRows: gauge("dedupe_rows", "Message ids in the dedupe window."),
+			dedupeAge:  gauge("dedupe_window_seconds", "Age of the oldest message id in the dedupe window."),
+			earliest:   gauge("earliest_offset", "The retention edge: the first offset that can be read."),
+			head:       gauge("head_offset", "The last offset that was given."),
+			oldest:     gauge("oldest_message_timestamp_seconds", "When the oldest message that can be read was stored, in seconds since 1970; 0 if there is none."),
+		},
 	}
 	if r != nil {
 		r.MustRegister(m.collectors()...)
@@ -63,8 +80,8 @@ func newMetrics(r prometheus.Registerer, stream string) *metrics {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.commits, m.seconds, m.batch, m.messages, m.bytes, m.repeats, m.full, m.trimmed, m.sealed,
-		m.segments, m.diskBytes, m.window, m.dedupeRows, m.dedupeAge,
+		m.commits, m.seconds, m.syncs, m.batch, m.messages, m.bytes, m.repeats, m.full, m.trimmed, m.sealed,
+		m.segments, m.unsealed, m.diskBytes, m.window, m.dedupeRows, m.dedupeAge, m.earliest, m.head, m.oldest,
 	}
 }
 
@@ -81,6 +98,7 @@ func (m *metrics) unregister() {
 func (m *metrics) committed(b *batch, took time.Duration) {
 	m.commits.Inc()
 	m.seconds.Observe(took.Seconds())
+	m.syncs.Observe(b.synced.Seconds())
 	m.batch.Observe(float64(len(b.answers)))
 	m.messages.Add(float64(len(b.stored)))
 	m.bytes.Add(float64(len(b.raw)))
@@ -95,15 +113,28 @@ func (m *metrics) dedupe(rows int, oldest, now uint64) {
 	}
 }
 
-// observe shows the state of the segments.
+// edge shows what can be read: from an offset on, whose time is in microseconds.
+func (m *metrics) edge(earliest, head, oldest uint64) {
+	m.earliest.Set(float64(earliest))
+	m.head.Set(float64(head))
+	m.oldest.Set(float64(oldest) / 1e6)
+}
+
+// observe shows the state of the segments. Callers do not hold the state's lock.
 func (m *metrics) observe(l *Log) {
+	unsealed := len(l.state.unsealed())
 	l.state.mu.RLock()
 	defer l.state.mu.RUnlock()
-	var size uint64
+	var size, oldest uint64
 	for _, s := range l.state.segs {
 		size += s.info.size
+		if oldest == 0 {
+			oldest = s.info.firstTime
+		}
 	}
 	m.segments.Set(float64(len(l.state.segs)))
+	m.unsealed.Set(float64(unsealed))
 	m.diskBytes.Set(float64(size))
 	m.window.Set(float64(l.state.window.bytes))
+	m.edge(l.state.segs[0].first, l.state.head, oldest)
 }

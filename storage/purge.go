@@ -73,7 +73,7 @@ func (l *MemoryLog) Purge(context.Context) (through uint64, err error) {
 		l.forget(&l.records[i])
 	}
 	l.metrics.trimmed.Add(float64(len(l.records)))
-	l.metrics.window.Set(0)
 	l.records, l.earliest = nil, l.head+1
+	l.observe()
 	return l.head, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -51,14 +52,16 @@ func checkStamp(tx *bbolt.Tx, last uint64) error {
 }
 
 // commit ends a stamped transaction of the active segment. When it returns nil
-// the transaction is durable.
-func (s *segment) commit(tx *bbolt.Tx) error {
-	err := tx.Commit() // with NoSync it only writes
+// the transaction is durable. It also tells how long the sync took.
+func (s *segment) commit(tx *bbolt.Tx) (synced time.Duration, err error) {
+	began := time.Now()
+	err = tx.Commit() // with NoSync it only writes
 	if err == nil && s.db.NoSync {
+		began = time.Now()
 		err = s.db.Sync()
 	}
 	s.db.NoSync = err == nil
-	return err
+	return time.Since(began), err
 }
 
 // confirm makes an empty commit behind the last one, which from then on is never

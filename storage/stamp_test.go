@@ -84,7 +84,7 @@ func commitBlock(t *testing.T, s *segment, first uint64, size int) uint64 {
 	if err := stamp(tx, first); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.commit(tx); err != nil {
+	if _, err := s.commit(tx); err != nil {
 		t.Fatal(err)
 	}
 	return first

@@ -26,7 +26,8 @@ func (c *committer) writeBlock(b *batch) error {
 	if err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	return c.active.commit(tx)
+	b.synced, err = c.active.commit(tx)
+	return err
 }
 
 // fits reports whether the active segment has room for the batch. One that is

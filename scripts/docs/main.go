@@ -27,6 +27,7 @@ type table struct {
 var tables = []table{
 	{"docs/protocol.md", "codes", codes},
 	{"docs/limits.md", "limits", limits},
+	{"docs/metrics.md", "metrics", metrics},
 }
 
 func main() {
