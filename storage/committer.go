@@ -204,6 +204,7 @@ func (c *committer) settle(err error, hand func(*Commit)) error {
 // the disk holds is no longer known.
 func (c *committer) fail(b *batch, err error, hand func(*Commit)) error {
 	if isFull(err) {
+		c.log.keeper.refused.Store(true)
 		c.log.keeper.signal() // it releases the reserve, and says that the log is not ready
 		c.refuse(b, protocol.Errorf(protocol.CodeStorageFull, "the broker has no room: its disk is full, or it may open no more files; free some space, lower the retention or raise the limit of open files, then publish again"), hand)
 		return nil

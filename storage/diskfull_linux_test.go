@@ -77,6 +77,9 @@ func TestSmallDisk(t *testing.T) {
 	if got := len(l.readAll(">", 0, 0)); got != stored {
 		t.Fatalf("%d messages of %d", got, stored)
 	}
+	if err := l.keeper.work(t.Context()); !isFull(err) {
+		t.Errorf("publishes are refused, and the keeper has no complaint: %v", err)
+	}
 	remove(t, ballast)
 	goesOn("space was freed")
 	fill()

@@ -28,6 +28,7 @@ type keeper struct {
 	purging  purging
 	pin      atomic.Pointer[pin] // of a backup under way, or nil
 	working  sync.Mutex          // held while there is work, and by a snapshot of meta.db
+	refused  atomic.Bool         // publishes were, for lack of room, and none was seen since
 
 	preparing sync.Mutex // one of keeper and committer prepares a segment
 
@@ -45,6 +46,10 @@ const (
 
 	// sealPause is how long a step waits for a commit to follow.
 	sealPause = 2 * time.Millisecond
+
+	// roomBytes must be free before publishes are welcome again: about a large
+	// message.
+	roomBytes = 256 << 10
 
 	fullPause   = time.Second // between attempts while the disk is full
 	damagePause = time.Minute // between attempts while a file is damaged
@@ -118,7 +123,7 @@ func (k *keeper) run(ctx context.Context) {
 func (k *keeper) work(ctx context.Context) error {
 	k.working.Lock()
 	defer k.working.Unlock()
-	steps := []func(context.Context) error{k.sealAll, k.cleanUp, k.trim, k.prune, k.noteNewest, k.ready}
+	steps := []func(context.Context) error{k.sealAll, k.cleanUp, k.trim, k.prune, k.noteNewest, k.ready, k.findRoom}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -142,6 +147,19 @@ func (k *keeper) ready(context.Context) error {
 		return nil
 	}
 	return k.prepare()
+}
+
+// findRoom ends with an error as long as publishes are refused for lack of room,
+// so that the log is not ready although nothing else is to be done.
+func (k *keeper) findRoom(context.Context) error {
+	if !k.refused.Load() {
+		return nil
+	}
+	if err := k.log.reserve.probe(roomBytes); err != nil {
+		return err
+	}
+	k.refused.Store(false)
+	return nil
 }
 
 // prepare makes a segment to be active next, unless there is one.

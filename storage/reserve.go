@@ -60,3 +60,17 @@ func (r *reserve) withReserve(fn func() error) error {
 	}
 	return fn()
 }
+
+// probe reports, by an error, that there is no room for size more bytes beside the
+// reserve.
+func (r *reserve) probe(size int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	path := r.path + ".probe"
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(os.Remove(path), allocate(f, 0, size)) // in this order, so that nothing is left by a crash
+	return errors.Join(err, f.Close())
+}

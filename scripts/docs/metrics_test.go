@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +24,26 @@ func TestMetricsAreFound(t *testing.T) {
 	} {
 		if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, want) }) {
 			t.Errorf("no line begins with %s", want)
+		}
+	}
+}
+
+// TestPagesNameMetricsThatExist reads every page for names of metrics.
+func TestPagesNameMetricsThatExist(t *testing.T) {
+	table := strings.Join(metrics(), "\n")
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil || len(pages) < 8 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	for _, page := range append(pages, filepath.Join(root, "CHANGELOG.md")) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`\btidewire_[a-z_]+`).FindAllString(string(text), -1) {
+			if name = strings.TrimSuffix(name, "_bucket"); !strings.Contains(table, "`"+name+"`") {
+				t.Errorf("%s names %s, which is no metric", page, name)
+			}
 		}
 	}
 }

@@ -34,16 +34,22 @@ type fatalError struct{ code string }
 
 func (e *fatalError) Error() string { return e.code }
 
+// A caller says where and how a session is opened.
+type caller struct {
+	base, token string
+	client      *http.Client // nil for the default
+}
+
 // dial opens a session and returns after the welcome.
-func dial(ctx context.Context, base, token string, subs []subscribeForm) (*conn, error) {
-	target, err := endpoint(base, "ws", "/v1/ws")
+func dial(ctx context.Context, to caller, subs []subscribeForm) (*conn, error) {
+	target, err := endpoint(to.base, "ws", "/v1/ws")
 	if err != nil {
 		return nil, err
 	}
 	dialCtx, stop := context.WithTimeout(ctx, dialTimeout)
 	defer stop()
 	ws, resp, err := websocket.Dial(dialCtx, target, &websocket.DialOptions{
-		Subprotocols: []string{subprotocol}, HTTPHeader: bearer(token),
+		Subprotocols: []string{subprotocol}, HTTPHeader: bearer(to.token), HTTPClient: to.client,
 	})
 	if err != nil {
 		return nil, dialError(resp, err)

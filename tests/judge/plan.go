@@ -34,7 +34,9 @@ type Tuning struct {
 	ReconnectMin time.Duration // (50 ms)
 	ReconnectMax time.Duration // (1 s)
 	CutEvery     time.Duration // mean time after which a subscriber drops its own connection; 0 = never
-	PauseEvery   time.Duration // mean time after which a subscriber stops reading for up to a second; 0 = never
+	PauseEvery   time.Duration // mean time after which a slow subscriber stops reading for a while; 0 = never
+	PauseFor     time.Duration // at most (1 s)
+	SlowShare    float64       // part of the subscribers that are slow (1); below 1 their connections buffer little
 	Retention    bool          // the broker may delete by retention during the run
 	Token        string        // for Authorization: Bearer
 }
@@ -51,6 +53,8 @@ func (p Plan) withDefaults() Plan {
 	setDefault(&p.Tuning.Patience, 30*time.Second)
 	setDefault(&p.Tuning.ReconnectMin, 50*time.Millisecond)
 	setDefault(&p.Tuning.ReconnectMax, time.Second)
+	setDefault(&p.Tuning.PauseFor, time.Second)
+	setDefault(&p.Tuning.SlowShare, 1)
 	return p
 }
 

@@ -84,7 +84,7 @@ func (p *publisher) connect(ctx context.Context) error {
 		return nil
 	}
 	rest(ctx, time.Until(p.notBefore))
-	c, err := dial(ctx, p.load.url(p.opened), p.load.plan.Tuning.Token, nil)
+	c, err := dial(ctx, caller{base: p.load.url(p.opened), token: p.load.plan.Tuning.Token}, nil)
 	p.opened++
 	if err != nil {
 		return err

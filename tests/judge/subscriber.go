@@ -31,7 +31,8 @@ type subscriber struct {
 	byNumber map[uint32]*sub
 	lastNum  uint32
 	dials    int
-	failures int // in a row
+	failures int  // in a row
+	slow     bool // pauses
 	wait     time.Duration
 	moved    time.Time // the last time that anything got further
 }
@@ -42,6 +43,7 @@ func newSubscriber(l *Load, file string, wants []want, stream uint64) (*subscrib
 		return nil, err
 	}
 	s := &subscriber{load: l, log: log, rng: l.random(stream), dials: int(stream % 1024)}
+	s.slow = s.rng.Float64() < l.plan.Tuning.SlowShare
 	for i, w := range wants {
 		s.subs = append(s.subs, &sub{want: w, index: i, cursors: map[uint32]uint64{}})
 		log.add(subEvent{Event: evWant, At: l.now(), Sub: i, Filter: w.filter, From: w.from})
@@ -120,7 +122,7 @@ func (s *subscriber) session(ctx context.Context) error {
 	defer s.conn.close()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	cut, pause := s.timer(s.load.plan.Tuning.CutEvery), s.timer(s.load.plan.Tuning.PauseEvery)
+	cut, pause := s.timer(s.load.plan.Tuning.CutEvery), s.pause()
 	for {
 		select {
 		case f, ok := <-s.conn.frames:
@@ -139,8 +141,8 @@ func (s *subscriber) session(ctx context.Context) error {
 				return nil
 			}
 		case <-pause:
-			rest(ctx, time.Duration(s.rng.Int64N(int64(time.Second))))
-			pause = s.timer(s.load.plan.Tuning.PauseEvery)
+			rest(ctx, time.Duration(s.rng.Int64N(int64(s.load.plan.Tuning.PauseFor))))
+			pause = s.pause()
 		case <-ctx.Done():
 			return nil
 		}
@@ -155,6 +157,23 @@ func (s *subscriber) timer(mean time.Duration) <-chan time.Time {
 	return time.After(time.Duration(float64(mean) * (0.2 + 1.6*s.rng.Float64())))
 }
 
+// pause fires when the subscriber is to stop reading for a while.
+func (s *subscriber) pause() <-chan time.Time {
+	if !s.slow {
+		return nil
+	}
+	return s.timer(s.load.plan.Tuning.PauseEvery)
+}
+
+// caller says where to connect next.
+func (s *subscriber) caller() caller {
+	to := caller{base: s.load.url(s.dials), token: s.load.plan.Tuning.Token}
+	if s.slow && s.load.plan.Tuning.SlowShare < 1 {
+		to.client = s.load.narrow
+	}
+	return to
+}
+
 func (s *subscriber) connect(ctx context.Context) error {
 	var forms []subscribeForm
 	s.byNumber = map[uint32]*sub{}
@@ -165,7 +184,7 @@ func (s *subscriber) connect(ctx context.Context) error {
 		rest(ctx, s.wait)
 		s.wait = 0
 	}
-	c, err := dial(ctx, s.load.url(s.dials), s.load.plan.Tuning.Token, forms)
+	c, err := dial(ctx, s.caller(), forms)
 	s.dials++
 	if err != nil {
 		return err
