@@ -65,6 +65,7 @@ func (e *testEdge) do(method, target, body string, headers ...string) *httptest.
 	setHeaders(r, headers)
 	w := httptest.NewRecorder()
 	e.handler.ServeHTTP(w, r)
+	noteExchange(e.t, &exchange{publicListener, r, []byte(body), w.Code, w.Header(), w.Body.Bytes()})
 	return w
 }
 
