@@ -192,7 +192,7 @@ func (e *testEdge) serve() (dial func() net.Conn, client *http.Client) {
 		running.Wait()
 	})
 	return dial, &http.Client{
-		Transport:     transport,
+		Transport:     notingTransport{transport, e.t},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

@@ -550,11 +550,14 @@ func streamedExchanges(a *asker) {
 	position := e.publishText("a.b", "one").Position
 	e.store(protocol.Message{Topic: "a.b", Payload: []byte("two")})
 	for _, target := range []string{
-		atEvents + "&from=earliest", atEvents + "&stream=main&slow=conflate&conflate_ms=10", atEvents + "&slow=disconnect", atEvents + "&from=p1zzzzz-1",
+		atEvents + "&from=earliest", atEvents + "&stream=main&slow=conflate&conflate_ms=60000", atEvents + "&slow=disconnect", atEvents + "&from=p1zzzzz-1",
 	} {
 		_ = e.get(client, target).Body.Close()
 	}
 	_ = e.get(client, atEvents, "Last-Event-ID: "+position).Body.Close()
+	if x := e.get(client, atEvents+"&slow=conflate&conflate_ms=60001"); x.StatusCode != http.StatusBadRequest {
+		a.t.Errorf("conflate_ms beyond what is described: %s", x.Status)
+	}
 	ws := everything[4]
 	_ = e.get(client, ws[1], ws[3:]...).Body.Close()
 
@@ -668,4 +671,69 @@ func newStoredServer(t *testing.T, o Options) (*Server, *broker.Broker) {
 		_ = store.Close()
 	})
 	return s, b
+}
+
+var (
+	takesPattern  = regexp.MustCompile(`this path takes (.*)$`)
+	headerPattern = regexp.MustCompile(`Tidewire-[A-Za-z-]+`)
+)
+
+// A refusal of a parameter or header that is not known lists those that are: they
+// are those of the document.
+func TestOpenAPIParameters(t *testing.T) {
+	api, err := theAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := &asker{t: t, listener: publicListener, handler: newTestEdge(t, anyone()).handler}
+	s, _ := newStoredServer(t, anyone())
+	admin := &asker{t: t, listener: adminListener, handler: s.Admin()}
+	// Paths of which the query is not looked at.
+	free := []string{"GET /v1/ws", "POST /v1/streams/{name}/purge", "GET /metrics", "GET /"}
+	api.operations(func(name, path, method string, item *openapi3.PathItem, op *openapi3.Operation) {
+		if slices.Contains(free, name) {
+			return
+		}
+		var described []string
+		for _, p := range paramsOf(item, op) {
+			if p.In == "query" {
+				described = append(described, p.Name)
+			}
+		}
+		a := public
+		if !slices.Contains(api.listeners(item), publicListener) {
+			a = admin
+		}
+		var p problem
+		decode(t, bytes.NewReader(a.want(400, method, strings.NewReplacer("{topic}", "a").Replace(path)+"?_=1", "")), &p)
+		takes := takesPattern.FindStringSubmatch(p.Detail)
+		if takes == nil {
+			t.Fatalf("%s: %s", name, p.Detail)
+		}
+		var taken []string
+		if takes[1] != "none" {
+			taken = strings.Split(takes[1], ", ")
+		}
+		if !sameWords(described, taken) {
+			t.Errorf("%s: docs/openapi.yaml has the parameters %q, the broker takes %q", name, described, taken)
+		}
+	})
+
+	var p problem
+	decode(t, bytes.NewReader(public.want(400, "POST", ofA, "x", "Tidewire-Nope: 1")), &p)
+	_, known, _ := strings.Cut(p.Detail, "there are")
+	var described []string
+	for _, p := range api.Paths.Value("/v1/topics/{topic}/messages").Post.Parameters {
+		if strings.HasPrefix(p.Value.Name, headerPrefix) {
+			described = append(described, p.Value.Name)
+		}
+	}
+	if taken := headerPattern.FindAllString(known, -1); !sameWords(described, taken) {
+		t.Errorf("docs/openapi.yaml has the headers %q, the broker takes %q", described, taken)
+	}
+}
+
+func sameWords(a, b []string) bool {
+	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
+	return slices.Equal(a, b)
 }
