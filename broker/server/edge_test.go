@@ -65,6 +65,7 @@ func (e *testEdge) do(method, target, body string, headers ...string) *httptest.
 	setHeaders(r, headers)
 	w := httptest.NewRecorder()
 	e.handler.ServeHTTP(w, r)
+	noteExchange(e.t, &exchange{publicListener, r, []byte(body), w.Code, w.Header(), w.Body.Bytes()})
 	return w
 }
 
@@ -191,7 +192,7 @@ func (e *testEdge) serve() (dial func() net.Conn, client *http.Client) {
 		running.Wait()
 	})
 	return dial, &http.Client{
-		Transport:     transport,
+		Transport:     notingTransport{transport, e.t},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

@@ -29,6 +29,7 @@ func (e *testEdge) admin(method, target string) *httptest.ResponseRecorder {
 	r.Host = "localhost:7071"
 	w := httptest.NewRecorder()
 	e.Admin().ServeHTTP(w, r)
+	noteExchange(e.t, &exchange{adminListener, r, nil, w.Code, w.Header(), w.Body.Bytes()})
 	return w
 }
 
