@@ -487,7 +487,7 @@ func publicExchanges(a *asker) {
 		a.want(code.Info().Status, "POST", ofA, "x")
 	}
 	e.log.Refuse(nil)
-	e.draining.Store(true)
+	e.draining.begin(errDraining)
 	a.want(503, "GET", "/readyz", "")
 	a.want(503, "POST", atBatches, lines, "Content-Type: application/x-ndjson")
 }
@@ -618,12 +618,28 @@ func adminExchanges(a *asker) {
 	a.each(403, [][]string{purge}, "Origin: https://evil.example")
 	a.want(400, "POST", "/v1/streams/main/purge", "")
 	a.want(404, "POST", "/v1/streams/nope/purge", `{"confirm":"nope"}`, "Content-Type: application/json")
+	backup := []string{"POST", "/v1/backup", ""}
+	a.want(400, "POST", "/v1/backup", "")
+	outcome := error(nil)
+	s.options.Backup = func(_ context.Context, w io.Writer) (m storage.Manifest, err error) {
+		if outcome == nil {
+			_, err = io.WriteString(w, "an archive")
+			return m, err
+		}
+		return m, outcome
+	}
+	a.each(200, [][]string{backup})
+	a.each(403, [][]string{backup}, "Origin: https://evil.example")
+	outcome = storage.ErrBackupRuns
+	a.each(503, [][]string{backup})
+	outcome = errors.New("the disk is gone")
+	a.each(500, [][]string{backup})
 	reasons = []string{"a file is damaged"}
 	a.want(200, "GET", "/readyz", "")
 	notReady = errors.New("the disk is full")
 	a.want(503, "GET", "/readyz", "")
 
-	all := [][]string{{"GET", "/v1/streams", ""}, {"GET", "/v1/topics", ""}, purge, {"GET", "/metrics", ""}, {"GET", "/", ""}}
+	all := [][]string{{"GET", "/v1/streams", ""}, {"GET", "/v1/topics", ""}, purge, backup, {"GET", "/metrics", ""}, {"GET", "/", ""}}
 	a.each(421, slices.Concat(all, [][]string{{"GET", "/healthz", ""}, {"GET", "/readyz", ""}}), "Host: evil.example")
 	a.refusal = protocol.Exceeded(protocol.LimitAdminConnections, "no room")
 	a.each(503, all)
@@ -689,7 +705,7 @@ func TestOpenAPIParameters(t *testing.T) {
 	s, _ := newStoredServer(t, anyone())
 	admin := &asker{t: t, listener: adminListener, handler: s.Admin()}
 	// Paths of which the query is not looked at.
-	free := []string{"GET /v1/ws", "POST /v1/streams/{name}/purge", "GET /metrics", "GET /"}
+	free := []string{"GET /v1/ws", "POST /v1/streams/{name}/purge", "POST /v1/backup", "GET /metrics", "GET /"}
 	api.operations(func(name, path, method string, item *openapi3.PathItem, op *openapi3.Operation) {
 		if slices.Contains(free, name) {
 			return
