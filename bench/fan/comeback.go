@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+)
+
+const (
+	rooms       = 100 // topics, among which those who come back are spread
+	missed      = 100 // messages that each of them missed
+	atOnce      = 500 // of them that are on their way
+	publishers  = 4
+	publishRate = 1_000 // messages a second of all publishers
+	quietTime   = 2 * time.Second
+)
+
+func room(i int) string { return fmt.Sprint("bench.room.", i%rooms) }
+
+// comeBack is how long it takes until all who come back have what they missed,
+// and what publishers notice of it.
+func (b *bench) comeBack() (rows []*row, err error) {
+	r, err := b.start()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.stop()) }()
+	late := make([]sample, 3)
+	side := func(i int, do func() (float64, error)) func() (float64, error) {
+		return func() (seconds float64, err error) {
+			if err := r.idle(); err != nil {
+				return 0, err
+			}
+			p99, err := b.whilePublishing(r, func() error {
+				seconds, err = do()
+				return err
+			})
+			late[i] = append(late[i], p99)
+			return seconds, err
+		}
+	}
+	times, err := turns(rounds,
+		side(0, func() (float64, error) { time.Sleep(quietTime); return quietTime.Seconds(), nil }),
+		side(1, func() (float64, error) { return b.connect(r, "new", 0) }),
+		func() (float64, error) {
+			from, err := r.miss()
+			if err != nil {
+				return 0, err
+			}
+			return side(2, func() (float64, error) { return b.connect(r, from, missed) })()
+		})
+	if err != nil {
+		return nil, err
+	}
+	for i := range late {
+		late[i] = late[i][1:] // the first turn warms up
+	}
+	return []*row{
+		{
+			name: fmt.Sprintf("%d come back and get %d messages each; limit: they connect", b.returning, missed),
+			ours: times[2].text(" s"), limit: times[1].text(" s"), ratio: each(times[2], times[1], over), aim: 3,
+		},
+		{
+			name: "P99 of publishers meanwhile; limit: P99 when nobody comes",
+			ours: late[2].text(" ms"), limit: late[0].text(" ms"), ratio: each(late[2], late[0], over), aim: 2,
+		},
+		{
+			name: "to compare: P99 while they connect; limit: as above",
+			ours: late[1].text(" ms"), limit: late[0].text(" ms"), ratio: each(late[1], late[0], over),
+		},
+	}, nil
+}
+
+// miss publishes what will have been missed, and returns the position before it.
+func (r *broker) miss() (string, error) {
+	c, err := dial(r.addr, 4096, 0, &tidewirev1.Subscribe{Sub: 1, Filter: "bench.nobody"})
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = c.Close() }()
+	return c.position, flood(c, rooms*missed, room)
+}
+
+// idle waits until everybody is gone.
+func (r *broker) idle() error {
+	for {
+		n, err := r.metric("tidewire_sessions")
+		if err != nil || n == 0 {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// connect has another process connect all, and returns the seconds.
+func (b *bench) connect(r *broker, from string, count int) (float64, error) {
+	cmd := exec.Command(b.self, "-step", "connect", r.addr, strconv.Itoa(b.returning), from, strconv.Itoa(count))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, fmt.Errorf("connect: %w", err)
+	}
+	return strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+}
+
+// whilePublishing has another process publish while something is done, and
+// returns the P99 of its answers in milliseconds.
+func (b *bench) whilePublishing(r *broker, do func() error) (p99 float64, err error) {
+	cmd := exec.Command(b.self, "-step", "publish", r.addr, strconv.Itoa(publishers), strconv.Itoa(publishRate))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	var out strings.Builder
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	err = do()
+	if err := errors.Join(err, in.Close(), cmd.Wait()); err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(strings.TrimSpace(out.String()), 64)
+}
+
+// stepConnect connects subscribers, waits until each has its messages, and
+// prints the seconds: ADDR COUNT FROM MISSED.
+func stepConnect(args []string) error {
+	count, err1 := strconv.Atoi(args[1])
+	missed, err2 := strconv.Atoi(args[3])
+	if err1 != nil || err2 != nil {
+		return fmt.Errorf("%q are not numbers", args[1:])
+	}
+	errs := make([]error, count)
+	open := make([]*conn, count) // they stay until all are there
+	turn := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for i := range count {
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			sub := &tidewirev1.Subscribe{Sub: 1, Filter: room(i), From: args[2]}
+			if open[i], errs[i] = dial(args[0], 4096, 0, sub); errs[i] == nil && missed > 0 {
+				errs[i] = open[i].receive(missed, true)
+			}
+		})
+	}
+	wg.Wait()
+	seconds := time.Since(begin).Seconds()
+	if err := firstError(errs); err != nil {
+		return err
+	}
+	fmt.Println(seconds)
+	return nil
+}
