@@ -130,7 +130,7 @@ func (p *pace) due(message int) time.Time {
 func (p *pace) send(c *conn, topic string, count int, stop <-chan struct{}, total chan<- int) error {
 	one := func(int) string { return topic }
 	for n := 0; ; n += p.of {
-		time.Sleep(time.Until(p.due(n)))
+		<-time.After(time.Until(p.due(n)))
 		last := n+p.of >= count
 		select {
 		case <-stop:
