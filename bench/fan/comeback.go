@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -34,17 +35,21 @@ func (b *bench) comeBack() (rows []*row, err error) {
 	}
 	defer func() { err = errors.Join(err, r.stop()) }()
 	late := make([]sample, 4)
-	side := func(i int, do func() (float64, error)) func() (float64, error) {
-		return func() (seconds float64, err error) {
+	side := func(i int, arrive func() (*arrival, error)) func() (float64, error) {
+		return func() (float64, error) {
 			if err := r.idle(); err != nil {
 				return 0, err
 			}
-			p99, err := b.whilePublishing(r, func() error {
-				seconds, err = do()
+			var a *arrival
+			p99, err := b.whilePublishing(r, func() (err error) {
+				a, err = arrive()
 				return err
 			})
 			late[i] = append(late[i], p99)
-			return seconds, err
+			if a == nil {
+				return 0, err
+			}
+			return a.seconds, errors.Join(err, a.leave())
 		}
 	}
 	back := func(i, perSecond int) func() (float64, error) {
@@ -53,12 +58,12 @@ func (b *bench) comeBack() (rows []*row, err error) {
 			if err != nil {
 				return 0, err
 			}
-			return side(i, func() (float64, error) { return b.connect(r, from, missed, perSecond) })()
+			return side(i, func() (*arrival, error) { return b.connect(r, from, missed, perSecond) })()
 		}
 	}
 	times, err := turns(rounds,
-		side(0, func() (float64, error) { <-time.After(quietTime); return quietTime.Seconds(), nil }),
-		side(1, func() (float64, error) { return b.connect(r, "new", 0, 0) }),
+		side(0, func() (*arrival, error) { <-time.After(quietTime); return nil, nil }),
+		side(1, func() (*arrival, error) { return b.connect(r, "new", 0, 0) }),
 		back(2, 0), back(3, spread))
 	if err != nil {
 		return nil, err
@@ -101,16 +106,34 @@ func (r *broker) idle() error {
 	}
 }
 
+// arrival is a process whose subscribers are all there, after so many seconds.
+// They stay until leave, so that nobody measures how they go.
+type arrival struct {
+	seconds float64
+	leave   func() error
+}
+
 // connect has another process connect all, so many a second or, with 0, as fast
-// as it can, and returns the seconds.
-func (b *bench) connect(r *broker, from string, count, perSecond int) (float64, error) {
+// as it can.
+func (b *bench) connect(r *broker, from string, count, perSecond int) (*arrival, error) {
 	cmd := exec.Command(b.self, "-step", "connect", r.addr, strconv.Itoa(b.returning), from, strconv.Itoa(count), strconv.Itoa(perSecond))
 	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	in, err := cmd.StdinPipe()
 	if err != nil {
-		return 0, fmt.Errorf("connect: %w", err)
+		return nil, err
 	}
-	return strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	a := &arrival{leave: func() error { return errors.Join(in.Close(), cmd.Wait()) }}
+	if _, err := fmt.Fscanln(out, &a.seconds); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect: %w", err), a.leave())
+	}
+	return a, nil
 }
 
 // whilePublishing has another process publish while something is done, and
@@ -134,8 +157,8 @@ func (b *bench) whilePublishing(r *broker, do func() error) (p99 float64, err er
 	return strconv.ParseFloat(strings.TrimSpace(out.String()), 64)
 }
 
-// stepConnect connects subscribers, waits until each has its messages, and
-// prints the seconds: ADDR COUNT FROM MISSED
+// stepConnect connects subscribers, waits until each has its messages, prints
+// the seconds, and keeps them until its input ends: ADDR COUNT FROM MISSED
 // PERSECOND.
 func stepConnect(args []string) error {
 	count, err1 := strconv.Atoi(args[1])
@@ -168,5 +191,6 @@ func stepConnect(args []string) error {
 		return err
 	}
 	fmt.Println(seconds)
-	return nil
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
 }
