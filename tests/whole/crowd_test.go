@@ -31,8 +31,8 @@ func TestCrowd(t *testing.T) {
 	t.Logf("seed %d", seed)
 	began := time.Now()
 	load := startJudge(t, "-url", b.url(), "-dir", dir, "-seed", fmt.Sprint(seed), "-subscribers", fmt.Sprint(subscribers),
-		"-topics", "12", "-payload", "1500", "-rate", "30", "-http", "0.3", "-duration", duration.String(),
-		"-slow", "0.05", "-pause", "1s", "-pause-for", "6s", "-patience", "60s")
+		"-topics", "12", "-payload", "3000", "-rate", "30", "-http", "0.3", "-duration", duration.String(),
+		"-slow", "0.05", "-pause", "500ms", "-pause-for", "8s", "-patience", "60s")
 	fallbacks := 0.0
 	within(t, time.Minute+duration, "half of the time is over, and half of the crowd is there", func() bool {
 		m := b.scrape(t)
