@@ -115,7 +115,7 @@ func parseDesc(d *prometheus.Desc) (m metric, ok bool) {
 		return metric{}, false
 	}
 	m = metric{name: parts[1], help: parts[2]}
-	for _, label := range strings.Split(parts[3], ",") {
+	for label := range strings.SplitSeq(parts[3], ",") {
 		if name, _, found := strings.Cut(label, "="); found {
 			m.labels = append(m.labels, name)
 		}

@@ -24,19 +24,20 @@ func TestCrowd(t *testing.T) {
 	}
 	b := newBroker(t)
 	b.env = small
+	b.program = buildPlain(t, "cmd/tidewire")
 	b.start()
 	dir := filepath.Join(t.TempDir(), "run")
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	began := time.Now()
 	load := startJudge(t, "-url", b.url(), "-dir", dir, "-seed", fmt.Sprint(seed), "-subscribers", fmt.Sprint(subscribers),
-		"-topics", "12", "-payload", "1500", "-rate", "30", "-http", "0.3", "-duration", duration.String(),
-		"-slow", "0.05", "-pause", "1s", "-pause-for", "6s", "-patience", "60s")
-	delivered, fallbacks := 0.0, 0.0
-	within(t, time.Minute+duration, "half of the time is over", func() bool {
+		"-topics", "12", "-payload", "3000", "-rate", "30", "-http", "0.3", "-duration", duration.String(),
+		"-slow", "0.05", "-pause", "500ms", "-pause-for", "8s", "-patience", "60s")
+	fallbacks := 0.0
+	within(t, time.Minute+duration, "half of the time is over, and half of the crowd is there", func() bool {
 		m := b.scrape(t)
-		delivered, fallbacks = m["tidewire_delivered_total"], m[outboundFallbacks]
-		return time.Since(began) > duration/2 && delivered > 0
+		fallbacks = m[outboundFallbacks]
+		return time.Since(began) > duration/2 && m["tidewire_delivered_total"] > 0 && m["tidewire_sessions"] >= float64(subscribers/2)
 	})
 	b.kill()
 	b.start()
@@ -60,7 +61,7 @@ func TestCrowd(t *testing.T) {
 	if r.Traffic.Subscriptions < subscribers || r.Traffic.Reconnects < subscribers*3/2 {
 		t.Errorf("%d subscriptions, %d connections: where is the crowd?", r.Traffic.Subscriptions, r.Traffic.Reconnects)
 	}
-	if fallbacks == 0 {
+	if fallbacks == 0 && !testing.Short() {
 		t.Error("nobody was too slow: the pauses did not hit")
 	}
 	t.Logf("judged after %v; %v fall-backs; %+v", time.Since(began).Round(time.Millisecond), fallbacks, r.Traffic)
@@ -68,16 +69,22 @@ func TestCrowd(t *testing.T) {
 
 const outboundFallbacks = `tidewire_subscription_fallbacks_total{reason="outbound"}`
 
-// startJudge runs the judge's load as a process of its own, built without the
-// race detector: with it a thousand subscribers are the bottleneck themselves.
-// The channel gets the outcome.
+// buildPlain builds a program without the race detector, as it is in life: with
+// it a thousand connections are too much for a small machine.
+func buildPlain(t *testing.T, program string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), filepath.Base(program))
+	if out, err := exec.Command("go", "build", "-o", path, "github.com/tidewire/tidewire/"+program).CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", program, err, out)
+	}
+	return path
+}
+
+// startJudge runs the judge's load as a process of its own. The channel gets the
+// outcome.
 func startJudge(t *testing.T, args ...string) <-chan error {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "judge")
-	if out, err := exec.Command("go", "build", "-o", program, "github.com/tidewire/tidewire/tests/judge/cmd/judge").CombinedOutput(); err != nil {
-		t.Fatalf("build the judge: %v\n%s", err, out)
-	}
-	cmd := exec.CommandContext(t.Context(), program, append([]string{"run"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), buildPlain(t, "tests/judge/cmd/judge"), append([]string{"run"}, args...)...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
