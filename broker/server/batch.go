@@ -106,7 +106,11 @@ func (s *Server) publishBatch(w http.ResponseWriter, r *http.Request) {
 	var panicked any
 	reading.Go(func() {
 		defer close(run.slots)
-		defer func() { panicked = recover() }()
+		defer func() {
+			if panicked = recover(); panicked != nil {
+				cancel() // nobody answers what is still waited for
+			}
+		}()
 		run.read(ctx)
 	})
 	if !run.write(ctx) {
