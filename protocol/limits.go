@@ -26,6 +26,9 @@ const (
 	LimitQueue         Limit = "queue_bytes"
 	LimitReceiving     Limit = "receiving_bytes"
 	LimitAllSubs       Limit = "subscriptions_total"
+	LimitBatchBytes    Limit = "batch_bytes"
+	LimitBatchMessages Limit = "batch_messages"
+	LimitBatches       Limit = "batches"
 
 	LimitConnectionRate   Limit = "connection_rate"
 	LimitPublishRate      Limit = "publish_rate"
@@ -86,6 +89,9 @@ var limitTable = []LimitInfo{
 	{LimitPayload, "limits.payload_bytes", 256 << 10, UnitBytes, "The payload of a message.", CodePayloadTooLarge, ""},
 	{LimitFrame, "limits.frame_bytes", 1 << 20, UnitBytes, "A WebSocket message.", "", "The connection is closed with 1009."},
 	{LimitMessages, "limits.publish_messages", 1000, UnitCount, "Messages in one frame or request.", CodeTooManyMessages, ""},
+	{LimitBatchBytes, "", 16 << 20, UnitBytes, "A batch over HTTP.", CodePayloadTooLarge, "What came before is stored."},
+	{LimitBatchMessages, "", 10_000, UnitCount, "Messages of a batch over HTTP.", CodeTooManyMessages, "What came before is stored."},
+	{LimitBatches, "", 32, UnitCount, "Batches over HTTP that are being taken at once, in the whole broker. Others wait 5 s for their turn.", CodeOverloaded, ""},
 	{LimitHistory, "limits.history_messages", 1000, UnitCount, "Messages in one answer of history.", CodeBadRequest, ""},
 	{LimitHistoryHeld, "", 64 << 20, UnitBytes, "Answers of history that wait to be read by their clients, in the whole broker.", CodeOverloaded, ""},
 	{LimitInFlight, "limits.in_flight", 1024, UnitCount, "Unanswered publishes of a connection.", "", "The connection is not read until answers have gone out."},

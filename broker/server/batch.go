@@ -20,11 +20,14 @@ import (
 // most the text of one message, its result and its record in hand, and the ids
 // and topics of those that wait to be answered or written. What waits to be
 // stored is bounded by the queue of the log.
+var (
+	batchBytes    = protocol.LimitBatchBytes.Default()
+	batchMessages = protocol.LimitBatchMessages.Default()
+	batchesAtOnce = protocol.LimitBatches.Default() // others wait
+)
+
 const (
-	batchBytes    = 16 << 20
-	batchMessages = 10_000
 	batchInFlight = 1024            // messages whose result is not written
-	batchesAtOnce = 32              // others wait
 	batchPatience = 5 * time.Second // for their turn
 	batchFlush    = 32 << 10        // bytes of results that are written at once
 	ndjsonType    = "application/x-ndjson"
@@ -47,7 +50,9 @@ func (t *batchTurns) enter(ctx context.Context) *protocol.Error {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return &protocol.Error{Code: protocol.CodeOverloaded, RetryAfter: time.Second, Message: "too many batches are under way: try again in a moment"}
+	err := protocol.Exceeded(protocol.LimitBatches, "too many batches are under way: try again in a moment")
+	err.RetryAfter = time.Second
+	return err
 }
 
 func (t *batchTurns) leave() { <-t.running }
@@ -135,8 +140,8 @@ func (s *Server) openBatch(w http.ResponseWriter, r *http.Request) (*batchRun, *
 	if err != nil {
 		return nil, err
 	}
-	if r.ContentLength > batchBytes {
-		return nil, protocol.Errorf(protocol.CodePayloadTooLarge, "the batch has %d bytes, at most %d are allowed: cut it into several", r.ContentLength, batchBytes)
+	if r.ContentLength > int64(batchBytes) {
+		return nil, protocol.Exceeded(protocol.LimitBatchBytes, "the batch has %d bytes, at most %d are allowed: cut it into several", r.ContentLength, batchBytes)
 	}
 	if err := s.batches.enter(r.Context()); err != nil {
 		return nil, err
@@ -202,6 +207,7 @@ func (b *batchRun) read(ctx context.Context) {
 		var m protocol.Message
 		if err != nil {
 			bad = protocol.AsError(err)
+			b.server.metrics.limits.Refused(bad)
 		} else if bad == nil {
 			bad = b.parse(text, &m)
 		}
@@ -227,7 +233,7 @@ func (b *batchRun) read(ctx context.Context) {
 func (b *batchRun) over(n int) error {
 	switch {
 	case n >= batchMessages:
-		return protocol.Errorf(protocol.CodeTooManyMessages, "a batch has at most %d messages: those from this one on were not taken, send them in another batch", batchMessages)
+		return protocol.Exceeded(protocol.LimitBatchMessages, "a batch has at most %d messages: those from this one on were not taken, send them in another batch", batchMessages)
 	case b.server.draining.Load():
 		return errDraining
 	case !b.who.Expires.IsZero() && !time.Now().Before(b.who.Expires):

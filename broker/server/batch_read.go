@@ -35,8 +35,8 @@ func (b *batchBody) Read(p []byte) (int, error) {
 		_ = b.control.SetReadDeadline(time.Now().Add(b.timeout))
 	}
 	n, err := b.body.Read(p)
-	if b.read += int64(n); b.read > batchBytes {
-		return n, protocol.Errorf(protocol.CodePayloadTooLarge, "the batch has more than the %d bytes that are allowed: the messages from this one on were not taken, send them in another batch", batchBytes)
+	if b.read += int64(n); b.read > int64(batchBytes) {
+		return n, protocol.Exceeded(protocol.LimitBatchBytes, "the batch has more than the %d bytes that are allowed: the messages from this one on were not taken, send them in another batch", batchBytes)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return n, brokenBody(err, b.timeout)

@@ -3,6 +3,7 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -206,6 +207,9 @@ func hits() map[protocol.Limit]hit {
 		protocol.LimitPayload:       {broker: broker.Options{MaxPayload: 10}, meet: publishing(msg("a", "12345678901"))},
 		protocol.LimitFrame:         {limits: server.Limits{FrameBytes: 10_000}, want: "1009", meet: meetFrame},
 		protocol.LimitMessages:      {limits: server.Limits{PublishMessages: 1}, meet: meetMessages},
+		protocol.LimitBatchBytes:    {meet: asking("POST /v1/messages HTTP/1.1", "Content-Type: application/x-ndjson", "Content-Length: 16777217")},
+		protocol.LimitBatchMessages: {meet: meetBatchMessages},
+		protocol.LimitBatches:       {meet: meetBatches},
 		protocol.LimitHistory:       {limits: server.Limits{HistoryMessages: 5}, meet: asking("GET /v1/topics/a/messages?limit=6 HTTP/1.1")},
 		protocol.LimitHistoryHeld:   {meet: meetHistoryHeld},
 		protocol.LimitInFlight:      {broker: broker.Options{MaxInFlight: 1}, want: "waits", meet: meetInFlight},
@@ -430,4 +434,50 @@ func meetReplayRate(_ *testing.T, e *edge) string {
 	e.publish(msg("a", "live"))
 	follow.until(c, func() bool { return len(follow.subs[1].got) == messages+1 })
 	return slowly(start, 3*time.Second)
+}
+
+// meetBatchMessages sends one message too many, and returns what became of it.
+func meetBatchMessages(t *testing.T, e *edge) string {
+	const line = `{"topic":"a","json":1}` + "\n"
+	n := protocol.LimitBatchMessages.Default() + 1
+	conn := e.dialBatch(n * len(line))
+	go func() { _, _ = io.WriteString(conn, strings.Repeat(line, n)) }()
+	answer := readAnswer(t, conn)
+	var last struct {
+		Index int
+		Error struct{ Code string }
+	}
+	for in := json.NewDecoder(answer.Body); ; {
+		if err := in.Decode(&last); err != nil {
+			break
+		}
+	}
+	if last.Index != n-1 {
+		t.Errorf("%d results for %d messages", last.Index+1, n)
+	}
+	return last.Error.Code
+}
+
+// meetBatches begins as many batches as there may be, and one more.
+func meetBatches(t *testing.T, e *edge) string {
+	for range protocol.LimitBatches.Default() {
+		e.dialBatch(100)
+	}
+	synctest.Wait()
+	return string(codeOf(t, readAnswer(t, e.dialBatch(100))))
+}
+
+// dialBatch sends the head of a batch.
+func (e *edge) dialBatch(bytes int) net.Conn {
+	e.t.Helper()
+	conn, err := e.listener.dial()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = conn.Close() })
+	head := fmt.Sprintf("POST /v1/messages HTTP/1.1\r\nHost: localhost:7070\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n", bytes)
+	if _, err := io.WriteString(conn, head); err != nil {
+		e.t.Fatal(err)
+	}
+	return conn
 }
