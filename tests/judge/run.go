@@ -21,7 +21,6 @@ type Load struct {
 	plan   Plan
 	began  time.Time
 	http   *http.Client
-	narrow *http.Client    // of slow subscribers
 	ctx    context.Context // of everything that the load started
 	cancel context.CancelCauseFunc
 
@@ -53,9 +52,8 @@ func Start(ctx context.Context, plan Plan) (*Load, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &Load{
 		plan: plan, began: time.Now(), ctx: ctx, cancel: cancel,
-		http:   &http.Client{Timeout: plan.Tuning.Patience, Transport: &http.Transport{MaxIdleConnsPerHost: plan.Publishers}},
-		narrow: newNarrow(),
-		stop:   newSignal(), late: newSignal(), final: newSignal(),
+		http: &http.Client{Timeout: plan.Tuning.Patience, Transport: &http.Transport{MaxIdleConnsPerHost: plan.Publishers}},
+		stop: newSignal(), late: newSignal(), final: newSignal(),
 		heads: map[string]place{},
 	}
 	for i := range plan.Publishers {

@@ -169,7 +169,7 @@ func (s *subscriber) pause() <-chan time.Time {
 func (s *subscriber) caller() caller {
 	to := caller{base: s.load.url(s.dials), token: s.load.plan.Tuning.Token}
 	if s.slow && s.load.plan.Tuning.SlowShare < 1 {
-		to.client = s.load.narrow
+		to.client = newNarrow()
 	}
 	return to
 }
