@@ -207,7 +207,7 @@ func hits() map[protocol.Limit]hit {
 		protocol.LimitPayload:       {broker: broker.Options{MaxPayload: 10}, meet: publishing(msg("a", "12345678901"))},
 		protocol.LimitFrame:         {limits: server.Limits{FrameBytes: 10_000}, want: "1009", meet: meetFrame},
 		protocol.LimitMessages:      {limits: server.Limits{PublishMessages: 1}, meet: meetMessages},
-		protocol.LimitBatchBytes:    {meet: asking("POST /v1/messages HTTP/1.1", "Content-Type: application/x-ndjson", "Content-Length: 16777217")},
+		protocol.LimitBatchBytes:    {meet: meetBatchBytes},
 		protocol.LimitBatchMessages: {meet: meetBatchMessages},
 		protocol.LimitBatches:       {meet: meetBatches},
 		protocol.LimitHistory:       {limits: server.Limits{HistoryMessages: 5}, meet: asking("GET /v1/topics/a/messages?limit=6 HTTP/1.1")},
@@ -436,6 +436,13 @@ func meetReplayRate(_ *testing.T, e *edge) string {
 	return slowly(start, 3*time.Second)
 }
 
+// meetBatchBytes announces a batch that is too large.
+func meetBatchBytes(t *testing.T, e *edge) string {
+	code := codeOf(t, readAnswer(t, e.dialBatch(protocol.LimitBatchBytes.Default()+1)))
+	time.Sleep(time.Second) // net/http lingers
+	return string(code)
+}
+
 // meetBatchMessages sends one message too many, and returns what became of it.
 func meetBatchMessages(t *testing.T, e *edge) string {
 	const line = `{"topic":"a","json":1}` + "\n"
@@ -464,7 +471,9 @@ func meetBatches(t *testing.T, e *edge) string {
 		e.dialBatch(100)
 	}
 	synctest.Wait()
-	return string(codeOf(t, readAnswer(t, e.dialBatch(100))))
+	code := codeOf(t, readAnswer(t, e.dialBatch(100)))
+	time.Sleep(time.Second)
+	return string(code)
 }
 
 // dialBatch sends the head of a batch.

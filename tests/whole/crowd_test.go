@@ -58,7 +58,9 @@ func TestCrowd(t *testing.T) {
 	if err := r.Err(); err != nil {
 		t.Error(err)
 	}
-	if r.Traffic.Subscriptions < subscribers || r.Traffic.Reconnects < subscribers*3/2 {
+	// Half of the crowd was there when the broker was killed; some of it had not
+	// been told so yet.
+	if r.Traffic.Subscriptions < subscribers || r.Traffic.Reconnects < subscribers*5/4 {
 		t.Errorf("%d subscriptions, %d connections: where is the crowd?", r.Traffic.Subscriptions, r.Traffic.Reconnects)
 	}
 	if fallbacks == 0 && !testing.Short() {
