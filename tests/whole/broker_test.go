@@ -252,10 +252,14 @@ func status(url string) int {
 
 // freeAddress finds a port that stays free while nobody listens on it: below
 // the range from which outgoing connections take theirs. Else a client that
-// tries to reconnect to a dead broker can meet itself on that very port.
+// tries to reconnect to a dead broker can meet itself on that very port. None is
+// given twice.
 func freeAddress(t testing.TB) string {
 	for range 1000 {
 		address := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(18000))
+		if _, given := givenAddresses.LoadOrStore(address, true); given {
+			continue
+		}
 		l, err := net.Listen("tcp", address)
 		if err != nil {
 			continue
@@ -266,6 +270,8 @@ func freeAddress(t testing.TB) string {
 	t.Fatal("no port is free")
 	return ""
 }
+
+var givenAddresses sync.Map
 
 func cleanEnv() []string {
 	var env []string

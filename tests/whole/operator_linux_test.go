@@ -21,8 +21,9 @@ import (
 )
 
 // TestOperator is the walk through docs/operating.md with the real program: two
-// streams by the configuration of deploy/, metrics, a full disk, an upgrade. In
-// the end all that was answered is there, once and in order.
+// streams by the configuration of deploy/, metrics, a full disk, a backup that is
+// restored into another directory, and the next version on that. In the end all
+// that was answered is there, once and in order.
 func TestOperator(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the program twice")
@@ -39,7 +40,9 @@ func TestOperator(t *testing.T) {
 		{"metrics", w.lookAtMetrics},
 		{"disk full", w.fillDisk},
 		{"disk free", w.freeDisk},
+		{"back up", w.backUp},
 		{"stop", w.stop},
+		{"restore", w.restore},
 		{"upgrade", w.upgrade},
 		{"everything is there", w.audit},
 	} {
@@ -58,6 +61,7 @@ type operator struct {
 	old    string // the program, and its next version
 	next   string
 	key    string
+	backup string // a directory
 
 	published int                 // numbers the messages
 	answered  map[string][]string // ids by stream, in the order of the answers
@@ -355,6 +359,22 @@ func (w *operator) freeDisk() {
 	within(w.t, 60*time.Second, "publishing goes on", func() bool { return w.publish(1) == "" })
 	within(w.t, 20*time.Second, "it is ready", func() bool { return status("http://"+w.broker.admin+"/readyz") == http.StatusOK })
 	w.arrived()
+}
+
+// backUp copies the running broker.
+func (w *operator) backUp() {
+	w.backup = filepath.Join(w.t.TempDir(), "backup")
+	w.tidewire(w.old, "backup", "--admin", "http://"+w.broker.admin, w.backup)
+	w.tidewire(w.old, "check", "--deep", "--backup", w.backup)
+}
+
+// restore puts the backup into another directory. Nothing was stored since, so
+// the subscribers will miss nothing.
+func (w *operator) restore() {
+	dir := filepath.Join(w.t.TempDir(), "data")
+	w.tidewire(w.old, "restore", "--data", dir, w.backup)
+	w.tidewire(w.old, "check", "--deep", "--data", dir)
+	w.broker.dir = dir
 }
 
 func (w *operator) stop() {

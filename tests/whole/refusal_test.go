@@ -150,13 +150,13 @@ func TestPortInUseIsRefused(t *testing.T) {
 	for _, which := range []string{"listen", "admin"} {
 		t.Run(which, func(t *testing.T) {
 			t.Parallel()
-			b := newBroker(t)
-			address := map[string]string{"listen": b.listen, "admin": b.admin}[which]
-			l, err := net.Listen("tcp", address)
+			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer l.Close()
+			b, address := newBroker(t), l.Addr().String()
+			*map[string]*string{"listen": &b.listen, "admin": &b.admin}[which] = address
 			refused(t, b, b.command(t.Context()), address, "--"+which)
 		})
 	}
