@@ -31,17 +31,12 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	set := func(v *int, l protocol.Limit) {
-		if *v == 0 {
-			*v = l.Default()
-		}
-	}
-	set(&o.MaxPayload, protocol.LimitPayload)
-	set(&o.MaxInFlight, protocol.LimitInFlight)
-	set(&o.MaxSubs, protocol.LimitSubscriptions)
-	set(&o.MaxAllSubs, protocol.LimitAllSubs)
-	set(&o.SoftOutbound, protocol.LimitOutboundSoft)
-	set(&o.HardOutbound, protocol.LimitOutboundHard)
+	protocol.LimitPayload.SetDefault(&o.MaxPayload)
+	protocol.LimitInFlight.SetDefault(&o.MaxInFlight)
+	protocol.LimitSubscriptions.SetDefault(&o.MaxSubs)
+	protocol.LimitAllSubs.SetDefault(&o.MaxAllSubs)
+	protocol.LimitOutboundSoft.SetDefault(&o.SoftOutbound)
+	protocol.LimitOutboundHard.SetDefault(&o.HardOutbound)
 	if o.AppendTimeout == 0 {
 		o.AppendTimeout = 5 * time.Second
 	}

@@ -148,6 +148,13 @@ func (l Limit) Default() int { return int(l.Info().Default) }
 // DefaultTime returns the default of a limit that is a time.
 func (l Limit) DefaultTime() time.Duration { return time.Duration(l.Info().Default) }
 
+// SetDefault gives a setting that is 0 the default of its limit.
+func (l Limit) SetDefault(v *int) {
+	if *v == 0 {
+		*v = l.Default()
+	}
+}
+
 // Exceeded makes the refusal of whoever met a limit: its code stands in the
 // table.
 func Exceeded(l Limit, format string, args ...any) *Error {

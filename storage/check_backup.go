@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,8 +39,8 @@ func (c *checker) lasts() {
 	err := view(m.db, m.path, func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketLast).ForEach(func(topic, v []byte) error {
 			newest := c.last[string(topic)]
-			if whole := len(v) == 12 && bytes.Equal(v, encodeLast(topic, number(v[:8]))); whole && number(v[:8]) < newest {
-				c.damage(m.path, "it says that the topic %.80q ends at offset %d, but it has offset %d", topic, number(v[:8]), newest)
+			if offset, ok := decodeLast(topic, v); ok && offset < newest {
+				c.damage(m.path, "it says that the topic %.80q ends at offset %d, but it has offset %d", topic, offset, newest)
 			}
 			return nil
 		})

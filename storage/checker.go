@@ -119,7 +119,7 @@ func (c *checker) meta(o *opening) bool {
 func (c *checker) rows(m *meta) {
 	err := view(m.db, m.path, func(tx *bbolt.Tx) error {
 		_ = tx.Bucket(bucketLast).ForEach(func(topic, v []byte) error {
-			if len(v) != 12 || string(v) != string(encodeLast(topic, number(v[:8]))) {
+			if _, ok := decodeLast(topic, v); !ok {
 				c.damage(m.path, "what it says of the topic %.80q does not match its checksum", topic)
 			}
 			return nil

@@ -166,10 +166,9 @@ func (m *meta) lastOf(topic string) (offset uint64, known bool, err error) {
 		if v == nil {
 			return nil
 		}
-		if len(v) != 12 || !bytes.Equal(v, encodeLast([]byte(topic), number(v[:8]))) {
+		if offset, known = decodeLast([]byte(topic), v); !known {
 			return errLast
 		}
-		offset, known = number(v[:8]), true
 		return nil
 	})
 	return offset, known, err
@@ -199,6 +198,15 @@ func encodeLast(topic []byte, offset uint64) []byte {
 	v := key(offset)
 	sum := crc32.Update(crc32.Checksum(topic, castagnoli), castagnoli, v)
 	return binary.BigEndian.AppendUint32(v, sum)
+}
+
+// decodeLast reads what encodeLast wrote; ok is false if it is damaged.
+func decodeLast(topic, v []byte) (offset uint64, ok bool) {
+	if len(v) != 8+crcBytes {
+		return 0, false
+	}
+	offset = number(v[:8])
+	return offset, bytes.Equal(v, encodeLast(topic, offset))
 }
 
 func putChain(tx *bbolt.Tx, c chain) error {

@@ -272,10 +272,11 @@ func (m *meta) lasts(prefix, from []byte) (found []topicLast, next []byte, err e
 				next = bytes.Clone(k)
 				return nil
 			}
-			if len(v) != 12 || !bytes.Equal(v, encodeLast(k, number(v[:8]))) {
+			offset, ok := decodeLast(k, v)
+			if !ok {
 				return errLast
 			}
-			found = append(found, topicLast{string(k), number(v[:8])})
+			found = append(found, topicLast{string(k), offset})
 		}
 		return nil
 	})

@@ -37,24 +37,19 @@ type Rates struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	setInt := func(v *int, of protocol.Limit) {
-		if *v == 0 {
-			*v = of.Default()
-		}
-	}
 	setTime := func(v *time.Duration, of protocol.Limit) {
 		if *v == 0 {
 			*v = of.DefaultTime()
 		}
 	}
-	setInt(&l.PayloadBytes, protocol.LimitPayload)
-	setInt(&l.FrameBytes, protocol.LimitFrame)
-	setInt(&l.PublishMessages, protocol.LimitMessages)
-	setInt(&l.InFlight, protocol.LimitInFlight)
-	setInt(&l.Subscriptions, protocol.LimitSubscriptions)
-	setInt(&l.Connections, protocol.LimitConnections)
-	setInt(&l.ReceivingBytes, protocol.LimitReceiving)
-	setInt(&l.HistoryMessages, protocol.LimitHistory)
+	protocol.LimitPayload.SetDefault(&l.PayloadBytes)
+	protocol.LimitFrame.SetDefault(&l.FrameBytes)
+	protocol.LimitMessages.SetDefault(&l.PublishMessages)
+	protocol.LimitInFlight.SetDefault(&l.InFlight)
+	protocol.LimitSubscriptions.SetDefault(&l.Subscriptions)
+	protocol.LimitConnections.SetDefault(&l.Connections)
+	protocol.LimitReceiving.SetDefault(&l.ReceivingBytes)
+	protocol.LimitHistory.SetDefault(&l.HistoryMessages)
 	setTime(&l.PingTimeout, protocol.LimitPing)
 	setTime(&l.ConnectTimeout, protocol.LimitConnect)
 	setTime(&l.WriteTimeout, protocol.LimitWrite)
