@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
 )
 
 // Options are the settings of a [Broker]. Zero values mean the defaults, which
@@ -59,6 +60,7 @@ type Broker struct {
 
 	buckets    buckets      // of publishers
 	subscribed atomic.Int64 // subscriptions of all sessions
+	consumers  *consumers
 
 	resolving chan struct{} // has a token for each start that is being searched for
 }
@@ -71,10 +73,31 @@ func New(main Log, options Options, others ...Stream) *Broker {
 	options = options.withDefaults()
 	b.settings.Store(&options)
 	b.metrics = newMetrics(options.Registerer)
-	for _, s := range append(slices.Clone(others), Stream{Name: MainStream, Filters: []protocol.Filter{everything}, Log: main}) {
-		b.streams = append(b.streams, newStream(b, s))
+	b.consumers = newConsumers(b)
+	others = slices.Clone(others)
+	if !slices.ContainsFunc(others, func(s Stream) bool { return s.Name == DeadStream }) {
+		others = append(others, Stream{Name: DeadStream, Log: storage.NewMemoryLog(DeadStream, storage.MemoryOptions{})})
 	}
+	for _, s := range append(others, Stream{Name: MainStream, Filters: []protocol.Filter{everything}, Log: main}) {
+		if s.Name == DeadStream {
+			s.Filters = []protocol.Filter{deadFilter}
+		}
+		st := newStream(b, s)
+		b.streams = append(b.streams, st)
+		if l, ok := s.Log.(trimmed); ok {
+			l.BeforeTrim(st.beforeTrim)
+		}
+		if s.Name == DeadStream {
+			b.consumers.dead = st
+		}
+	}
+	b.consumers.control = newControl(storage.NewMemoryLog("control", storage.MemoryOptions{}))
 	return b
+}
+
+// A trimmed log says when retention is about to remove messages.
+type trimmed interface {
+	BeforeTrim(fn func(through uint64))
 }
 
 // options returns the settings in effect. They are not changed, but others may
@@ -87,7 +110,7 @@ func (b *Broker) options() *Options { return b.settings.Load() }
 func (b *Broker) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make([]error, len(b.streams))
+	errs := make([]error, len(b.streams)+1)
 	var running sync.WaitGroup
 	for i, s := range b.streams {
 		running.Go(func() {
@@ -95,6 +118,10 @@ func (b *Broker) Run(ctx context.Context) error {
 			errs[i] = s.log.Run(ctx, s.apply)
 		})
 	}
+	running.Go(func() {
+		defer cancel()
+		errs[len(b.streams)] = b.consumers.run(ctx)
+	})
 	running.Wait()
 	return errors.Join(errs...)
 }

@@ -1,6 +1,11 @@
 package broker
 
-import "github.com/tidewire/tidewire/protocol"
+import (
+	"slices"
+
+	"github.com/tidewire/tidewire/broker/consumer"
+	"github.com/tidewire/tidewire/protocol"
+)
 
 // group is everybody who is subscribed live to one filter. Each commit becomes
 // at most a few chunks for each group, whatever the number of its members.
@@ -11,6 +16,9 @@ type group struct {
 
 	members []*subscription
 	lent    bool // apply is reading members: copy before changing them
+
+	watchers []watcher // consumers that read what matches
+	seen     bool      // the current commit has something for the watchers
 
 	open   *chunk   // being filled by the current commit
 	chunks []*chunk // finished ones of the current commit
@@ -80,3 +88,17 @@ type delivery struct {
 	chunks  []*chunk
 	members []*subscription
 }
+
+// watcher is a consumer that is to be told when something matches.
+type watcher struct {
+	dispatcher *dispatcher
+	source     consumer.Source
+}
+
+// unwatch takes a consumer out.
+func (g *group) unwatch(d *dispatcher) {
+	g.watchers = slices.DeleteFunc(slices.Clone(g.watchers), func(w watcher) bool { return w.dispatcher == d })
+}
+
+// unused reports whether nobody needs the group any more.
+func (g *group) unused() bool { return len(g.members) == 0 && len(g.watchers) == 0 }

@@ -14,7 +14,7 @@ type Identity struct {
 	Subject   string            // becomes `publisher` of what it publishes; empty if anonymous
 	Publish   []protocol.Filter // topics that it may publish to
 	Subscribe []protocol.Filter // what it may subscribe to
-	Consume   []protocol.Filter // what it may consume; later
+	Consume   []protocol.Filter // what the consumers may select that it is a member of
 	Expires   time.Time         // zero if never
 	Source    string            // where requests without a subject come from; rates count by it
 }
@@ -38,6 +38,17 @@ func (id *Identity) MaySubscribe(f protocol.Filter) *protocol.Error {
 		}
 	}
 	return protocol.Errorf(protocol.CodeForbidden, "%s may not subscribe to %q; its token allows subscribing to %s", id.name(), f, list(id.Subscribe))
+}
+
+// MayConsume returns nil if the identity may be a member of a consumer of
+// everything that the filter selects.
+func (id *Identity) MayConsume(f protocol.Filter) *protocol.Error {
+	for _, allowed := range id.Consume {
+		if allowed.Covers(f) {
+			return nil
+		}
+	}
+	return protocol.Errorf(protocol.CodeForbidden, "%s may not consume %q; its token allows consuming %s", id.name(), f, list(id.Consume))
 }
 
 func (id *Identity) name() string {

@@ -74,7 +74,11 @@ func (s *Session) flushResults() {
 func (s *Session) serve() {
 	sub := s.behind[0]
 	s.behind = s.behind[1:]
-	if sub.closed {
+	switch {
+	case sub.closed:
+		return
+	case sub.dispatcher != nil:
+		s.serveWork(sub)
 		return
 	}
 	cursor, told, first := sub.cursor, sub.told, !sub.caughtUp
@@ -269,7 +273,7 @@ func (s *Session) progress(st *stream) {
 	s.mu.Lock()
 	var quiet []uint32
 	for _, sub := range s.subs {
-		if sub.stream == st && sub.stance == live && sub.told < at.Offset {
+		if sub.stream == st && sub.stance == live && sub.dispatcher == nil && sub.told < at.Offset {
 			sub.cursor, sub.told = at.Offset, at.Offset
 			quiet = append(quiet, sub.number)
 		}

@@ -62,7 +62,7 @@ func (s *Session) SetIdentity(id *Identity) {
 	s.identity = id
 	var lost []*subscription
 	for _, sub := range s.subs {
-		if err := id.MaySubscribe(sub.filter); err != nil {
+		if err := sub.allowed(id); err != nil {
 			s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, sub.number, err)))
 			s.drop(sub)
 			lost = append(lost, sub)
@@ -145,7 +145,14 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 	}
 	var sub *subscription
 	var frames []any
-	if err == nil {
+	switch {
+	case err != nil:
+	case req.Consumer != "":
+		if err = s.consume(req); err == nil {
+			return
+		}
+		s.broker.giveSubscriptions(1)
+	default:
 		if sub, frames, err = s.subscribe(req); err != nil {
 			s.broker.giveSubscriptions(1)
 		}

@@ -63,7 +63,7 @@ func newStream(b *Broker, s Stream) *stream {
 // their messages. It runs on one goroutine, in log order, and depends on
 // nothing but the commit and on who is subscribed.
 func (st *stream) apply(c *storage.Commit) {
-	deliveries := st.match(c)
+	deliveries, watchers := st.match(c)
 	for i := range c.Answers {
 		a := &c.Answers[i]
 		st.broker.metrics.answered(&a.Result)
@@ -78,15 +78,19 @@ func (st *stream) apply(c *storage.Commit) {
 			}
 		}
 	}
+	for _, w := range watchers {
+		st.broker.consumers.runner.tell(w, c.Chunk.After, c.Chunk.Through)
+	}
 	st.delivered.Store(c.Chunk.Through)
 	st.broker.metrics.applied(c)
 }
 
-// match sorts the records of a commit into the live groups and moves applied.
-func (st *stream) match(c *storage.Commit) []delivery {
+// match sorts the records of a commit into the live groups and moves applied. It
+// returns what is to be delivered, and the consumers that have something to read.
+func (st *stream) match(c *storage.Commit) (deliveries []delivery, watchers []watcher) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	var found, touched []*group
+	var found, touched, watched []*group
 	rest := c.Chunk.Records
 	for _, topic := range c.Topics {
 		record, next, ok := protocol.NextFramed(rest)
@@ -102,6 +106,13 @@ func (st *stream) match(c *storage.Commit) []delivery {
 		}
 		expires := protocol.RecordExpiry(record)
 		for _, g := range found {
+			if len(g.watchers) > 0 && !g.seen {
+				g.seen = true
+				watched = append(watched, g)
+			}
+			if len(g.members) == 0 {
+				continue
+			}
 			if g.open == nil && len(g.chunks) == 0 {
 				touched = append(touched, g)
 			}
@@ -109,11 +120,15 @@ func (st *stream) match(c *storage.Commit) []delivery {
 		}
 	}
 	st.applied = c.Chunk.Through
-	deliveries := make([]delivery, 0, len(touched))
+	deliveries = make([]delivery, 0, len(touched))
 	for _, g := range touched {
 		deliveries = append(deliveries, g.take(st.applied))
 	}
-	return deliveries
+	for _, g := range watched {
+		g.seen = false
+		watchers = append(watchers, g.watchers...)
+	}
+	return deliveries, watchers
 }
 
 // find appends the live groups that match a topic. Callers hold mu.
@@ -162,6 +177,9 @@ func (st *stream) enlist(s *subscription) {
 func (st *stream) add(s *subscription) {
 	if s.group == nil {
 		s.group = st.group(s.filter)
+		if len(s.group.members) == 0 {
+			s.group.through = st.applied // it has been without chunks
+		}
 		s.group.add(s)
 	}
 }
@@ -186,6 +204,10 @@ func (st *stream) group(f protocol.Filter) *group {
 
 // leave takes a subscription out of its live group.
 func (*Broker) leave(s *subscription) {
+	if s.dispatcher != nil {
+		s.dispatcher.leave(s.worker, true)
+		return
+	}
 	st := s.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -193,11 +215,17 @@ func (*Broker) leave(s *subscription) {
 		return
 	}
 	s.group.remove(s)
-	if len(s.group.members) == 0 {
-		delete(st.exact, s.filter.String())
-		if !s.filter.Exact() {
-			st.groups.remove(s.filter.String())
-		}
-	}
+	st.drop(s.group)
 	s.group = nil
+}
+
+// drop forgets a group that nobody needs any more. Callers hold mu.
+func (st *stream) drop(g *group) {
+	if !g.unused() {
+		return
+	}
+	delete(st.exact, g.filter.String())
+	if !g.filter.Exact() {
+		st.groups.remove(g.filter.String())
+	}
 }

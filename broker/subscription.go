@@ -17,16 +17,30 @@ type subscription struct {
 	target  uint64 // head of the log when it began: reaching it is CaughtUp
 	wishes
 	membership
+	consuming
 
 	// Guarded by Session.mu.
-	stance   stance
-	closed   bool
+	stance stance
+	closed bool
+	progress
+	credit credit
+	latest latest
+	missed uint64 // ephemeral messages that came while it was not live, since that was told
+}
+
+// progress is how far a subscription has come. It is guarded by Session.mu.
+type progress struct {
 	caughtUp bool   // CaughtUp was sent
 	cursor   uint64 // what matches up to here is in the session's queue
 	told     uint64 // the client's cursor once it has read the queue, at most cursor
-	credit   credit
-	latest   latest
-	missed   uint64 // ephemeral messages that came while it was not live, since that was told
+}
+
+// allowed returns nil if the identity may have the subscription.
+func (sub *subscription) allowed(id *Identity) *protocol.Error {
+	if sub.dispatcher != nil {
+		return id.MayConsume(sub.filter)
+	}
+	return id.MaySubscribe(sub.filter)
 }
 
 // membership is the place of a subscription in its live group. It is guarded by

@@ -71,12 +71,21 @@ type Permissions struct {
 type Anonymous struct {
 	Publish   []string `yaml:"publish"`
 	Subscribe []string `yaml:"subscribe"`
+	Consume   []string `yaml:"consume"`
 }
+
+// Said reports whether something is said of anonymous clients, be it nothing at
+// all in empty lists.
+func (a Anonymous) Said() bool { return a.Publish != nil || a.Subscribe != nil || a.Consume != nil }
+
+// Allows reports whether anonymous clients may do anything.
+func (a Anonymous) Allows() bool { return len(a.Publish)+len(a.Subscribe)+len(a.Consume) > 0 }
 
 // Streams are the logs that messages are kept in. The first of the others whose
 // filters match a topic holds it; main holds the rest.
 type Streams struct {
 	Main   Stream        `yaml:"main"`
+	Dead   Stream        `yaml:"dead"` // of the dead letters of all consumers
 	Others []OtherStream `yaml:"others"`
 }
 
@@ -163,7 +172,7 @@ func Default() *Config {
 		Listen:  "127.0.0.1:7070",
 		Admin:   "127.0.0.1:7071",
 		Auth:    Auth{JWT: JWT{Leeway: Duration(5 * time.Second)}},
-		Streams: Streams{Main: defaultStream()},
+		Streams: Streams{Main: defaultStream(), Dead: deadStream()},
 		Limits: Limits{
 			PayloadBytes:       Size(protocol.LimitPayload.Default()),
 			FrameBytes:         Size(protocol.LimitFrame.Default()),

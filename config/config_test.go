@@ -38,7 +38,7 @@ func TestDefaultsAreValid(t *testing.T) {
 	if c.Listen != "127.0.0.1:7070" || c.Admin != "127.0.0.1:7071" || c.Data != "./tidewire-data" {
 		t.Errorf("defaults: %+v", c)
 	}
-	if all := []string{">"}; !reflect.DeepEqual(c.Auth.Anonymous, config.Anonymous{Publish: all, Subscribe: all}) {
+	if all := []string{">"}; !reflect.DeepEqual(c.Auth.Anonymous, config.Anonymous{Publish: all, Subscribe: all, Consume: all}) {
 		t.Errorf("without authentication anonymous may %+v", c.Auth.Anonymous)
 	}
 }
@@ -96,7 +96,7 @@ func TestEverySettingHasAVariable(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if c.Auth.Anonymous.Publish != nil || c.Auth.Anonymous.Subscribe != nil {
+	if c.Auth.Anonymous.Said() {
 		t.Errorf("with authentication anonymous may %+v", c.Auth.Anonymous)
 	}
 }

@@ -81,8 +81,8 @@ func (c *Config) readSecrets() error {
 // complete fills in what follows from other settings.
 func (c *Config) complete() {
 	a := &c.Auth.Anonymous
-	if !c.Auth.Configured() && a.Publish == nil && a.Subscribe == nil {
-		*a = Anonymous{Publish: []string{">"}, Subscribe: []string{">"}}
+	if !c.Auth.Configured() && !a.Said() {
+		*a = Anonymous{Publish: []string{">"}, Subscribe: []string{">"}, Consume: []string{">"}}
 	}
 }
 

@@ -203,6 +203,7 @@ func TestWhatMakesSense(t *testing.T) {
 		"listen: localhost:7070",
 		"listen: 127.0.0.2:7070\nadmin: 127.0.0.3:7070",
 		"auth: {anonymous: {subscribe: ['public.>']}}",
+		"auth: {anonymous: {consume: ['public.>']}}",
 		"auth: {cookie: session, jwt: {secret: " + someSecret + ", issuer: a, audience: b}}",
 		"allowed_origins: ['*', 'null', 'http://localhost:5173']",
 		"limits: {payload_bytes: 4MiB, frame_bytes: 16MiB, outbound_hard_bytes: 32MiB}",

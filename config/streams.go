@@ -25,6 +25,14 @@ func defaultStream() Stream {
 	}
 }
 
+// deadStream has its own defaults: dead letters wait for somebody to look at them.
+func deadStream() Stream {
+	s := defaultStream()
+	s.RetentionAge = Duration(30 * day)
+	s.SegmentBytes = 16 << 20
+	return s
+}
+
 // notSet is the size of a setting whose default depends on others.
 const notSet Size = -2
 
@@ -50,6 +58,9 @@ func (c *Config) fillStreams() {
 
 func (c *Config) checkStreams() error {
 	if err := c.checkStream("streams.main.", &c.Streams.Main); err != nil {
+		return err
+	}
+	if err := c.checkStream("streams.dead.", &c.Streams.Dead); err != nil {
 		return err
 	}
 	others := c.Streams.Others
@@ -92,8 +103,8 @@ func checkStreamName(at string, others []OtherStream, i int) error {
 		return fmt.Errorf("%s.name: %.80q is not a name for a stream; write at most %d of a-z, 0-9, '-' and '_'", at, name, maxStreamName)
 	case name == "main":
 		return fmt.Errorf("%s.name: main is the stream of all topics that no other has; set it up under streams.main, or choose another name", at)
-	case name == "dead":
-		return fmt.Errorf("%s.name: dead is the name of a stream of the broker's own; choose another", at)
+	case name == "dead", name == "control":
+		return fmt.Errorf("%s.name: %s is the name of a stream of the broker's own; choose another", at, name)
 	}
 	for j := range others[:i] {
 		if others[j].Name == name {

@@ -87,12 +87,11 @@ func (j *JWT) check() error {
 }
 
 func (a *Auth) checkAnonymous() error {
-	p := Permissions{Publish: a.Anonymous.Publish, Subscribe: a.Anonymous.Subscribe}
+	p := Permissions(a.Anonymous)
 	if err := p.check("auth.anonymous", false); err != nil {
 		return err
 	}
-	said := p.Publish != nil || p.Subscribe != nil
-	if said && len(p.Publish)+len(p.Subscribe) == 0 && !a.Configured() {
+	if a.Anonymous.Said() && !a.Anonymous.Allows() && !a.Configured() {
 		return fmt.Errorf("auth.anonymous allows nothing, and nobody can be anything else; remove it, or set auth.api_keys or auth.jwt.secret")
 	}
 	return nil

@@ -15,14 +15,14 @@ const (
 )
 
 // A Codec turns frames into the bytes of one subprotocol and back. The frames
-// are the generated structs of tidewire.v1, except the two that are many:
-// [Publish] and [Published], and Deliver, which is made of a head for each
-// subscription and a tail that all subscriptions share.
+// are the generated structs of tidewire.v1, except those that are many:
+// [Publish], [Published] and [Settle], and Deliver, which is made of a head for
+// each subscription and a tail that all subscriptions share.
 type Codec interface {
 	// Subprotocol returns the name under which a client asks for the codec.
 	Subprotocol() string
 
-	// DecodeClient reads a frame from a client: *Publish, or one of
+	// DecodeClient reads a frame from a client: *Publish, *Settle, or one of
 	// *tidewirev1.Connect, Subscribe, Unsubscribe, Pong, Refresh and Flow; nil for a
 	// frame that this version does not know. Payloads may be parts of b. limits
 	// bound what is allocated. Errors that make the frame unreadable have the

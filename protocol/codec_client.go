@@ -14,11 +14,14 @@ type Deliver struct {
 	Chunk
 }
 
-// AppendClient appends a frame of a client: *Publish or one of
+// AppendClient appends a frame of a client: *Publish, *Settle or one of
 // *tidewirev1.Connect, Subscribe, Unsubscribe, Pong, Refresh and Flow.
 func (Proto) AppendClient(b []byte, frame any) []byte {
-	if p, ok := frame.(*Publish); ok {
-		return appendPublish(b, p)
+	switch f := frame.(type) {
+	case *Publish:
+		return appendPublish(b, f)
+	case *Settle:
+		return appendSettle(b, f)
 	}
 	return marshalAppend(b, clientFrame(frame))
 }
@@ -97,6 +100,8 @@ func (Proto) DecodeServer(b []byte) (any, error) {
 		return f.Unsubscribed, nil
 	case *tidewirev1.ServerFrame_Refreshed:
 		return f.Refreshed, nil
+	case *tidewirev1.ServerFrame_Acked:
+		return f.Acked, nil
 	default:
 		return nil, nil
 	}
@@ -111,9 +116,9 @@ func decodePublished(f *tidewirev1.Published) (*Published, error) {
 			if text == "" {
 				text = f.Term
 			}
-			term, ok := ParseTerm(text)
-			if !ok {
-				return nil, Errorf(CodeBadFrame, "the frame cannot be read: %s is not a term", quote(text))
+			term, err := wireTerm(text)
+			if err != nil {
+				return nil, err
 			}
 			result.Position = Position{Term: term, Partition: r.Partition, Offset: r.Offset}
 		}
@@ -158,22 +163,44 @@ func (d *Deliver) setVarint(num protowire.Number, v uint64) {
 		d.After = v
 	case 5:
 		d.Through = v
+	case fieldAttempts: // one for itself, as protobuf allows
+		d.Attempts = append(d.Attempts, uint32(v))
+	case fieldDelivered:
+		d.Generation = v
 	}
 }
 
 func (d *Deliver) setBytes(num protowire.Number, v []byte) error {
 	switch num {
 	case 3:
-		term, ok := ParseTerm(string(v))
-		if !ok {
-			return Errorf(CodeBadFrame, "the frame cannot be read: %s is not a term", quote(string(v)))
+		term, err := wireTerm(string(v))
+		if err != nil {
+			return err
 		}
 		d.Term = term
 	case fieldRecords:
 		d.Records = AppendFramed(d.Records, v) // anew: lengths may be padded
 		d.Count++
+	case fieldAttempts:
+		for len(v) > 0 {
+			n, size := protowire.ConsumeVarint(v)
+			if size < 0 {
+				return badFrame(errNotProtobuf)
+			}
+			d.Attempts = append(d.Attempts, uint32(n))
+			v = v[size:]
+		}
 	}
 	return nil
+}
+
+// wireTerm reads the term of a frame.
+func wireTerm(text string) (Term, *Error) {
+	term, ok := ParseTerm(text)
+	if !ok {
+		return 0, Errorf(CodeBadFrame, "the frame cannot be read: %s is not a term", quote(text))
+	}
+	return term, nil
 }
 
 // Time converts a time of the wire, microseconds since 1970; 0 is the zero

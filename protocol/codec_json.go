@@ -55,7 +55,8 @@ func isClientFrame(frameType string) bool {
 	case "publish", "connect", "subscribe", "unsubscribe", "pong", "refresh", "flow":
 		return true
 	default:
-		return false
+		_, settles := settleKind(frameType)
+		return settles
 	}
 }
 
@@ -79,9 +80,11 @@ func decodeJSON(b []byte, frameType string, limits FrameLimits) (any, error) {
 		return unmarshalAs[tidewirev1.Refresh](b)
 	case "flow":
 		return unmarshalAs[tidewirev1.Flow](b)
-	default:
-		return nil, nil
 	}
+	if kind, ok := settleKind(frameType); ok {
+		return decodeJSONSettle(b, kind)
+	}
+	return nil, nil
 }
 
 // unmarshalAs reads a frame into its generated struct. Their json tags are the
@@ -181,6 +184,8 @@ func (JSON) AppendServer(b []byte, frame any) []byte {
 			*tidewirev1.Progress
 			Position string `json:"position"`
 		}{f, progressPosition(f)})
+	case *tidewirev1.Acked:
+		return appendTyped(b, "acked", ackedJSON(f))
 	default:
 		return appendTyped(b, frameType(frame), frame)
 	}
@@ -265,7 +270,7 @@ func (JSON) AppendDeliverTail(b []byte, c *Chunk) []byte {
 		b = append(b, `,"partition":`...)
 		b = strconv.AppendUint(b, uint64(c.Partition), 10)
 	}
-	if !c.Ephemeral() {
+	if !c.Ephemeral() && c.Generation == 0 {
 		b = append(b, `,"after":`...)
 		b = strconv.AppendUint(b, c.After, 10)
 		b = append(b, `,"through":`...)

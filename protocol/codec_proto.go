@@ -17,6 +17,8 @@ import (
 const (
 	clientConnect   = 1
 	clientPublish   = 2
+	clientAck       = 8 // Nack, Extend and Reject follow
+	clientReject    = 11
 	serverPublished = 2
 	serverDeliver   = 4
 
@@ -45,6 +47,9 @@ func (Proto) DecodeClient(b []byte, limits FrameLimits) (any, error) {
 		if err := checkConnect(countField(body, 4), countField(body, 3), limits); err != nil {
 			return nil, &RequestError{Request: "connect", Ref: uint32(lastVarint(body, 1)), Err: err}
 		}
+	}
+	if num >= clientAck && num <= clientReject {
+		return decodeSettle(SettleKind(num-clientAck), body)
 	}
 	var f tidewirev1.ClientFrame
 	if err := unmarshal(b, &f); err != nil {
@@ -231,6 +236,8 @@ func serverFrame(frame any) *tidewirev1.ServerFrame {
 		return &tidewirev1.ServerFrame{Frame: &tidewirev1.ServerFrame_Unsubscribed{Unsubscribed: f}}
 	case *tidewirev1.Refreshed:
 		return &tidewirev1.ServerFrame{Frame: &tidewirev1.ServerFrame_Refreshed{Refreshed: f}}
+	case *tidewirev1.Acked:
+		return &tidewirev1.ServerFrame{Frame: &tidewirev1.ServerFrame_Acked{Acked: f}}
 	default:
 		panic("protocol: not a frame of the server")
 	}
@@ -311,7 +318,24 @@ func (Proto) AppendDeliverTail(b []byte, c *Chunk) []byte {
 	}
 	b = appendUint(b, 4, c.After)
 	b = appendUint(b, 5, c.Through)
-	return append(b, c.Records...)
+	b = append(b, c.Records...)
+	return appendAttempts(b, c)
+}
+
+// appendAttempts appends what a Deliver frame of a consumer has besides.
+func appendAttempts(b []byte, c *Chunk) []byte {
+	if len(c.Attempts) > 0 {
+		size := 0
+		for _, n := range c.Attempts {
+			size += protowire.SizeVarint(uint64(n))
+		}
+		b = protowire.AppendTag(b, fieldAttempts, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(size))
+		for _, n := range c.Attempts {
+			b = protowire.AppendVarint(b, uint64(n))
+		}
+	}
+	return appendUint(b, fieldDelivered, c.Generation)
 }
 
 func badFrame(err error) *Error {

@@ -41,6 +41,10 @@ func plain(frame any) any {
 		return &c
 	case *Published:
 		return &Published{Results: append([]PublishResult{}, f.Results...)}
+	case *Settle:
+		c := *f
+		c.Ranges = append([]OffsetRange{}, f.Ranges...)
+		return &c
 	case *Deliver:
 		c := *f
 		c.Records = append([]byte{}, f.Records...)
@@ -197,6 +201,12 @@ func randomChunk(r *rand.Rand) *Chunk {
 		c.Records = AppendFramed(c.Records, AppendRecord(nil, &m))
 		c.Count++
 	}
+	if r.IntN(2) == 0 { // deliveries of a consumer
+		c.After, c.Through, c.Generation = 0, 0, 1+r.Uint64N(1<<r.IntN(64))
+		for range c.Count {
+			c.Attempts = append(c.Attempts, 1+r.Uint32N(1<<r.IntN(32)))
+		}
+	}
 	return c
 }
 
@@ -209,7 +219,7 @@ func TestDeliverIsTheProtobufEncoding(t *testing.T) {
 	r := newRandom(t)
 	for range 600 {
 		c, sub := randomChunk(r), 1+r.Uint32()/2
-		g := &tidewirev1.Deliver{Sub: sub, Partition: c.Partition, Term: c.Term.String(), After: c.After, Through: c.Through}
+		g := &tidewirev1.Deliver{Sub: sub, Partition: c.Partition, Term: c.Term.String(), After: c.After, Through: c.Through, Attempts: c.Attempts, Generation: c.Generation}
 		for rest := c.Records; len(rest) > 0; {
 			record, next, ok := NextFramed(rest)
 			if !ok {
@@ -243,19 +253,26 @@ func checkDeliverJSON(t *testing.T, sub uint32, c *Chunk) {
 		Type      string
 		Sub       uint32
 		Partition uint32
-		After     uint64
-		Through   uint64
-		Position  string
+		After     *uint64
+		Through   *uint64
+		Position  *string
 		Messages  []json.RawMessage
 	}
+	after, through, position := new(c.After), new(c.Through), new(c.End().String())
+	if c.Generation != 0 { // a consumer's client keeps no cursor
+		after, through, position = nil, nil, nil
+	}
 	if err := json.Unmarshal(text, &form); err != nil || form.Type != "deliver" || form.Sub != sub || form.Partition != c.Partition ||
-		form.After != c.After || form.Through != c.Through || form.Position != c.End().String() || len(form.Messages) != c.Count {
+		!reflect.DeepEqual([]any{form.After, form.Through, form.Position}, []any{after, through, position}) || len(form.Messages) != c.Count {
 		t.Fatalf("%s: %v, want %+v", text, err, c)
 	}
 	i := 0
 	for m, err := range c.Messages() {
 		if err != nil {
 			t.Fatal(err)
+		}
+		if m.Generation != c.Generation || c.Generation != 0 && m.Attempt != c.Attempts[i] || c.Generation == 0 && m.Attempt != 0 {
+			t.Fatalf("message %d is attempt %d of generation %d, in %+v", i, m.Attempt, m.Generation, c)
 		}
 		if want, err := m.MarshalJSON(); err != nil || string(form.Messages[i]) != string(want) {
 			t.Fatalf("message %d\n got %s\nwant %s, %v", i, form.Messages[i], want, err)
@@ -349,6 +366,11 @@ func refusals() []refusal {
 		return head
 	}
 	seven := appendUint(nil, 1, 7)
+	bothSeven := appendUint(bytes.Clone(seven), 2, 7)
+	settle := func(term string, ranges int) []byte {
+		b := append(bytes.Repeat([]byte{0x2a, 2, 0x10, 5}, ranges), bothSeven...)
+		return appendText(b, 4, term)
+	}
 	connect := &tidewirev1.Connect{Ref: 7}
 	for range 101 {
 		connect.Subscriptions = append(connect.Subscriptions, &tidewirev1.Subscribe{Sub: 1, Filter: "a"})
@@ -374,6 +396,18 @@ func refusals() []refusal {
 		{"too many messages", p, clientBytes(2, publish(bytes.Clone(seven), 101)), CodeTooManyMessages, "101 messages, at most 100", 7, 0, false},
 		{"too many messages, ref behind them", p, clientBytes(2, append(publish(nil, 101), seven...)), CodeTooManyMessages, "101 messages, at most 100", 7, 0, false},
 		{"too many subscriptions", p, string(p.AppendClient(nil, connect)), CodeTooManySubscriptions, "101 subscriptions, at most 100", 7, 0, false},
+		{"settles nothing", p, clientBytes(8, bothSeven), CodeBadRequest, "the ack names no message", 7, 7, false},
+		{"settles no term", p, clientBytes(9, settle("", 1)), CodeBadRequest, "the nack has no `term`", 7, 7, false},
+		{"settles in what is no term", p, clientBytes(10, settle("-", 1)), CodeBadRequest, `"-" is not a term`, 7, 7, false},
+		{"settles too many ranges", p, clientBytes(8, settle("z", 10_001)), CodeTooManyMessages, "the ack has 10001 ranges, at most 10000", 7, 7, false},
+		{"settles too many ranges, damaged ones", p, clientBytes(11, append(bytes.Repeat([]byte{0x2a, 1, 0xff}, 10_001), bothSeven...)), CodeTooManyMessages, "the reject has 10001 ranges", 7, 7, false},
+		{"settles offset 0", p, clientBytes(8, append(settle("z", 1), 0x2a, 0)), CodeBadRequest, "range from 0 through 0", 7, 7, false},
+		{"settles backwards", p, clientBytes(8, append(settle("z", 1), 0x2a, 4, 0x10, 5, 0x18, 4)), CodeBadRequest, "range from 5 that ends before it, at 4", 7, 7, false},
+		{"settles beyond all offsets", p, clientBytes(8, append(settle("z", 1), 0x2a, 13, 0x10, 5, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1)), CodeBadRequest, "from 1 to 9007199254740991", 7, 7, false},
+		{"settles with a long reason", p, clientBytes(11, appendText(settle("z", 1), 8, strings.Repeat("x", 1025))), CodeBadRequest, "the reason has 1025 bytes, at most 1024", 7, 7, false},
+		{"settles with an odd reason", p, clientBytes(11, appendText(settle("z", 1), 8, "a\nb\xff")), CodeBadRequest, "the reason is not valid UTF-8", 7, 7, false},
+		{"damaged range", p, clientBytes(8, append(settle("z", 1), 0x2a, 1, 0xff)), CodeBadFrame, "protobuf", 0, 0, true},
+		{"damaged ack", p, clientBytes(8, append(settle("z", 1), 0xff)), CodeBadFrame, "protobuf", 0, 0, true},
 		{"too many capabilities", p, string(p.AppendClient(nil, capable)), CodeBadRequest, "65 capabilities, at most 64", 7, 0, false},
 
 		{"empty", j, "", CodeBadFrame, "the frame is not JSON: unexpected end", 0, 0, true},
@@ -411,6 +445,23 @@ func refusals() []refusal {
 		{"too many subscriptions", j, `{"type":"connect","ref":7,"subscriptions":[` + strings.Repeat("{},", 100) + `{}]}`, CodeTooManySubscriptions, "101 subscriptions, at most 100", 7, 0, false},
 		{"too many capabilities", j, `{"type":"connect","ref":7,"capabilities":[` + strings.Repeat(`"",`, 64) + `""]}`, CodeBadRequest, "65 capabilities, at most 64", 7, 0, false},
 		{"bad subscription", j, `{"type":"connect","ref":7,"subscriptions":[{},{"sub":-1}]}`, CodeBadRequest, `the field "sub" of subscription 2 of 2`, 7, 0, false},
+		{"settles nothing", j, `{"type":"ack","ref":7,"sub":8,"up_to":true,"positions":[]}`, CodeBadRequest, "the ack names no message", 7, 8, false},
+		{"settles a number", j, `{"type":"ack","ref":7,"sub":8,"positions":[` + long + `]}`, CodeBadRequest, "position 1 of 1 is of the kind number, but must be a string", 7, 8, false},
+		{"settles an offset", j, `{"type":"nack","ref":7,"sub":8,"positions":["p1-1","42"]}`, CodeOffsetNotPosition, `position 2 of 2: "42" is an offset`, 7, 8, false},
+		{"settles no position", j, `{"type":"extend","ref":7,"sub":8,"ranges":[{"from":"p1-1"},{"through":"p1-1"}]}`, CodeInvalidPosition, `range 2 of 2: "" is not a position`, 7, 8, false},
+		{"settles a range as text", j, `{"type":"extend","ref":7,"sub":8,"ranges":["p1-1"]}`, CodeBadRequest, "range 1 of 1 is of the kind string, but must be an object", 7, 8, false},
+		{"settles two terms", j, `{"type":"ack","ref":7,"sub":8,"positions":["p1-1"],"ranges":[{"from":"p2-1"}]}`, CodeBadRequest, "range 1 of 1 is of another term", 7, 8, false},
+		{"settles from term to term", j, `{"type":"ack","ref":7,"sub":8,"ranges":[{"from":"p1-1","through":"p2-5"}]}`, CodeBadRequest, "of another term", 7, 8, false},
+		{"settles from partition to partition", j, `{"type":"ack","ref":7,"sub":8,"ranges":[{"from":"p1-1","through":"p1-2_5"}]}`, CodeBadRequest, "ends in another partition", 7, 8, false},
+		{"settles backwards", j, `{"type":"ack","ref":7,"sub":8,"ranges":[{"from":"p1-5","through":"p1-4"}]}`, CodeBadRequest, "range from 5 that ends before it", 7, 8, false},
+		{"settles offset 0", j, `{"type":"ack","ref":7,"sub":8,"positions":["p1-0"]}`, CodeBadRequest, "range from 0", 7, 8, false},
+		{"settles too many", j, `{"type":"ack","ref":7,"sub":8,"positions":[` + strings.Repeat("0,", 9_999) + `0],"ranges":[0]}`, CodeTooManyMessages, "the ack has 10001 ranges, at most 10000", 7, 8, false},
+		{"settles with an odd reason", j, `{"type":"reject","ref":7,"sub":8,"positions":["p1-1"],"reason":"a\nb"}`, CodeBadRequest, "the reason contains the control character U+000A", 7, 8, false},
+		{"settles with half a pair", j, `{"type":"reject","ref":7,"sub":8,"positions":["p1-1"],"reason":"\ud800"}`, CodeBadRequest, "the reject frame has an escape", 7, 8, false},
+		{"delay negative", j, `{"type":"nack","ref":7,"sub":8,"positions":["p1-1"],"delay_ms":-1}`, CodeBadRequest, `the field "delay_ms" of the nack frame`, 7, 8, false},
+		{"positions are an object", j, `{"type":"nack","ref":7,"positions":{}}`, CodeBadRequest, `the field "positions" must be an array`, 7, 0, false},
+		{"factor as text", j, `{"type":"subscribe","sub":7,"consumer":"a","settings":{"backoff_factor":"2"}}`, CodeBadRequest, `the field "settings.backoff_factor" of the subscribe frame is of the kind string, but must be a number`, 0, 7, false},
+		{"settings as list", j, `{"type":"subscribe","sub":7,"consumer":"a","settings":[]}`, CodeBadRequest, `the field "settings"`, 0, 7, false},
 		{"seq too large", j, `{"type":"pong","seq":99999999999}`, CodeBadRequest, `the field "seq"`, 0, 0, false},
 	}
 }
@@ -458,6 +509,11 @@ func TestAllocationIsBounded(t *testing.T) {
 		"groups":        {Proto{}, clientBytes(1, bytes.Repeat([]byte{0x63, 0x64}, mib/2))},
 		"strings":       {Proto{}, clientBytes(1, bytes.Repeat([]byte{0x12, 0}, mib/2))},
 
+		"ranges":       {Proto{}, clientBytes(8, bytes.Repeat([]byte{0x2a, 0}, mib/2))},
+		"ten thousand": {Proto{}, clientBytes(8, append(bytes.Repeat([]byte{0x2a, 2, 0x10, 5}, 10_000), 0x22, 1, '1'))},
+
+		"json positions":     {JSON{}, `{"type":"ack","positions":[` + strings.Repeat("0,", mib/2) + `0]}`},
+		"json ranges":        {JSON{}, `{"type":"ack","ranges":[` + strings.Repeat("0,", mib/2) + `0]}`},
 		"json messages":      {JSON{}, `{"type":"publish","messages":[` + strings.Repeat("0,", mib/2) + `0]}`},
 		"json headers":       {JSON{}, `{"type":"publish","messages":[{"headers":{` + strings.Repeat(`"":"",`, mib/6) + `"":""}}]}`},
 		"json subscriptions": {JSON{}, `{"type":"connect","subscriptions":[` + strings.Repeat("0,", mib/2) + `0]}`},

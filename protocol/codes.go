@@ -39,6 +39,14 @@ const (
 	CodeSubscriptionInUse    Code = "subscription_in_use"
 	CodeUnknownSubscription  Code = "unknown_subscription"
 
+	CodeUnknownConsumer Code = "unknown_consumer"
+	CodeConsumerExists  Code = "consumer_exists"
+	CodeConsumerFixed   Code = "consumer_fixed"
+	CodeTakenOver       Code = "taken_over"
+	CodeFenced          Code = "fenced"
+	CodeNotPending      Code = "not_pending"
+	CodeNeverDelivered  Code = "never_delivered"
+
 	CodeUnauthorized Code = "unauthorized"
 	CodeForbidden    Code = "forbidden"
 	CodeBadOrigin    Code = "origin_not_allowed"
@@ -84,7 +92,7 @@ var codeTable = []CodeInfo{
 	{CodeInvalidKey, http.StatusBadRequest, 0, false, "The ordering key is too long or has a character that is not allowed."},
 	{CodeInvalidHeader, http.StatusBadRequest, 0, false, "A header is malformed, too large, given twice, or there are too many."},
 	{CodeInvalidMessage, http.StatusBadRequest, 0, false, "Another part of the message breaks its rules."},
-	{CodeTooManyMessages, http.StatusRequestEntityTooLarge, 0, false, "More messages in one request than are allowed."},
+	{CodeTooManyMessages, http.StatusRequestEntityTooLarge, 0, false, "More messages, or ranges of them, in one request than are allowed."},
 	{CodePayloadTooLarge, http.StatusRequestEntityTooLarge, 0, false, "The payload is larger than a message may be."},
 	{CodeReservedTopic, http.StatusForbidden, 0, false, "Topics that begin with `$` belong to the broker."},
 	{CodeUnsupported, http.StatusBadRequest, 0, false, "The request is well formed, but this version of the broker cannot do it."},
@@ -105,6 +113,14 @@ var codeTable = []CodeInfo{
 	{CodeSubscriptionsFull, http.StatusServiceUnavailable, 0, true, "The broker has as many subscriptions as it may have, over all sessions."},
 	{CodeSubscriptionInUse, http.StatusConflict, 0, false, "The session already has a subscription of that number."},
 	{CodeUnknownSubscription, http.StatusNotFound, 0, false, "The session has no subscription of that number."},
+
+	{CodeUnknownConsumer, http.StatusNotFound, 0, false, "There is no consumer of that name."},
+	{CodeConsumerExists, http.StatusConflict, 0, false, "There is a consumer of that name, with another filter or stream."},
+	{CodeConsumerFixed, http.StatusConflict, 0, false, "This setting of a consumer cannot be changed after its creation."},
+	{CodeTakenOver, http.StatusConflict, 0, false, "A newer member has taken over the exclusive consumer."},
+	{CodeFenced, http.StatusConflict, 0, false, "The message was delivered in an earlier generation of the consumer, and may be with another member by now."},
+	{CodeNotPending, http.StatusConflict, 0, false, "The message is not pending: it was settled before."},
+	{CodeNeverDelivered, http.StatusConflict, 0, false, "The consumer has never delivered this message."},
 
 	{CodeUnauthorized, http.StatusUnauthorized, 3500, false, "No token was given where one is needed, or it is not valid."},
 	{CodeForbidden, http.StatusForbidden, 3501, false, "The token does not allow this."},

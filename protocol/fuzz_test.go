@@ -117,6 +117,11 @@ func checkClientFrame(t *testing.T, frame any) {
 			}
 		}
 	}
+	if s, ok := frame.(*Settle); ok {
+		if err := s.Check(); err != nil || len(s.Ranges) > MaxSettleRanges || s.Delay != nil && (*s.Delay < 0 || *s.Delay > maxRepeatAge) {
+			t.Fatalf("beyond the limits: %+v, %v", s, err)
+		}
+	}
 	b := Proto{}.AppendClient(nil, frame)
 	again, err := Proto{}.DecodeClient(b, testLimits)
 	if err != nil || !sameFrame(again, frame) {

@@ -46,6 +46,7 @@ var (
 
 func clientSamples() map[string][]sample {
 	topic255 := strings.Repeat("t", MaxTopicBytes)
+	one := []OffsetRange{{From: 44, Through: 44}}
 	later := protowire.AppendBytes(protowire.AppendTag(nil, 100, protowire.BytesType), []byte("later"))
 	return map[string][]sample{
 		"connect": {
@@ -82,6 +83,29 @@ func clientSamples() map[string][]sample {
 			{name: "from a position", frame: &tidewirev1.Subscribe{Sub: 2, Filter: "orders.>", From: "p1z141z3-42", Stream: "main"}, json: `{"type":"subscribe","sub":2,"filter":"orders.>","from":"p1z141z3-42","stream":"main"}`},
 			{name: "no credit yet, conflated, without echo", frame: &tidewirev1.Subscribe{Sub: 3, Filter: "prices.*", From: "last-per-topic", Credit: new(uint32(0)), Slow: "conflate", ConflateMs: 200, Echo: new(false)}, json: `{"type":"subscribe","sub":3,"filter":"prices.*","from":"last-per-topic","credit":0,"slow":"conflate","conflate_ms":200,"echo":false}`},
 			{name: "credit, disconnected when slow, with echo", frame: &tidewirev1.Subscribe{Sub: 4, Filter: "a", Credit: new(uint32(4294967295)), Slow: "disconnect", Echo: new(true)}, json: `{"type":"subscribe","sub":4,"filter":"a","credit":4294967295,"slow":"disconnect","echo":true}`},
+			{name: "member of a consumer", frame: &tidewirev1.Subscribe{Sub: 5, Consumer: "billing"}, json: `{"type":"subscribe","sub":5,"consumer":"billing"}`},
+			{name: "creates a consumer, every setting at its zero", frame: &tidewirev1.Subscribe{Sub: 6, Filter: "orders.>", Consumer: "billing", Settings: &tidewirev1.ConsumerSettings{
+				AckWaitMs: new(uint64(0)), BackoffBaseMs: new(uint64(0)), BackoffCapMs: new(uint64(0)), BackoffFactor: new(0.0), BackoffJitter: new(false),
+				MaxDeliver: new(uint32(0)), MaxInFlight: new(uint32(0)), MaxWaiting: new(uint32(0)), MaxInFlightBytes: new(uint64(0)), Exclusive: new(false), Ordered: new(false),
+			}}, json: `{"type":"subscribe","sub":6,"filter":"orders.>","consumer":"billing","settings":{"ack_wait_ms":0,"backoff_base_ms":0,"backoff_cap_ms":0,"backoff_factor":0,"backoff_jitter":false,"max_deliver":0,"max_in_flight":0,"max_waiting":0,"max_in_flight_bytes":0,"exclusive":false,"ordered":false}}`},
+			{name: "creates a consumer, every setting", frame: &tidewirev1.Subscribe{Sub: 7, Filter: "orders.>", From: "new", Stream: "main", Consumer: "é", Window: 8, Settings: &tidewirev1.ConsumerSettings{
+				AckWaitMs: new(uint64(30000)), BackoffBaseMs: new(uint64(1000)), BackoffCapMs: new(uint64(60000)), BackoffFactor: new(2.5), BackoffJitter: new(true),
+				MaxDeliver: new(uint32(10)), MaxInFlight: new(uint32(256)), MaxWaiting: new(uint32(10000)), MaxInFlightBytes: new(uint64(4194304)), Exclusive: new(true), Ordered: new(true),
+			}}, json: `{"type":"subscribe","sub":7,"filter":"orders.>","from":"new","stream":"main","consumer":"é","window":8,"settings":{"ack_wait_ms":30000,"backoff_base_ms":1000,"backoff_cap_ms":60000,"backoff_factor":2.5,"backoff_jitter":true,"max_deliver":10,"max_in_flight":256,"max_waiting":10000,"max_in_flight_bytes":4194304,"exclusive":true,"ordered":true}}`},
+		},
+		"ack": ackSamples(),
+		"nack": {
+			{name: "as the settings say", frame: &Settle{Kind: SettleNack, Ref: 21, Sub: 5, Generation: 12, Term: goldenTerm, Ranges: one}, json: `{"type":"nack","ref":21,"sub":5,"generation":12,"positions":["p1z141z3-44"]}`},
+			{name: "at once", frame: &Settle{Kind: SettleNack, Sub: 5, Term: goldenTerm, Ranges: one, Delay: new(time.Duration(0)), Confirm: true}, json: `{"type":"nack","sub":5,"positions":["p1z141z3-44"],"delay_ms":0,"confirm":true}`},
+			{name: "in five seconds", frame: &Settle{Kind: SettleNack, Ref: 1, Sub: 5, Term: goldenTerm, Ranges: one, Delay: new(5 * time.Second)}, json: `{"type":"nack","ref":1,"sub":5,"positions":["p1z141z3-44"],"delay_ms":5000}`},
+		},
+		"extend": {
+			{name: "as the settings say", frame: &Settle{Kind: SettleExtend, Ref: 22, Sub: 5, Generation: 12, Term: goldenTerm, Ranges: one}, json: `{"type":"extend","ref":22,"sub":5,"generation":12,"positions":["p1z141z3-44"]}`},
+			{name: "by a minute", frame: &Settle{Kind: SettleExtend, Sub: 5, Term: goldenTerm, Ranges: one, Delay: new(time.Minute), Confirm: true}, json: `{"type":"extend","sub":5,"positions":["p1z141z3-44"],"by_ms":60000,"confirm":true}`},
+		},
+		"reject": {
+			{name: "without a reason", frame: &Settle{Kind: SettleReject, Sub: 5, Term: goldenTerm, Ranges: one}, json: `{"type":"reject","sub":5,"positions":["p1z141z3-44"]}`},
+			{name: "with a reason", frame: &Settle{Kind: SettleReject, Ref: 23, Sub: 5, Generation: 12, Term: goldenTerm, Ranges: one, Confirm: true, Reason: "é is no amount"}, json: `{"type":"reject","ref":23,"sub":5,"generation":12,"positions":["p1z141z3-44"],"confirm":true,"reason":"é is no amount"}`},
 		},
 		"unsubscribe": {{name: "one", frame: &tidewirev1.Unsubscribe{Sub: 2}, json: `{"type":"unsubscribe","sub":2}`}},
 		"pong":        {{name: "zero", frame: &tidewirev1.Pong{}, json: `{"type":"pong"}`}, {name: "largest", frame: &tidewirev1.Pong{Seq: 4294967295}, json: `{"type":"pong","seq":4294967295}`}},
@@ -93,6 +117,21 @@ func clientSamples() map[string][]sample {
 			{name: "frame", proto: []byte(clientBytes(15, []byte{8, 7})), json: `{"type":"later","ref":7}`},
 			{name: "nothing but a field beside", proto: later, json: `{"type":"later","ref":"x"}`},
 		},
+	}
+}
+
+func ackSamples() []sample {
+	return []sample{
+		{name: "one message", frame: &Settle{Ref: 20, Sub: 5, Generation: 12, Term: goldenTerm, Ranges: []OffsetRange{{From: 44, Through: 44}}, Confirm: true}, json: `{"type":"ack","ref":20,"sub":5,"generation":12,"positions":["p1z141z3-44"],"confirm":true}`},
+		{name: "all up to it, unconfirmed", frame: &Settle{Sub: 5, Term: goldenTerm, Ranges: []OffsetRange{{From: 44, Through: 44}}, UpTo: true}, json: `{"type":"ack","sub":5,"positions":["p1z141z3-44"],"up_to":true}`},
+		{
+			name: "ranges, another partition, largest numbers",
+			frame: &Settle{Ref: 4294967295, Sub: 4294967295, Generation: MaxOffset, Term: 1<<64 - 1, Ranges: []OffsetRange{
+				{From: 7, Through: 7}, {Partition: 4294967295, From: MaxOffset, Through: MaxOffset}, {From: 1, Through: 2}, {Partition: 3, From: 1, Through: MaxOffset},
+			}},
+			json: `{"type":"ack","ref":4294967295,"sub":4294967295,"generation":9007199254740991,"positions":["p3w5e11264sgsf-7","p3w5e11264sgsf-4294967295_9007199254740991"],"ranges":[{"from":"p3w5e11264sgsf-1","through":"p3w5e11264sgsf-2"},{"from":"p3w5e11264sgsf-3_1","through":"p3w5e11264sgsf-3_9007199254740991"}]}`,
+		},
+		{name: "a range that ends where it begins", frame: &Settle{Sub: 5, Term: goldenTerm, Ranges: []OffsetRange{{From: 44, Through: 44}}}, json: `{"type":"ack","sub":5,"ranges":[{"from":"p1z141z3-44"}]}`},
 	}
 }
 
@@ -109,6 +148,13 @@ func deliverSamples() []sample {
 		)}}},
 		{name: "ephemeral", frame: &Deliver{Sub: 1, Chunk: Chunk{Count: 1, Records: record(
 			Message{Topic: "room.42.typing", Ephemeral: true, Payload: []byte("x"), Publisher: "user-1", Time: goldenTime, Origin: 1<<64 - 2},
+		)}}},
+		{name: "of a consumer", frame: &Deliver{Sub: 5, Chunk: Chunk{Term: goldenTerm, Count: 1, Attempts: []uint32{1}, Generation: 12, Records: record(
+			Message{Topic: "orders.new", ID: "a1", Key: "customer-7", Payload: []byte("hello"), Position: at(0, 44), Time: goldenTime},
+		)}}},
+		{name: "of a consumer, repeats, another partition", frame: &Deliver{Sub: 5, Chunk: Chunk{Term: goldenTerm, Partition: 3, Count: 2, Attempts: []uint32{4294967295, 1}, Generation: MaxOffset, Records: join(
+			record(Message{Topic: "orders.new", ID: "1", Position: at(3, 9), Time: goldenTime}),
+			record(Message{Topic: "orders.new", Position: at(3, 8), Time: goldenTime}),
 		)}}},
 		{name: "nothing matches", frame: &Deliver{Sub: 1, Chunk: Chunk{Term: goldenTerm, Through: 7}}},
 		{name: "largest numbers", frame: &Deliver{Sub: 4294967295, Chunk: Chunk{Term: 1<<64 - 1, Partition: 4294967295, After: MaxOffset - 1, Through: MaxOffset, Count: 1, Records: record(
@@ -154,6 +200,8 @@ func serverSamples() map[string][]sample {
 			{name: "resumed", frame: &tidewirev1.Subscribed{Sub: 1, Position: "p1z141z3-42", Cursors: []*tidewirev1.Cursor{{Offset: 42}}, Resumed: true, Behind: 3}},
 			{name: "empty log", frame: &tidewirev1.Subscribed{Sub: 1, Position: "p1z141z3-0", Cursors: []*tidewirev1.Cursor{{}}}},
 			{name: "several partitions", frame: &tidewirev1.Subscribed{Sub: 2, Position: "p1z141z3-3_42", Cursors: []*tidewirev1.Cursor{{Offset: MaxOffset}, {Partition: 1, Offset: 7}, {Partition: 3, Offset: 42}}, Behind: MaxOffset}},
+			{name: "member of a consumer", frame: &tidewirev1.Subscribed{Sub: 5, Position: "p1z141z3-42", Behind: 3, Generation: 12}},
+			{name: "consumer was created", frame: &tidewirev1.Subscribed{Sub: 5, Position: "p1z141z3-0", Generation: MaxOffset, Created: true}},
 		},
 		"deliver":   deliverSamples(),
 		"caught_up": {{name: "one", frame: &tidewirev1.CaughtUp{Sub: 1}}},
@@ -173,8 +221,18 @@ func serverSamples() map[string][]sample {
 			{name: "of a request", frame: (&RequestError{Request: "publish", Ref: 10, Err: refused}).Frame()},
 			{name: "of a subscription that is refused", frame: (&RequestError{Request: "subscribe", Sub: 2, Err: Errorf(CodeInvalidFilter, "the filter is empty")}).Frame()},
 			{name: "of a request without a number", frame: (&RequestError{Request: "subscribe", Err: Errorf(CodeBadRequest, "`sub` is missing")}).Frame()},
+			{name: "of an ack", frame: (&RequestError{Request: "ack", Ref: 20, Sub: 5, Err: Errorf(CodeBadRequest, "the ack names no message")}).Frame()},
+			{name: "of a member that was overtaken", frame: ErrorFrame(0, 5, Errorf(CodeTakenOver, "another member has taken over"))},
 			{name: "of a subscription that has ended", frame: ErrorFrame(0, 2, Errorf(CodeForbidden, "the token does not allow it"))},
 			{name: "before a close", frame: ErrorFrame(0, 0, Errorf(CodeConnectTwice, "send connect once"))},
+		},
+		"acked": {
+			{name: "confirmed", frame: &tidewirev1.Acked{Ref: 20, Sub: 5, Term: "1z141z3", Settled: 1}},
+			{name: "some refused", frame: &tidewirev1.Acked{Ref: 4294967295, Sub: 5, Term: "1z141z3", Settled: 2, Refused: []*tidewirev1.RefusedRange{
+				{From: 44, Code: string(CodeNotPending)}, {From: 45, Through: 45, Code: string(CodeFenced)}, {Partition: 3, From: 1, Through: MaxOffset, Code: string(CodeNeverDelivered)},
+			}}},
+			{name: "refused as a whole", frame: &tidewirev1.Acked{Ref: 20, Sub: 6, Error: ErrorFrame(0, 0, Errorf(CodeUnknownSubscription, "no"))}},
+			{name: "refused for now", frame: &tidewirev1.Acked{Sub: 5, Error: ErrorFrame(0, 0, refused)}},
 		},
 		"unsubscribed": {{name: "one", frame: &tidewirev1.Unsubscribed{Sub: 2}}},
 		"refreshed":    {{name: "expires", frame: &tidewirev1.Refreshed{Ref: 11, ExpiresAt: Micros(goldenTime)}}, {name: "never expires", frame: &tidewirev1.Refreshed{Ref: 11}}},

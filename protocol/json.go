@@ -186,6 +186,8 @@ func jsonKind(t reflect.Type) string {
 		return "a whole number from 0 to 18446744073709551615"
 	case reflect.Slice:
 		return "an array"
+	case reflect.Float64:
+		return "a number"
 	default:
 		return "an object"
 	}

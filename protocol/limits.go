@@ -54,6 +54,8 @@ const (
 	LimitHeaderValue  Limit = "header_value_bytes"
 	LimitHeaderTotal  Limit = "header_total_bytes"
 	LimitCapabilities Limit = "capabilities"
+	LimitSettle       Limit = "settle_ranges"
+	LimitReason       Limit = "reason_bytes"
 	LimitToken        Limit = "token_bytes"
 	LimitRequestHead  Limit = "request_head_bytes"
 )
@@ -128,6 +130,8 @@ var limitTable = []LimitInfo{
 	{LimitHeaderName, "", MaxHeaderNameBytes, UnitBytes, "The name of a header.", CodeInvalidHeader, ""},
 	{LimitHeaderValue, "", MaxHeaderValueBytes, UnitBytes, "The value of a header.", CodeInvalidHeader, ""},
 	{LimitHeaderTotal, "", MaxHeaderTotalBytes, UnitBytes, "All headers of a message.", CodeInvalidHeader, ""},
+	{LimitSettle, "", MaxSettleRanges, UnitCount, "Ranges of messages in one frame or request that settles what a consumer delivered.", CodeTooManyMessages, ""},
+	{LimitReason, "", MaxReasonBytes, UnitBytes, "The reason of a reject.", CodeBadRequest, ""},
 	{LimitCapabilities, "", maxCapabilities, UnitCount, "Capabilities in Connect.", CodeBadFrame, ""},
 	{LimitToken, "", 8 << 10, UnitBytes, "A token.", CodeUnauthorized, ""},
 	{LimitRequestHead, "", 32 << 10, UnitBytes, "The head of a request.", "", "It is answered with the HTTP status 431, and the connection is closed."},

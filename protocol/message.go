@@ -31,8 +31,8 @@ type Header struct {
 }
 
 // A Message is what is published, stored and delivered. Publishing fills the
-// first group; the broker sets the second; the zero value of a field means that
-// it is absent.
+// first group; the broker sets the second, and for deliveries of a consumer the
+// third; the zero value of a field means that it is absent.
 type Message struct {
 	Topic       string
 	ID          string // identity within the topic; see [Chunk.Messages] for messages without one
@@ -47,6 +47,9 @@ type Message struct {
 	Position  Position  // zero if it was never stored
 	Time      time.Time // when the broker stored it
 	Origin    uint64    // stands for the session that published it; 0 if there is none
+
+	Attempt    uint32 // which delivery of a consumer this is, from 1 on; 0 if it is none
+	Generation uint64 // of the consumer that delivered it
 }
 
 // Check returns nil if the broker may take m from a client, and sorts its
@@ -148,6 +151,7 @@ var textLimits = map[Code]Limit{
 	CodeInvalidKey:     LimitKey,
 	CodeInvalidMessage: LimitContentType,
 	CodeInvalidHeader:  LimitHeaderValue,
+	CodeBadRequest:     LimitReason,
 }
 
 // checkText checks a short text: bounded, UTF-8, no control characters.

@@ -25,6 +25,8 @@ type messageJSON struct {
 	Headers       headersJSON `json:"headers,omitempty"`
 	ExpiresAt     string      `json:"expires_at,omitempty"`
 	Ephemeral     bool        `json:"ephemeral,omitempty"`
+	Attempt       uint32      `json:"attempt,omitempty"`
+	Generation    uint64      `json:"generation,omitempty"`
 	Payload       *string     `json:"payload,omitempty"`
 	PayloadBase64 []byte      `json:"payload_base64,omitempty"`
 }
@@ -48,7 +50,7 @@ type publishJSON struct {
 func (m Message) MarshalJSON() ([]byte, error) {
 	form := messageJSON{
 		ID: m.ID, Topic: m.Topic, Publisher: m.Publisher, Key: m.Key,
-		ContentType: m.ContentType, Ephemeral: m.Ephemeral,
+		ContentType: m.ContentType, Ephemeral: m.Ephemeral, Attempt: m.Attempt, Generation: m.Generation,
 		Headers: m.Headers, Time: formatTime(m.Time), ExpiresAt: formatTime(m.ExpiresAt),
 	}
 	if !m.Position.IsZero() {

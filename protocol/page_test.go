@@ -92,7 +92,8 @@ func TestPageExamplesOfClients(t *testing.T) {
 				t.Fatal(err)
 			}
 			for key := range keys {
-				if key != "type" && fields.ByName(protoreflect.Name(key)) == nil {
+				_, settles := settleKind(name)
+				if key != "type" && fields.ByName(protoreflect.Name(key)) == nil && (!settles || key != "positions") {
 					t.Errorf("%s: there is no field %s", line, key)
 				}
 			}
@@ -145,12 +146,14 @@ func TestPageExamplesOfServers(t *testing.T) {
 		"published": &Published{Results: []PublishResult{
 			{Ref: 10, Position: position(44)}, {Ref: 11, Err: Errorf(CodeInvalidTopic, "the topic is empty")},
 		}},
+		"acked":        &tidewirev1.Acked{Ref: 20, Sub: 5, Term: "1z141z3", Settled: 1},
 		"unsubscribed": &tidewirev1.Unsubscribed{Sub: 2},
 		"refreshed":    &tidewirev1.Refreshed{Ref: 11, ExpiresAt: at + uint64(time.Hour.Microseconds())},
 		"go_away":      &tidewirev1.GoAway{ReconnectAfterMs: 800, Reason: "the broker is shutting down"},
 		"ping":         &tidewirev1.Ping{Seq: 7},
 		"error":        (&RequestError{Request: "publish", Ref: 10, Err: Errorf(CodeBadRequest, "...")}).Frame(),
 	}
+	checkConsumerExamples(t, shown, Time(at))
 	for name := range frameFields(&tidewirev1.ServerFrame{}) {
 		var text []byte
 		if d, ok := want[name].(*Deliver); ok {
@@ -160,6 +163,23 @@ func TestPageExamplesOfServers(t *testing.T) {
 		}
 		if !slices.Contains(shown[name], string(text)) {
 			t.Errorf("the page shows %s as %s\nthe codec writes %s", name, shown[name], text)
+		}
+	}
+}
+
+// checkConsumerExamples compares the further examples, of a consumer.
+func checkConsumerExamples(t *testing.T, shown map[string][]string, at time.Time) {
+	t.Helper()
+	m := Message{Topic: "orders.new", ID: "a1", Key: "customer-7", Payload: []byte("hello"), Position: Position{Term: goldenTerm, Offset: 44}, Time: at}
+	chunk := Chunk{Term: goldenTerm, Count: 1, Attempts: []uint32{1}, Generation: 12, Records: record(m)}
+	refused := []*tidewirev1.RefusedRange{{From: 43, Code: string(CodeNotPending)}}
+	for name, want := range map[string][]byte{
+		"subscribed": JSON{}.AppendServer(nil, &tidewirev1.Subscribed{Sub: 5, Position: "p1z141z3-42", Behind: 3, Generation: 12}),
+		"deliver":    appendDeliver(JSON{}, nil, 5, &chunk),
+		"acked":      JSON{}.AppendServer(nil, &tidewirev1.Acked{Ref: 21, Sub: 5, Term: "1z141z3", Refused: refused}),
+	} {
+		if !slices.Contains(shown[name], string(want)) {
+			t.Errorf("the page shows %s as %s\nthe codec writes %s", name, shown[name], want)
 		}
 	}
 }
@@ -176,6 +196,9 @@ func TestPageQuotesLimits(t *testing.T) {
 		fmt.Sprintf("A name has 1 to %d letters", MaxHeaderNameBytes),
 		fmt.Sprintf("a value has at most %d bytes", MaxHeaderValueBytes),
 		fmt.Sprintf("N is at most %d |", MaxStartLast),
+		fmt.Sprintf("A name is one token of at most %d bytes", MaxConsumerBytes),
+		fmt.Sprintf("A frame has at most %d ranges.", MaxSettleRanges),
+		fmt.Sprintf("`reason`, which has at most %d bytes", MaxReasonBytes),
 		fmt.Sprintf("after %d comes 0", uint32(1<<32-1)),
 		"| `" + SubprotocolProto + "` | binary",
 		"| `" + SubprotocolJSON + "` | text",

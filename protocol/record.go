@@ -111,20 +111,41 @@ func RecordTopic(record []byte) []byte {
 // that is read for somebody goes through here, so it does no more than that.
 func RecordExpiry(record []byte) uint64 {
 	const expires = fieldExpiresAt<<3 | byte(protowire.Fixed64Type)
-	for len(record) > 9 && record[0] < expires {
+	record = skipTexts(record, expires)
+	if len(record) < 9 || record[0] != expires {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(record[1:])
+}
+
+// RecordKey returns the ordering key of a record as a part of it, or nil. It relies
+// on the same order.
+func RecordKey(record []byte) []byte {
+	const key = fieldKey<<3 | byte(protowire.BytesType)
+	record = skipTexts(record, key)
+	if len(record) < 2 || record[0] != key {
+		return nil
+	}
+	text, n := protowire.ConsumeBytes(record[1:])
+	if n < 0 {
+		return nil
+	}
+	return text
+}
+
+// skipTexts passes over the texts and bytes whose tags are below one.
+func skipTexts(record []byte, tag byte) []byte {
+	for len(record) > 9 && record[0] < tag {
 		size, n := uint64(record[1]), 1
 		if size >= 0x80 {
 			size, n = binary.Uvarint(record[1:])
 		}
 		if n <= 0 || size > uint64(len(record)-1-n) {
-			return 0
+			return nil
 		}
 		record = record[1+n+int(size):]
 	}
-	if len(record) < 9 || record[0] != expires {
-		return 0
-	}
-	return binary.LittleEndian.Uint64(record[1:])
+	return record
 }
 
 // RecordFrom reports whether a record was published by the session that the
@@ -235,6 +256,12 @@ func parseHeader(b []byte) (Header, error) {
 // go into a Deliver frame as they are.
 const fieldRecords = 6
 
+// Further field numbers of tidewire.v1.Deliver.
+const (
+	fieldAttempts  = 7
+	fieldDelivered = 8 // the generation
+)
+
 // AppendFramed appends a record with the tag and the length that it has in a
 // Deliver frame.
 func AppendFramed(b, record []byte) []byte {
@@ -262,7 +289,9 @@ func NextFramed(b []byte) (record, rest []byte, ok bool) {
 // offsets above After up to and including Through, and has every record in that
 // range that matches. Chunks are shared and never changed.
 //
-// Ephemeral messages come in chunks without a term, which cover nothing.
+// Ephemeral messages come in chunks without a term, which cover nothing. Nor do
+// deliveries of a consumer, whose chunks have a generation; After and Through
+// are 0 then.
 type Chunk struct {
 	Partition uint32
 	Term      Term // in which all its records were written; 0 for ephemeral ones
@@ -270,19 +299,26 @@ type Chunk struct {
 	Through   uint64
 	Count     int    // records
 	Records   []byte // see [AppendFramed]
+
+	Attempts   []uint32 // of a consumer's deliveries: one for each record
+	Generation uint64   // of a consumer's deliveries; else 0
 }
 
 // Messages yields the messages of the chunk in the order of their offsets. A
 // message that was published without an id has its position as id.
 func (c *Chunk) Messages() iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
-		for rest := c.Records; len(rest) > 0; {
+		i := 0
+		for rest := c.Records; len(rest) > 0; i++ {
 			record, next, ok := NextFramed(rest)
 			if !ok {
 				yield(Message{}, errBadRecord)
 				return
 			}
 			m, err := c.message(record)
+			if m.Generation = c.Generation; i < len(c.Attempts) {
+				m.Attempt = c.Attempts[i]
+			}
 			if !yield(m, err) || err != nil {
 				return
 			}

@@ -26,6 +26,24 @@ func CheckTopic(s string) *Error {
 // '$'. Clients cannot publish to it.
 func IsReserved(topic string) bool { return topic != "" && topic[0] == '$' }
 
+// MaxConsumerBytes is the longest name of a consumer.
+const MaxConsumerBytes = 128
+
+// CheckConsumer returns nil if s can be the name of a consumer: one token of at
+// most 128 bytes that does not begin with '$'.
+func CheckConsumer(s string) *Error {
+	const what = "name of the consumer"
+	switch {
+	case len(s) > MaxConsumerBytes:
+		return Errorf(CodeBadRequest, "the %s has %d bytes, at most %d are allowed", what, len(s), MaxConsumerBytes)
+	case IsReserved(s):
+		return Errorf(CodeBadRequest, "the %s %s begins with '$', choose another first character", what, quote(s))
+	case strings.ContainsAny(s, ".*>"):
+		return Errorf(CodeBadRequest, "the %s %s has a '.', '*' or '>': it is a single token of a topic", what, quote(s))
+	}
+	return checkTokens(s, CodeBadRequest, what)
+}
+
 // checkTokens checks what topics and filters have in common.
 func checkTokens(s string, code Code, what string) *Error {
 	switch {

@@ -33,6 +33,7 @@ type LogOptions struct {
 	RetentionBytes int64         // default 10 GiB; negative for no bound
 	WindowBytes    int64         // recent blocks kept in memory; default 64 MiB
 	OpenSegments   int           // sealed segments whose files are kept open; default 128
+	Vital          bool          // it may grow while the disk is full: what is written helps to get over that
 	Registerer     prometheus.Registerer
 	Logger         *slog.Logger     // default slog.Default
 	Now            func() time.Time // default time.Now

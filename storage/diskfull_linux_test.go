@@ -102,3 +102,59 @@ func TestSmallDisk(t *testing.T) {
 	}
 	l.close()
 }
+
+// TestVitalOnSmallDisk: a vital log goes on from the reserve while others are
+// refused.
+func TestVitalOnSmallDisk(t *testing.T) {
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=6m"); errors.Is(err, syscall.EPERM) {
+		t.Skip("mounting a small disk needs root")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	logger := slog.New(slog.DiscardHandler)
+	dir := filepath.Join(disk, "data")
+	store, err := Open(dir, Options{ReserveBytes: 512 << 10, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(name string, vital bool) *testLog {
+		log, err := store.OpenLog(name, LogOptions{SegmentBytes: 1, Logger: logger, Vital: vital})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &testLog{t: t, dir: dir, store: store, Log: log}
+	}
+	plain, vital := open("main", false), open("control", true)
+	refused := false
+	for range 2000 {
+		if r := plain.publish(message("a", "", strings.Repeat("y", 20_000)))[0]; r.Err != nil {
+			refused = true
+			break
+		}
+	}
+	if !refused {
+		t.Fatal("the disk is never full")
+	}
+	for i := range 5 {
+		if r := vital.publish(message("b", "", strings.Repeat("z", 1000)))[0]; r.Err != nil {
+			t.Fatalf("the vital log is refused, too, at its message %d: %v", i, r.Err)
+		}
+	}
+	if r := plain.publish(message("a", "", "more"))[0]; r.Err == nil {
+		t.Error("the plain log takes from the reserve")
+	}
+	for _, l := range []*testLog{plain, vital} {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -30,6 +30,8 @@ type keeper struct {
 	working  sync.Mutex          // held while there is work, and by a snapshot of meta.db
 	refused  atomic.Bool         // publishes were, for lack of room, and none was seen since
 
+	beforeTrim func(through uint64) // may be nil; set before run
+
 	preparing sync.Mutex // one of keeper and committer prepares a segment
 
 	err    error // set before failed is closed

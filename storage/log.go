@@ -71,6 +71,11 @@ func (l *Log) Bounds() (earliest, head uint64) {
 	return l.state.segs[0].first, l.state.head
 }
 
+// BeforeTrim has fn called, on a goroutine of Run, before the messages up to an
+// offset are removed: it can still read them, and may take some seconds. It must
+// be set before Run.
+func (l *Log) BeforeTrim(fn func(through uint64)) { l.keeper.beforeTrim = fn }
+
 // Ready returns nil, or why the log cannot do all its work at the moment: it has
 // no room, or a file is damaged.
 func (l *Log) Ready() error {

@@ -61,6 +61,23 @@ func (l *Log) Purge(ctx context.Context) (through uint64, err error) {
 	}
 }
 
+// Forget lets whole segments go that have nothing above an offset, soon, without
+// waiting for it.
+func (l *Log) Forget(through uint64) {
+	l.state.mu.RLock()
+	target := uint64(0)
+	for i, s := range l.state.segs[:len(l.state.segs)-1] {
+		if l.state.segs[i+1].first-1 <= through {
+			target = s.ordinal
+		}
+	}
+	l.state.mu.RUnlock()
+	p := &l.keeper.purging
+	for old := p.through.Load(); target > old && !p.through.CompareAndSwap(old, target); old = p.through.Load() {
+	}
+	l.keeper.signal()
+}
+
 // purges reports whether a segment is to go.
 func (k *keeper) purges(s *segment) bool { return s.ordinal <= k.purging.through.Load() }
 

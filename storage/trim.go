@@ -45,6 +45,9 @@ func (k *keeper) trim(ctx context.Context) error {
 		if s == nil {
 			return nil
 		}
+		if k.beforeTrim != nil {
+			k.beforeTrim(next - 1)
+		}
 		evicted, err := k.carry(ctx, s)
 		if err != nil {
 			return err

@@ -6,11 +6,19 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// writeBlock stores a block in one transaction. The writer's goroutine runs it.
+// writeBlock stores a block. The writer's goroutine runs it.
 func (c *committer) writeBlock(b *batch) error {
+	if c.log.opts.Vital {
+		return c.log.reserve.withReserve(func() error { return c.storeBlock(b) })
+	}
 	if err := c.log.reserve.hold(); err != nil {
 		return err // while it is in use for harder times, nothing may grow
 	}
+	return c.storeBlock(b)
+}
+
+// storeBlock stores a block in one transaction.
+func (c *committer) storeBlock(b *batch) error {
 	tx, err := c.active.db.Begin(true)
 	if err != nil {
 		return err

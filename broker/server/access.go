@@ -64,6 +64,7 @@ type JWT struct {
 type Anonymous struct {
 	Publish   []string
 	Subscribe []string
+	Consume   []string
 }
 
 const (
@@ -181,8 +182,8 @@ func (a *access) setJWT(o Access) error {
 }
 
 func (a *access) setAnonymous(o Access) error {
-	g := grants{o.Anonymous.Publish, o.Anonymous.Subscribe, nil}
-	if len(g.publish)+len(g.subscribe) == 0 {
+	g := grants{o.Anonymous.Publish, o.Anonymous.Subscribe, o.Anonymous.Consume}
+	if len(g.publish)+len(g.subscribe)+len(g.consume) == 0 {
 		if len(a.keys) > 0 || a.parser != nil {
 			return nil
 		}

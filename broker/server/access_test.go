@@ -335,6 +335,11 @@ func TestAnonymous(t *testing.T) {
 	if err != nil || texts(all.Publish) != ">" || texts(all.Subscribe) != ">" {
 		t.Errorf("without configuration: %+v, %v", all, err)
 	}
+	for filter, may := range map[string]bool{">": true, "orders.*": true, "$dead.x": false} {
+		if err := all.MayConsume(mustFilter(t, filter)); (err == nil) != may {
+			t.Errorf("to consume %s: %v", filter, err)
+		}
+	}
 	if err := all.MaySubscribe(mustFilter(t, "$dead.x")); err == nil {
 		t.Error("everybody may read the broker's own topics")
 	}
@@ -398,5 +403,30 @@ func TestAccessOptions(t *testing.T) {
 		} else if strings.Contains(err.Error(), testKey) {
 			t.Errorf("the error has the key: %v", err)
 		}
+	}
+}
+
+// What may be consumed is said apart from what may be subscribed to: who may read
+// a topic may not settle it for others.
+func TestMayConsume(t *testing.T) {
+	a := guarded()
+	a.APIKeys = []APIKey{{Name: "worker", Key: "twk_worker", Subscribe: []string{">"}, Consume: []string{"orders.>", "mail.{sub}"}}}
+	a.Anonymous = Anonymous{Consume: []string{"open.*"}}
+	rules, err := newAccess(a, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker, refused := rules.identifyToken("twk_worker")
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	for filter, may := range map[string]bool{"orders.new": true, "orders.>": true, ">": false, "mail.worker": true, "mail.*": false, "open.a": false} {
+		err := worker.MayConsume(mustFilter(t, filter))
+		if (err == nil) != may || err != nil && (err.Code != protocol.CodeForbidden || !strings.Contains(err.Message, "allows consuming orders.>, mail.worker")) {
+			t.Errorf("%s: %v", filter, err)
+		}
+	}
+	if rules.anonymous == nil || rules.anonymous.MayConsume(mustFilter(t, "open.a")) != nil || rules.anonymous.MaySubscribe(mustFilter(t, "open.a")) == nil {
+		t.Errorf("anonymous may %+v", rules.anonymous)
 	}
 }

@@ -132,6 +132,24 @@ func subscribing(filter, from string) func(*testing.T, *edge) string {
 	}
 }
 
+// settling meets a limit with a frame of a consumer's member.
+func settling(s *protocol.Settle) func(*testing.T, *edge) string {
+	return func(_ *testing.T, e *edge) string {
+		c := e.connect(protocol.Proto{})
+		c.send(s)
+		code, _ := c.refusal()
+		return string(code)
+	}
+}
+
+func manyRanges(n int) []protocol.OffsetRange {
+	all := make([]protocol.OffsetRange, n)
+	for i := range all {
+		all[i] = protocol.OffsetRange{From: 1, Through: 1}
+	}
+	return all
+}
+
 // asking meets a limit with a request.
 func asking(lines ...string) func(*testing.T, *edge) string {
 	return func(t *testing.T, e *edge) string { return string(codeOf(t, e.request(lines...))) }
@@ -201,6 +219,8 @@ func hits() map[protocol.Limit]hit {
 			r.write(frame(0x82, protocol.Proto{}.AppendClient(nil, &tidewirev1.Connect{Ref: 1, Capabilities: make([]string, 65)})))
 			return r.closed()
 		}},
+		protocol.LimitSettle:      {meet: settling(&protocol.Settle{Term: 1, Ranges: manyRanges(protocol.MaxSettleRanges + 1)})},
+		protocol.LimitReason:      {meet: settling(&protocol.Settle{Kind: protocol.SettleReject, Term: 1, Ranges: manyRanges(1), Reason: strings.Repeat("r", 1025)})},
 		protocol.LimitToken:       {meet: asking("GET /v1/topics/a/messages HTTP/1.1", "Authorization: Bearer "+strings.Repeat("x", 9000))},
 		protocol.LimitRequestHead: {want: "431", meet: meetRequestHead},
 

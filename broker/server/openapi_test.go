@@ -171,6 +171,8 @@ var wireCodes = []protocol.Code{
 	protocol.CodeSubscriptionInUse, protocol.CodeUnknownSubscription, protocol.CodeNotFound, protocol.CodeMethodNotAllowed,
 	protocol.CodePingTimeout, protocol.CodeBadFrame, protocol.CodeWrongFrameType, protocol.CodeConnectFirst,
 	protocol.CodeConnectTwice, protocol.CodeConnectTimeout,
+	protocol.CodeUnknownConsumer, protocol.CodeConsumerExists, protocol.CodeConsumerFixed, protocol.CodeTakenOver,
+	protocol.CodeFenced, protocol.CodeNotPending, protocol.CodeNeverDelivered,
 }
 
 // checkCodes compares the codes with the table of the protocol.

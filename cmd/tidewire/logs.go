@@ -16,10 +16,15 @@ type logs struct {
 	options options
 	store   *storage.Store
 
-	main   broker.Log
-	others []broker.Stream // in the order of the configuration
-	disk   []*storage.Log
+	main    broker.Log
+	others  []broker.Stream // in the order of the configuration, and then the dead letters
+	control *storage.Log    // what consumers have done
+	disk    []*storage.Log
 }
+
+// controlLog is the name of the log that is no stream: it holds what consumers
+// have done, and lets go of it by itself.
+const controlLog = "control"
 
 // open opens them. What it opened is to be closed even if it fails.
 func (l *logs) open() error {
@@ -46,12 +51,18 @@ func (l *logs) open() error {
 		}
 		l.others = append(l.others, stream)
 	}
-	return nil
+	dead, err := l.onDisk(broker.DeadStream, l.options.log(streams.Dead))
+	if err != nil {
+		return err
+	}
+	l.others = append(l.others, broker.Stream{Name: broker.DeadStream, Log: dead})
+	l.control, err = l.onDisk(controlLog, l.options.control())
+	return err
 }
 
 // logsOnDisk counts the streams that are kept on disk.
 func logsOnDisk(streams config.Streams) int {
-	n := 1 // main
+	n := 3 // main, dead, control
 	for _, s := range streams.Others {
 		if s.Storage != config.StorageMemory {
 			n++
@@ -67,7 +78,7 @@ func (l *logs) survey(streams config.Streams) error {
 	if err != nil {
 		return err
 	}
-	kept := map[string]string{broker.MainStream: config.StorageDisk}
+	kept := map[string]string{broker.MainStream: config.StorageDisk, broker.DeadStream: config.StorageDisk, controlLog: config.StorageDisk}
 	for _, s := range streams.Others {
 		kept[s.Name] = s.Storage
 	}

@@ -37,6 +37,17 @@ func (o options) log(s config.Stream) storage.LogOptions {
 	}
 }
 
+// control returns the options of the log that says what consumers have done. It is
+// kept as long as it is needed, and goes on while the disk is full.
+func (o options) control() storage.LogOptions {
+	l := o.log(o.config.Streams.Dead)
+	l.RetentionAge, l.RetentionBytes = -1, -1
+	l.SegmentBytes, l.WindowBytes = 16<<20, 1<<20
+	l.DedupeWindow = 1 // its records have no ids
+	l.Vital = true
+	return l
+}
+
 func (o options) memory(s config.OtherStream) storage.MemoryOptions {
 	return storage.MemoryOptions{
 		Bytes:        int64(s.RetentionBytes),
@@ -106,7 +117,7 @@ func (o options) access() server.Access {
 			Issuer:   auth.JWT.Issuer,
 			Audience: auth.JWT.Audience,
 		},
-		Anonymous:      server.Anonymous{Publish: auth.Anonymous.Publish, Subscribe: auth.Anonymous.Subscribe},
+		Anonymous:      server.Anonymous(auth.Anonymous),
 		Cookie:         auth.Cookie,
 		AllowedOrigins: o.config.AllowedOrigins,
 		AllowedHosts:   o.config.AllowedHosts,

@@ -68,6 +68,9 @@ func (p *Program) Run(ctx context.Context) error {
 	}
 
 	b := broker.New(logs.main, o.broker(), logs.others...)
+	if err := b.OpenConsumers(logs.control); err != nil {
+		return fmt.Errorf("read what consumers have done: %w", err)
+	}
 	edge := o.server(p.Version)
 	edge.Ready = logs.ready
 	edge.Degraded = logs.degraded
@@ -183,7 +186,7 @@ func (r *running) announce() {
 	switch {
 	case !p.Config.Auth.Configured():
 		who = "anonymous, this machine only"
-	case len(p.Config.Auth.Anonymous.Publish)+len(p.Config.Auth.Anonymous.Subscribe) > 0:
+	case p.Config.Auth.Anonymous.Allows():
 		who = "some topics are open to anonymous clients"
 	}
 	_, _ = fmt.Fprintf(p.Out, "Tidewire %s listens on %s (%s), admin http://%s, data in %s\n", p.Version, base, who, r.admin.listener.Addr(), data)

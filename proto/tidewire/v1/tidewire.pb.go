@@ -8,7 +8,8 @@
 //
 // The flow in short: the client sends Connect with everything it wants to
 // subscribe to; the server answers Welcome, then one Subscribed (or Error) for
-// each subscription, then Deliver frames. Publish is answered by Published.
+// each subscription, then Deliver frames. Publish is answered by Published. What a
+// consumer delivers is settled with Ack, Nack, Extend or Reject.
 // The server sends Ping and closes a connection whose Pong does not come.
 //
 // Rules that hold for every frame:
@@ -268,6 +269,10 @@ type ClientFrame struct {
 	//	*ClientFrame_Pong
 	//	*ClientFrame_Refresh
 	//	*ClientFrame_Flow
+	//	*ClientFrame_Ack
+	//	*ClientFrame_Nack
+	//	*ClientFrame_Extend
+	//	*ClientFrame_Reject
 	Frame         isClientFrame_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -373,6 +378,42 @@ func (x *ClientFrame) GetFlow() *Flow {
 	return nil
 }
 
+func (x *ClientFrame) GetAck() *Ack {
+	if x != nil {
+		if x, ok := x.Frame.(*ClientFrame_Ack); ok {
+			return x.Ack
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetNack() *Nack {
+	if x != nil {
+		if x, ok := x.Frame.(*ClientFrame_Nack); ok {
+			return x.Nack
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetExtend() *Extend {
+	if x != nil {
+		if x, ok := x.Frame.(*ClientFrame_Extend); ok {
+			return x.Extend
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetReject() *Reject {
+	if x != nil {
+		if x, ok := x.Frame.(*ClientFrame_Reject); ok {
+			return x.Reject
+		}
+	}
+	return nil
+}
+
 type isClientFrame_Frame interface {
 	isClientFrame_Frame()
 }
@@ -412,6 +453,26 @@ type ClientFrame_Flow struct {
 	Flow *Flow `protobuf:"bytes,7,opt,name=flow,proto3,oneof"`
 }
 
+type ClientFrame_Ack struct {
+	// Messages of a consumer that are done.
+	Ack *Ack `protobuf:"bytes,8,opt,name=ack,proto3,oneof"`
+}
+
+type ClientFrame_Nack struct {
+	// Messages of a consumer that failed, to be delivered again.
+	Nack *Nack `protobuf:"bytes,9,opt,name=nack,proto3,oneof"`
+}
+
+type ClientFrame_Extend struct {
+	// Messages of a consumer that take longer.
+	Extend *Extend `protobuf:"bytes,10,opt,name=extend,proto3,oneof"`
+}
+
+type ClientFrame_Reject struct {
+	// Messages of a consumer that can never be handled.
+	Reject *Reject `protobuf:"bytes,11,opt,name=reject,proto3,oneof"`
+}
+
 func (*ClientFrame_Connect) isClientFrame_Frame() {}
 
 func (*ClientFrame_Publish) isClientFrame_Frame() {}
@@ -425,6 +486,14 @@ func (*ClientFrame_Pong) isClientFrame_Frame() {}
 func (*ClientFrame_Refresh) isClientFrame_Frame() {}
 
 func (*ClientFrame_Flow) isClientFrame_Frame() {}
+
+func (*ClientFrame_Ack) isClientFrame_Frame() {}
+
+func (*ClientFrame_Nack) isClientFrame_Frame() {}
+
+func (*ClientFrame_Extend) isClientFrame_Frame() {}
+
+func (*ClientFrame_Reject) isClientFrame_Frame() {}
 
 // What a server sends.
 type ServerFrame struct {
@@ -443,6 +512,7 @@ type ServerFrame struct {
 	//	*ServerFrame_Error
 	//	*ServerFrame_Unsubscribed
 	//	*ServerFrame_Refreshed
+	//	*ServerFrame_Acked
 	Frame         isServerFrame_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -593,6 +663,15 @@ func (x *ServerFrame) GetRefreshed() *Refreshed {
 	return nil
 }
 
+func (x *ServerFrame) GetAcked() *Acked {
+	if x != nil {
+		if x, ok := x.Frame.(*ServerFrame_Acked); ok {
+			return x.Acked
+		}
+	}
+	return nil
+}
+
 type isServerFrame_Frame interface {
 	isServerFrame_Frame()
 }
@@ -657,6 +736,11 @@ type ServerFrame_Refreshed struct {
 	Refreshed *Refreshed `protobuf:"bytes,12,opt,name=refreshed,proto3,oneof"`
 }
 
+type ServerFrame_Acked struct {
+	// Answer to Ack, Nack, Extend and Reject.
+	Acked *Acked `protobuf:"bytes,13,opt,name=acked,proto3,oneof"`
+}
+
 func (*ServerFrame_Welcome) isServerFrame_Frame() {}
 
 func (*ServerFrame_Published) isServerFrame_Frame() {}
@@ -680,6 +764,8 @@ func (*ServerFrame_Error) isServerFrame_Frame() {}
 func (*ServerFrame_Unsubscribed) isServerFrame_Frame() {}
 
 func (*ServerFrame_Refreshed) isServerFrame_Frame() {}
+
+func (*ServerFrame_Acked) isServerFrame_Frame() {}
 
 // Opens the session and restores all subscriptions in one round trip.
 type Connect struct {
@@ -1216,7 +1302,21 @@ type Subscribe struct {
 	ConflateMs uint32 `protobuf:"varint,7,opt,name=conflate_ms,json=conflateMs,proto3" json:"conflate_ms,omitempty"`
 	// False: messages that this session publishes, once it has such a
 	// subscription, are left out. Absent means true.
-	Echo          *bool `protobuf:"varint,8,opt,name=echo,proto3,oneof" json:"echo,omitempty"`
+	Echo *bool `protobuf:"varint,8,opt,name=echo,proto3,oneof" json:"echo,omitempty"`
+	// Makes the subscription a member of the consumer of this name: the broker
+	// keeps its place, hands each message to one member, and again until it is
+	// settled. One token of at most 128 bytes, not beginning with '$'. Where there
+	// is no such consumer it is created, with `filter`, `stream`, `settings` and
+	// `from`, whose default is `earliest` then; where there is one, `filter` and
+	// `stream` must be its own or empty, and `from` is ignored. Not together with
+	// `credit`, `slow`, `conflate_ms` and `echo`.
+	Consumer string `protobuf:"bytes,9,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// Settings of the consumer: for its creation, and to change those that are
+	// given where it is there already.
+	Settings *ConsumerSettings `protobuf:"bytes,10,opt,name=settings,proto3" json:"settings,omitempty"`
+	// With `consumer`: how many messages this member takes at most before it has
+	// settled some; 0 means the consumer's `max_in_flight`.
+	Window        uint32 `protobuf:"varint,11,opt,name=window,proto3" json:"window,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1307,6 +1407,171 @@ func (x *Subscribe) GetEcho() bool {
 	return false
 }
 
+func (x *Subscribe) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *Subscribe) GetSettings() *ConsumerSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Subscribe) GetWindow() uint32 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+// Settings of a consumer. What is absent has its default when the consumer is
+// created, and stays as it is when it is there already.
+type ConsumerSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a member may take to settle a message, in milliseconds; after that
+	// it is delivered again. Default 30,000.
+	AckWaitMs *uint64 `protobuf:"varint,1,opt,name=ack_wait_ms,json=ackWaitMs,proto3,oneof" json:"ack_wait_ms,omitempty"`
+	// Longest wait before the first repeat, in milliseconds. Default 1,000.
+	BackoffBaseMs *uint64 `protobuf:"varint,2,opt,name=backoff_base_ms,json=backoffBaseMs,proto3,oneof" json:"backoff_base_ms,omitempty"`
+	// No repeat waits longer than this, in milliseconds; at most 60,000, which is
+	// the default.
+	BackoffCapMs *uint64 `protobuf:"varint,3,opt,name=backoff_cap_ms,json=backoffCapMs,proto3,oneof" json:"backoff_cap_ms,omitempty"`
+	// The longest wait grows by this factor from one repeat to the next. Default 2.
+	BackoffFactor *float64 `protobuf:"fixed64,4,opt,name=backoff_factor,json=backoffFactor,proto3,oneof" json:"backoff_factor,omitempty"`
+	// True: each wait is random, from 0 to the longest. False: it is the longest
+	// itself. Default true.
+	BackoffJitter *bool `protobuf:"varint,5,opt,name=backoff_jitter,json=backoffJitter,proto3,oneof" json:"backoff_jitter,omitempty"`
+	// Deliveries of a message before it becomes a dead letter. Default 10.
+	MaxDeliver *uint32 `protobuf:"varint,6,opt,name=max_deliver,json=maxDeliver,proto3,oneof" json:"max_deliver,omitempty"`
+	// Messages in flight, over all members. Default 256.
+	MaxInFlight *uint32 `protobuf:"varint,7,opt,name=max_in_flight,json=maxInFlight,proto3,oneof" json:"max_in_flight,omitempty"`
+	// Messages that wait for their repeat or for their ordering key; at this
+	// number no new ones are delivered. Default 10,000.
+	MaxWaiting *uint32 `protobuf:"varint,8,opt,name=max_waiting,json=maxWaiting,proto3,oneof" json:"max_waiting,omitempty"`
+	// Bytes of the messages in flight; a larger message goes alone. Default
+	// 4,194,304.
+	MaxInFlightBytes *uint64 `protobuf:"varint,9,opt,name=max_in_flight_bytes,json=maxInFlightBytes,proto3,oneof" json:"max_in_flight_bytes,omitempty"`
+	// One member at a time: whoever subscribes last takes over. Fixed when the
+	// consumer is created. Default false.
+	Exclusive *bool `protobuf:"varint,10,opt,name=exclusive,proto3,oneof" json:"exclusive,omitempty"`
+	// Of the messages with one ordering key only one is in flight, in the order of
+	// the log. Default true.
+	Ordered       *bool `protobuf:"varint,11,opt,name=ordered,proto3,oneof" json:"ordered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsumerSettings) Reset() {
+	*x = ConsumerSettings{}
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsumerSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsumerSettings) ProtoMessage() {}
+
+func (x *ConsumerSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsumerSettings.ProtoReflect.Descriptor instead.
+func (*ConsumerSettings) Descriptor() ([]byte, []int) {
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ConsumerSettings) GetAckWaitMs() uint64 {
+	if x != nil && x.AckWaitMs != nil {
+		return *x.AckWaitMs
+	}
+	return 0
+}
+
+func (x *ConsumerSettings) GetBackoffBaseMs() uint64 {
+	if x != nil && x.BackoffBaseMs != nil {
+		return *x.BackoffBaseMs
+	}
+	return 0
+}
+
+func (x *ConsumerSettings) GetBackoffCapMs() uint64 {
+	if x != nil && x.BackoffCapMs != nil {
+		return *x.BackoffCapMs
+	}
+	return 0
+}
+
+func (x *ConsumerSettings) GetBackoffFactor() float64 {
+	if x != nil && x.BackoffFactor != nil {
+		return *x.BackoffFactor
+	}
+	return 0
+}
+
+func (x *ConsumerSettings) GetBackoffJitter() bool {
+	if x != nil && x.BackoffJitter != nil {
+		return *x.BackoffJitter
+	}
+	return false
+}
+
+func (x *ConsumerSettings) GetMaxDeliver() uint32 {
+	if x != nil && x.MaxDeliver != nil {
+		return *x.MaxDeliver
+	}
+	return 0
+}
+
+func (x *ConsumerSettings) GetMaxInFlight() uint32 {
+	if x != nil && x.MaxInFlight != nil {
+		return *x.MaxInFlight
+	}
+	return 0
+}
+
+func (x *ConsumerSettings) GetMaxWaiting() uint32 {
+	if x != nil && x.MaxWaiting != nil {
+		return *x.MaxWaiting
+	}
+	return 0
+}
+
+func (x *ConsumerSettings) GetMaxInFlightBytes() uint64 {
+	if x != nil && x.MaxInFlightBytes != nil {
+		return *x.MaxInFlightBytes
+	}
+	return 0
+}
+
+func (x *ConsumerSettings) GetExclusive() bool {
+	if x != nil && x.Exclusive != nil {
+		return *x.Exclusive
+	}
+	return false
+}
+
+func (x *ConsumerSettings) GetOrdered() bool {
+	if x != nil && x.Ordered != nil {
+		return *x.Ordered
+	}
+	return false
+}
+
 // Gives a subscription more credit. Only for one that has credit.
 type Flow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1319,7 +1584,7 @@ type Flow struct {
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[11]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1596,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[11]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1609,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{11}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Flow) GetSub() uint32 {
@@ -1377,14 +1642,20 @@ type Subscribed struct {
 	Resumed bool `protobuf:"varint,4,opt,name=resumed,proto3" json:"resumed,omitempty"`
 	// At most this many stored messages lie between the cursor and the head of
 	// the log, those of other topics included.
-	Behind        uint64 `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"`
+	Behind uint64 `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"`
+	// Generation of the consumer; 0 if the subscription is no member of one. It
+	// grows when an exclusive member takes over and when the consumer is moved to
+	// another place, and goes back with every settlement.
+	Generation uint64 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The consumer did not exist and has been created.
+	Created       bool `protobuf:"varint,7,opt,name=created,proto3" json:"created,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Subscribed) Reset() {
 	*x = Subscribed{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[12]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1667,7 @@ func (x *Subscribed) String() string {
 func (*Subscribed) ProtoMessage() {}
 
 func (x *Subscribed) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[12]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1680,7 @@ func (x *Subscribed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribed.ProtoReflect.Descriptor instead.
 func (*Subscribed) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{12}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Subscribed) GetSub() uint32 {
@@ -1447,6 +1718,20 @@ func (x *Subscribed) GetBehind() uint64 {
 	return 0
 }
 
+func (x *Subscribed) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Subscribed) GetCreated() bool {
+	if x != nil {
+		return x.Created
+	}
+	return false
+}
+
 // A place in one partition.
 type Cursor struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1458,7 +1743,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[13]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1755,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[13]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1768,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{13}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Cursor) GetPartition() uint32 {
@@ -1510,6 +1795,10 @@ func (x *Cursor) GetOffset() uint64 {
 //
 // A frame without `term` holds ephemeral messages: it covers no range, its
 // records have no offset, and the cursor stays.
+//
+// A frame with `generation` holds deliveries of a consumer: it covers no range
+// either, `after` and `through` are 0, and its offsets may go back, since some of
+// the messages may be repeats. There is no cursor: the broker keeps the place.
 type Deliver struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The subscription. Always the first field.
@@ -1526,14 +1815,19 @@ type Deliver struct {
 	// See above.
 	Through uint64 `protobuf:"varint,5,opt,name=through,proto3" json:"through,omitempty"`
 	// In the order of offsets.
-	Records       []*Message `protobuf:"bytes,6,rep,name=records,proto3" json:"records,omitempty"`
+	Records []*Message `protobuf:"bytes,6,rep,name=records,proto3" json:"records,omitempty"`
+	// Of a consumer's deliveries: for each record which delivery this is, from 1
+	// on.
+	Attempts []uint32 `protobuf:"varint,7,rep,packed,name=attempts,proto3" json:"attempts,omitempty"`
+	// Of a consumer's deliveries: the generation to settle them with; else 0.
+	Generation    uint64 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[14]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1839,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[14]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1852,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{14}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Deliver) GetSub() uint32 {
@@ -1603,6 +1897,639 @@ func (x *Deliver) GetRecords() []*Message {
 	return nil
 }
 
+func (x *Deliver) GetAttempts() []uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+func (x *Deliver) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// Messages of one partition, by their offsets.
+type OffsetRange struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The first one, above 0.
+	From uint64 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	// The last one; 0 stands for `from`, so that one message needs no more. What
+	// lies between and was never delivered by the consumer does no harm.
+	Through       uint64 `protobuf:"varint,3,opt,name=through,proto3" json:"through,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OffsetRange) Reset() {
+	*x = OffsetRange{}
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OffsetRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OffsetRange) ProtoMessage() {}
+
+func (x *OffsetRange) ProtoReflect() protoreflect.Message {
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OffsetRange.ProtoReflect.Descriptor instead.
+func (*OffsetRange) Descriptor() ([]byte, []int) {
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *OffsetRange) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *OffsetRange) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *OffsetRange) GetThrough() uint64 {
+	if x != nil {
+		return x.Through
+	}
+	return 0
+}
+
+// Messages are done: the consumer never delivers them again. Each message that
+// was delivered at least once can be acked, late ones too.
+type Ack struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Comes back in Acked.
+	Ref uint32 `protobuf:"varint,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// The subscription, which must be a member of a consumer.
+	Sub uint32 `protobuf:"varint,2,opt,name=sub,proto3" json:"sub,omitempty"`
+	// That of the delivery, so that a member that was overtaken is noticed; 0
+	// stands for the current one.
+	Generation uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Term of all the messages, as in Deliver.
+	Term string `protobuf:"bytes,4,opt,name=term,proto3" json:"term,omitempty"`
+	// The messages: at least one range, at most 10,000.
+	Ranges []*OffsetRange `protobuf:"bytes,5,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	// Everything else, too, that is in flight to this subscription, up to the last
+	// offset that is given.
+	UpTo bool `protobuf:"varint,6,opt,name=up_to,json=upTo,proto3" json:"up_to,omitempty"`
+	// Answer when it is on disk. Without it an answer comes only if something was
+	// refused, and what was not on disk at a power cut is delivered again.
+	Confirm       bool `protobuf:"varint,7,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ack) Reset() {
+	*x = Ack{}
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ack) ProtoMessage() {}
+
+func (x *Ack) ProtoReflect() protoreflect.Message {
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ack.ProtoReflect.Descriptor instead.
+func (*Ack) Descriptor() ([]byte, []int) {
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Ack) GetRef() uint32 {
+	if x != nil {
+		return x.Ref
+	}
+	return 0
+}
+
+func (x *Ack) GetSub() uint32 {
+	if x != nil {
+		return x.Sub
+	}
+	return 0
+}
+
+func (x *Ack) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Ack) GetTerm() string {
+	if x != nil {
+		return x.Term
+	}
+	return ""
+}
+
+func (x *Ack) GetRanges() []*OffsetRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Ack) GetUpTo() bool {
+	if x != nil {
+		return x.UpTo
+	}
+	return false
+}
+
+func (x *Ack) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
+// Messages were not handled: they are delivered again, to any member, or become
+// dead letters if that was their last delivery.
+type Nack struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Ref        uint32                 `protobuf:"varint,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Sub        uint32                 `protobuf:"varint,2,opt,name=sub,proto3" json:"sub,omitempty"`
+	Generation uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Term       string                 `protobuf:"bytes,4,opt,name=term,proto3" json:"term,omitempty"`
+	Ranges     []*OffsetRange         `protobuf:"bytes,5,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	// As in Ack.
+	Confirm bool `protobuf:"varint,7,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// Wait this long before the next delivery, in milliseconds; absent means as
+	// long as the settings say.
+	DelayMs       *uint64 `protobuf:"varint,8,opt,name=delay_ms,json=delayMs,proto3,oneof" json:"delay_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Nack) Reset() {
+	*x = Nack{}
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Nack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Nack) ProtoMessage() {}
+
+func (x *Nack) ProtoReflect() protoreflect.Message {
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Nack.ProtoReflect.Descriptor instead.
+func (*Nack) Descriptor() ([]byte, []int) {
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Nack) GetRef() uint32 {
+	if x != nil {
+		return x.Ref
+	}
+	return 0
+}
+
+func (x *Nack) GetSub() uint32 {
+	if x != nil {
+		return x.Sub
+	}
+	return 0
+}
+
+func (x *Nack) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Nack) GetTerm() string {
+	if x != nil {
+		return x.Term
+	}
+	return ""
+}
+
+func (x *Nack) GetRanges() []*OffsetRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Nack) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
+func (x *Nack) GetDelayMs() uint64 {
+	if x != nil && x.DelayMs != nil {
+		return *x.DelayMs
+	}
+	return 0
+}
+
+// The member still works on these messages.
+type Extend struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Ref        uint32                 `protobuf:"varint,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Sub        uint32                 `protobuf:"varint,2,opt,name=sub,proto3" json:"sub,omitempty"`
+	Generation uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Term       string                 `protobuf:"bytes,4,opt,name=term,proto3" json:"term,omitempty"`
+	Ranges     []*OffsetRange         `protobuf:"bytes,5,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	// As in Ack.
+	Confirm bool `protobuf:"varint,7,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// Time to settle them from now on, in milliseconds, at most 12 hours; 0 means
+	// the consumer's `ack_wait_ms`.
+	ByMs          uint64 `protobuf:"varint,8,opt,name=by_ms,json=byMs,proto3" json:"by_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Extend) Reset() {
+	*x = Extend{}
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Extend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Extend) ProtoMessage() {}
+
+func (x *Extend) ProtoReflect() protoreflect.Message {
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Extend.ProtoReflect.Descriptor instead.
+func (*Extend) Descriptor() ([]byte, []int) {
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Extend) GetRef() uint32 {
+	if x != nil {
+		return x.Ref
+	}
+	return 0
+}
+
+func (x *Extend) GetSub() uint32 {
+	if x != nil {
+		return x.Sub
+	}
+	return 0
+}
+
+func (x *Extend) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Extend) GetTerm() string {
+	if x != nil {
+		return x.Term
+	}
+	return ""
+}
+
+func (x *Extend) GetRanges() []*OffsetRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Extend) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
+func (x *Extend) GetByMs() uint64 {
+	if x != nil {
+		return x.ByMs
+	}
+	return 0
+}
+
+// Messages that no attempt will ever handle: they become dead letters now.
+type Reject struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Ref        uint32                 `protobuf:"varint,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Sub        uint32                 `protobuf:"varint,2,opt,name=sub,proto3" json:"sub,omitempty"`
+	Generation uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Term       string                 `protobuf:"bytes,4,opt,name=term,proto3" json:"term,omitempty"`
+	Ranges     []*OffsetRange         `protobuf:"bytes,5,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	// As in Ack.
+	Confirm bool `protobuf:"varint,7,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// Why, for whoever looks at the dead letter; at most 1024 bytes without control
+	// characters.
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reject) Reset() {
+	*x = Reject{}
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reject) ProtoMessage() {}
+
+func (x *Reject) ProtoReflect() protoreflect.Message {
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reject.ProtoReflect.Descriptor instead.
+func (*Reject) Descriptor() ([]byte, []int) {
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Reject) GetRef() uint32 {
+	if x != nil {
+		return x.Ref
+	}
+	return 0
+}
+
+func (x *Reject) GetSub() uint32 {
+	if x != nil {
+		return x.Sub
+	}
+	return 0
+}
+
+func (x *Reject) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Reject) GetTerm() string {
+	if x != nil {
+		return x.Term
+	}
+	return ""
+}
+
+func (x *Reject) GetRanges() []*OffsetRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Reject) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
+func (x *Reject) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// What became of an Ack, Nack, Extend or Reject: comes if it asked for `confirm`,
+// or if something in it was refused.
+type Acked struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From the request.
+	Ref uint32 `protobuf:"varint,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Sub uint32 `protobuf:"varint,2,opt,name=sub,proto3" json:"sub,omitempty"`
+	// Term of the offsets below, from the request.
+	Term string `protobuf:"bytes,3,opt,name=term,proto3" json:"term,omitempty"`
+	// Messages that were settled by it.
+	Settled uint32 `protobuf:"varint,4,opt,name=settled,proto3" json:"settled,omitempty"`
+	// Messages that were not.
+	Refused []*RefusedRange `protobuf:"bytes,5,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Set if the request was refused as a whole: nothing was settled.
+	Error         *Error `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Acked) Reset() {
+	*x = Acked{}
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Acked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Acked) ProtoMessage() {}
+
+func (x *Acked) ProtoReflect() protoreflect.Message {
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Acked.ProtoReflect.Descriptor instead.
+func (*Acked) Descriptor() ([]byte, []int) {
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Acked) GetRef() uint32 {
+	if x != nil {
+		return x.Ref
+	}
+	return 0
+}
+
+func (x *Acked) GetSub() uint32 {
+	if x != nil {
+		return x.Sub
+	}
+	return 0
+}
+
+func (x *Acked) GetTerm() string {
+	if x != nil {
+		return x.Term
+	}
+	return ""
+}
+
+func (x *Acked) GetSettled() uint32 {
+	if x != nil {
+		return x.Settled
+	}
+	return 0
+}
+
+func (x *Acked) GetRefused() []*RefusedRange {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *Acked) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// Messages that a request did not settle.
+type RefusedRange struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// As in OffsetRange.
+	From    uint64 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	Through uint64 `protobuf:"varint,3,opt,name=through,proto3" json:"through,omitempty"`
+	// Why: `not_pending`, `never_delivered` or `fenced`.
+	Code          string `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedRange) Reset() {
+	*x = RefusedRange{}
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedRange) ProtoMessage() {}
+
+func (x *RefusedRange) ProtoReflect() protoreflect.Message {
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedRange.ProtoReflect.Descriptor instead.
+func (*RefusedRange) Descriptor() ([]byte, []int) {
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RefusedRange) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *RefusedRange) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *RefusedRange) GetThrough() uint64 {
+	if x != nil {
+		return x.Through
+	}
+	return 0
+}
+
+func (x *RefusedRange) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
 // Everything that was stored when the subscription began has been delivered.
 // Comes once for each subscription.
 type CaughtUp struct {
@@ -1614,7 +2541,7 @@ type CaughtUp struct {
 
 func (x *CaughtUp) Reset() {
 	*x = CaughtUp{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[15]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +2553,7 @@ func (x *CaughtUp) String() string {
 func (*CaughtUp) ProtoMessage() {}
 
 func (x *CaughtUp) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[15]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +2566,7 @@ func (x *CaughtUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaughtUp.ProtoReflect.Descriptor instead.
 func (*CaughtUp) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{15}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CaughtUp) GetSub() uint32 {
@@ -1681,7 +2608,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[16]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +2620,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[16]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +2633,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{16}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Gap) GetSub() uint32 {
@@ -1788,7 +2715,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[17]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +2727,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[17]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +2740,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{17}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Progress) GetSubs() []uint32 {
@@ -1854,7 +2781,7 @@ type Unsubscribe struct {
 
 func (x *Unsubscribe) Reset() {
 	*x = Unsubscribe{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[18]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +2793,7 @@ func (x *Unsubscribe) String() string {
 func (*Unsubscribe) ProtoMessage() {}
 
 func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[18]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +2806,7 @@ func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unsubscribe.ProtoReflect.Descriptor instead.
 func (*Unsubscribe) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{18}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Unsubscribe) GetSub() uint32 {
@@ -1899,7 +2826,7 @@ type Unsubscribed struct {
 
 func (x *Unsubscribed) Reset() {
 	*x = Unsubscribed{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[19]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2838,7 @@ func (x *Unsubscribed) String() string {
 func (*Unsubscribed) ProtoMessage() {}
 
 func (x *Unsubscribed) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[19]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2851,7 @@ func (x *Unsubscribed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unsubscribed.ProtoReflect.Descriptor instead.
 func (*Unsubscribed) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{19}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Unsubscribed) GetSub() uint32 {
@@ -1950,7 +2877,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[20]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2889,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[20]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2902,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{20}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GoAway) GetReconnectAfterMs() uint32 {
@@ -2011,7 +2938,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[21]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2950,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[21]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2963,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{21}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Ping) GetSeq() uint32 {
@@ -2056,7 +2983,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[22]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2995,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[22]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +3008,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{22}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Pong) GetSeq() uint32 {
@@ -2102,7 +3029,7 @@ type Refresh struct {
 
 func (x *Refresh) Reset() {
 	*x = Refresh{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[23]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +3041,7 @@ func (x *Refresh) String() string {
 func (*Refresh) ProtoMessage() {}
 
 func (x *Refresh) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[23]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +3054,7 @@ func (x *Refresh) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refresh.ProtoReflect.Descriptor instead.
 func (*Refresh) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{23}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Refresh) GetRef() uint32 {
@@ -2156,7 +3083,7 @@ type Refreshed struct {
 
 func (x *Refreshed) Reset() {
 	*x = Refreshed{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[24]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +3095,7 @@ func (x *Refreshed) String() string {
 func (*Refreshed) ProtoMessage() {}
 
 func (x *Refreshed) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[24]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +3108,7 @@ func (x *Refreshed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refreshed.ProtoReflect.Descriptor instead.
 func (*Refreshed) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{24}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Refreshed) GetRef() uint32 {
@@ -2213,8 +3140,9 @@ type Error struct {
 	Retryable bool `protobuf:"varint,5,opt,name=retryable,proto3" json:"retryable,omitempty"`
 	// Wait at least this long before trying again, in milliseconds; 0 if unknown.
 	RetryAfterMs uint32 `protobuf:"varint,6,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
-	// Type of the frame that was refused, as JSON names it: `publish`,
-	// `subscribe`, `unsubscribe`, `refresh`. Empty if a running subscription has
+	// Type of the frame that was refused, as JSON names it: `connect`, `publish`,
+	// `subscribe`, `unsubscribe`, `refresh`, `flow`, `ack`, `nack`, `extend`,
+	// `reject`. Empty if a running subscription has
 	// ended, which `sub` tells, and if the error concerns the connection, which
 	// is closed then. A request whose number is 0 can be told from that by this
 	// alone.
@@ -2225,7 +3153,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[25]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2237,7 +3165,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_tidewire_v1_tidewire_proto_msgTypes[25]
+	mi := &file_tidewire_v1_tidewire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +3178,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{25}
+	return file_tidewire_v1_tidewire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Error) GetRef() uint32 {
@@ -2324,7 +3252,7 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\x06origin\x18\f \x01(\x06R\x06originJ\x04\b\r\x10\x14\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xfa\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xa7\x04\n" +
 	"\vClientFrame\x120\n" +
 	"\aconnect\x18\x01 \x01(\v2\x14.tidewire.v1.ConnectH\x00R\aconnect\x120\n" +
 	"\apublish\x18\x02 \x01(\v2\x14.tidewire.v1.PublishH\x00R\apublish\x126\n" +
@@ -2332,8 +3260,13 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\vunsubscribe\x18\x04 \x01(\v2\x18.tidewire.v1.UnsubscribeH\x00R\vunsubscribe\x12'\n" +
 	"\x04pong\x18\x05 \x01(\v2\x11.tidewire.v1.PongH\x00R\x04pong\x120\n" +
 	"\arefresh\x18\x06 \x01(\v2\x14.tidewire.v1.RefreshH\x00R\arefresh\x12'\n" +
-	"\x04flow\x18\a \x01(\v2\x11.tidewire.v1.FlowH\x00R\x04flowB\a\n" +
-	"\x05frameJ\x04\b\b\x10\x10\"\x82\x05\n" +
+	"\x04flow\x18\a \x01(\v2\x11.tidewire.v1.FlowH\x00R\x04flow\x12$\n" +
+	"\x03ack\x18\b \x01(\v2\x10.tidewire.v1.AckH\x00R\x03ack\x12'\n" +
+	"\x04nack\x18\t \x01(\v2\x11.tidewire.v1.NackH\x00R\x04nack\x12-\n" +
+	"\x06extend\x18\n" +
+	" \x01(\v2\x13.tidewire.v1.ExtendH\x00R\x06extend\x12-\n" +
+	"\x06reject\x18\v \x01(\v2\x13.tidewire.v1.RejectH\x00R\x06rejectB\a\n" +
+	"\x05frameJ\x04\b\f\x10\x10\"\xae\x05\n" +
 	"\vServerFrame\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.tidewire.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\tpublished\x18\x02 \x01(\v2\x16.tidewire.v1.PublishedH\x00R\tpublished\x129\n" +
@@ -2349,8 +3282,9 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\x05error\x18\n" +
 	" \x01(\v2\x12.tidewire.v1.ErrorH\x00R\x05error\x12?\n" +
 	"\funsubscribed\x18\v \x01(\v2\x19.tidewire.v1.UnsubscribedH\x00R\funsubscribed\x126\n" +
-	"\trefreshed\x18\f \x01(\v2\x16.tidewire.v1.RefreshedH\x00R\trefreshedB\a\n" +
-	"\x05frameJ\x04\b\r\x10\x14\"\x95\x01\n" +
+	"\trefreshed\x18\f \x01(\v2\x16.tidewire.v1.RefreshedH\x00R\trefreshed\x12*\n" +
+	"\x05acked\x18\r \x01(\v2\x12.tidewire.v1.AckedH\x00R\x05ackedB\a\n" +
+	"\x05frameJ\x04\b\x0e\x10\x14\"\x95\x01\n" +
 	"\aConnect\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\"\n" +
@@ -2388,7 +3322,7 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x1c\n" +
 	"\tduplicate\x18\x04 \x01(\bR\tduplicate\x12(\n" +
 	"\x05error\x18\x05 \x01(\v2\x12.tidewire.v1.ErrorR\x05error\x12\x12\n" +
-	"\x04term\x18\x06 \x01(\tR\x04term\"\xe6\x01\n" +
+	"\x04term\x18\x06 \x01(\tR\x04term\"\xd5\x02\n" +
 	"\tSubscribe\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x12\n" +
@@ -2398,29 +3332,127 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\x04slow\x18\x06 \x01(\tR\x04slow\x12\x1f\n" +
 	"\vconflate_ms\x18\a \x01(\rR\n" +
 	"conflateMs\x12\x17\n" +
-	"\x04echo\x18\b \x01(\bH\x01R\x04echo\x88\x01\x01B\t\n" +
+	"\x04echo\x18\b \x01(\bH\x01R\x04echo\x88\x01\x01\x12\x1a\n" +
+	"\bconsumer\x18\t \x01(\tR\bconsumer\x129\n" +
+	"\bsettings\x18\n" +
+	" \x01(\v2\x1d.tidewire.v1.ConsumerSettingsR\bsettings\x12\x16\n" +
+	"\x06window\x18\v \x01(\rR\x06windowB\t\n" +
 	"\a_creditB\a\n" +
-	"\x05_echoJ\x04\b\t\x10\x14\"0\n" +
+	"\x05_echoJ\x04\b\f\x10\x14\"\x93\x05\n" +
+	"\x10ConsumerSettings\x12#\n" +
+	"\vack_wait_ms\x18\x01 \x01(\x04H\x00R\tackWaitMs\x88\x01\x01\x12+\n" +
+	"\x0fbackoff_base_ms\x18\x02 \x01(\x04H\x01R\rbackoffBaseMs\x88\x01\x01\x12)\n" +
+	"\x0ebackoff_cap_ms\x18\x03 \x01(\x04H\x02R\fbackoffCapMs\x88\x01\x01\x12*\n" +
+	"\x0ebackoff_factor\x18\x04 \x01(\x01H\x03R\rbackoffFactor\x88\x01\x01\x12*\n" +
+	"\x0ebackoff_jitter\x18\x05 \x01(\bH\x04R\rbackoffJitter\x88\x01\x01\x12$\n" +
+	"\vmax_deliver\x18\x06 \x01(\rH\x05R\n" +
+	"maxDeliver\x88\x01\x01\x12'\n" +
+	"\rmax_in_flight\x18\a \x01(\rH\x06R\vmaxInFlight\x88\x01\x01\x12$\n" +
+	"\vmax_waiting\x18\b \x01(\rH\aR\n" +
+	"maxWaiting\x88\x01\x01\x122\n" +
+	"\x13max_in_flight_bytes\x18\t \x01(\x04H\bR\x10maxInFlightBytes\x88\x01\x01\x12!\n" +
+	"\texclusive\x18\n" +
+	" \x01(\bH\tR\texclusive\x88\x01\x01\x12\x1d\n" +
+	"\aordered\x18\v \x01(\bH\n" +
+	"R\aordered\x88\x01\x01B\x0e\n" +
+	"\f_ack_wait_msB\x12\n" +
+	"\x10_backoff_base_msB\x11\n" +
+	"\x0f_backoff_cap_msB\x11\n" +
+	"\x0f_backoff_factorB\x11\n" +
+	"\x0f_backoff_jitterB\x0e\n" +
+	"\f_max_deliverB\x10\n" +
+	"\x0e_max_in_flightB\x0e\n" +
+	"\f_max_waitingB\x16\n" +
+	"\x14_max_in_flight_bytesB\f\n" +
+	"\n" +
+	"_exclusiveB\n" +
+	"\n" +
+	"\b_ordered\"0\n" +
 	"\x04Flow\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x16\n" +
-	"\x06credit\x18\x02 \x01(\rR\x06credit\"\x9b\x01\n" +
+	"\x06credit\x18\x02 \x01(\rR\x06credit\"\xd5\x01\n" +
 	"\n" +
 	"Subscribed\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\x12-\n" +
 	"\acursors\x18\x03 \x03(\v2\x13.tidewire.v1.CursorR\acursors\x12\x18\n" +
 	"\aresumed\x18\x04 \x01(\bR\aresumed\x12\x16\n" +
-	"\x06behind\x18\x05 \x01(\x04R\x06behind\">\n" +
+	"\x06behind\x18\x05 \x01(\x04R\x06behind\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x06 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\acreated\x18\a \x01(\bR\acreated\">\n" +
 	"\x06Cursor\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\xb3\x01\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\xef\x01\n" +
 	"\aDeliver\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\tR\x04term\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\x04R\x05after\x12\x18\n" +
 	"\athrough\x18\x05 \x01(\x04R\athrough\x12.\n" +
-	"\arecords\x18\x06 \x03(\v2\x14.tidewire.v1.MessageR\arecordsJ\x04\b\a\x10\r\"\x1c\n" +
+	"\arecords\x18\x06 \x03(\v2\x14.tidewire.v1.MessageR\arecords\x12\x1a\n" +
+	"\battempts\x18\a \x03(\rR\battempts\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\x04R\n" +
+	"generationJ\x04\b\t\x10\r\"Y\n" +
+	"\vOffsetRange\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x18\n" +
+	"\athrough\x18\x03 \x01(\x04R\athrough\"\xbe\x01\n" +
+	"\x03Ack\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x10\n" +
+	"\x03sub\x18\x02 \x01(\rR\x03sub\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\tR\x04term\x120\n" +
+	"\x06ranges\x18\x05 \x03(\v2\x18.tidewire.v1.OffsetRangeR\x06ranges\x12\x13\n" +
+	"\x05up_to\x18\x06 \x01(\bR\x04upTo\x12\x18\n" +
+	"\aconfirm\x18\a \x01(\bR\aconfirm\"\xdd\x01\n" +
+	"\x04Nack\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x10\n" +
+	"\x03sub\x18\x02 \x01(\rR\x03sub\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\tR\x04term\x120\n" +
+	"\x06ranges\x18\x05 \x03(\v2\x18.tidewire.v1.OffsetRangeR\x06ranges\x12\x18\n" +
+	"\aconfirm\x18\a \x01(\bR\aconfirm\x12\x1e\n" +
+	"\bdelay_ms\x18\b \x01(\x04H\x00R\adelayMs\x88\x01\x01B\v\n" +
+	"\t_delay_msJ\x04\b\x06\x10\a\"\xc7\x01\n" +
+	"\x06Extend\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x10\n" +
+	"\x03sub\x18\x02 \x01(\rR\x03sub\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\tR\x04term\x120\n" +
+	"\x06ranges\x18\x05 \x03(\v2\x18.tidewire.v1.OffsetRangeR\x06ranges\x12\x18\n" +
+	"\aconfirm\x18\a \x01(\bR\aconfirm\x12\x13\n" +
+	"\x05by_ms\x18\b \x01(\x04R\x04byMsJ\x04\b\x06\x10\a\"\xca\x01\n" +
+	"\x06Reject\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x10\n" +
+	"\x03sub\x18\x02 \x01(\rR\x03sub\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\tR\x04term\x120\n" +
+	"\x06ranges\x18\x05 \x03(\v2\x18.tidewire.v1.OffsetRangeR\x06ranges\x12\x18\n" +
+	"\aconfirm\x18\a \x01(\bR\aconfirm\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reasonJ\x04\b\x06\x10\a\"\xb8\x01\n" +
+	"\x05Acked\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\rR\x03ref\x12\x10\n" +
+	"\x03sub\x18\x02 \x01(\rR\x03sub\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\tR\x04term\x12\x18\n" +
+	"\asettled\x18\x04 \x01(\rR\asettled\x123\n" +
+	"\arefused\x18\x05 \x03(\v2\x19.tidewire.v1.RefusedRangeR\arefused\x12(\n" +
+	"\x05error\x18\x06 \x01(\v2\x12.tidewire.v1.ErrorR\x05error\"n\n" +
+	"\fRefusedRange\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x18\n" +
+	"\athrough\x18\x03 \x01(\x04R\athrough\x12\x12\n" +
+	"\x04code\x18\x04 \x01(\tR\x04code\"\x1c\n" +
 	"\bCaughtUp\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\"\xdd\x01\n" +
 	"\x03Gap\x12\x10\n" +
@@ -2478,68 +3510,88 @@ func file_tidewire_v1_tidewire_proto_rawDescGZIP() []byte {
 	return file_tidewire_v1_tidewire_proto_rawDescData
 }
 
-var file_tidewire_v1_tidewire_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_tidewire_v1_tidewire_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_tidewire_v1_tidewire_proto_goTypes = []any{
-	(*Message)(nil),       // 0: tidewire.v1.Message
-	(*Header)(nil),        // 1: tidewire.v1.Header
-	(*ClientFrame)(nil),   // 2: tidewire.v1.ClientFrame
-	(*ServerFrame)(nil),   // 3: tidewire.v1.ServerFrame
-	(*Connect)(nil),       // 4: tidewire.v1.Connect
-	(*Welcome)(nil),       // 5: tidewire.v1.Welcome
-	(*Limits)(nil),        // 6: tidewire.v1.Limits
-	(*Publish)(nil),       // 7: tidewire.v1.Publish
-	(*Published)(nil),     // 8: tidewire.v1.Published
-	(*PublishResult)(nil), // 9: tidewire.v1.PublishResult
-	(*Subscribe)(nil),     // 10: tidewire.v1.Subscribe
-	(*Flow)(nil),          // 11: tidewire.v1.Flow
-	(*Subscribed)(nil),    // 12: tidewire.v1.Subscribed
-	(*Cursor)(nil),        // 13: tidewire.v1.Cursor
-	(*Deliver)(nil),       // 14: tidewire.v1.Deliver
-	(*CaughtUp)(nil),      // 15: tidewire.v1.CaughtUp
-	(*Gap)(nil),           // 16: tidewire.v1.Gap
-	(*Progress)(nil),      // 17: tidewire.v1.Progress
-	(*Unsubscribe)(nil),   // 18: tidewire.v1.Unsubscribe
-	(*Unsubscribed)(nil),  // 19: tidewire.v1.Unsubscribed
-	(*GoAway)(nil),        // 20: tidewire.v1.GoAway
-	(*Ping)(nil),          // 21: tidewire.v1.Ping
-	(*Pong)(nil),          // 22: tidewire.v1.Pong
-	(*Refresh)(nil),       // 23: tidewire.v1.Refresh
-	(*Refreshed)(nil),     // 24: tidewire.v1.Refreshed
-	(*Error)(nil),         // 25: tidewire.v1.Error
+	(*Message)(nil),          // 0: tidewire.v1.Message
+	(*Header)(nil),           // 1: tidewire.v1.Header
+	(*ClientFrame)(nil),      // 2: tidewire.v1.ClientFrame
+	(*ServerFrame)(nil),      // 3: tidewire.v1.ServerFrame
+	(*Connect)(nil),          // 4: tidewire.v1.Connect
+	(*Welcome)(nil),          // 5: tidewire.v1.Welcome
+	(*Limits)(nil),           // 6: tidewire.v1.Limits
+	(*Publish)(nil),          // 7: tidewire.v1.Publish
+	(*Published)(nil),        // 8: tidewire.v1.Published
+	(*PublishResult)(nil),    // 9: tidewire.v1.PublishResult
+	(*Subscribe)(nil),        // 10: tidewire.v1.Subscribe
+	(*ConsumerSettings)(nil), // 11: tidewire.v1.ConsumerSettings
+	(*Flow)(nil),             // 12: tidewire.v1.Flow
+	(*Subscribed)(nil),       // 13: tidewire.v1.Subscribed
+	(*Cursor)(nil),           // 14: tidewire.v1.Cursor
+	(*Deliver)(nil),          // 15: tidewire.v1.Deliver
+	(*OffsetRange)(nil),      // 16: tidewire.v1.OffsetRange
+	(*Ack)(nil),              // 17: tidewire.v1.Ack
+	(*Nack)(nil),             // 18: tidewire.v1.Nack
+	(*Extend)(nil),           // 19: tidewire.v1.Extend
+	(*Reject)(nil),           // 20: tidewire.v1.Reject
+	(*Acked)(nil),            // 21: tidewire.v1.Acked
+	(*RefusedRange)(nil),     // 22: tidewire.v1.RefusedRange
+	(*CaughtUp)(nil),         // 23: tidewire.v1.CaughtUp
+	(*Gap)(nil),              // 24: tidewire.v1.Gap
+	(*Progress)(nil),         // 25: tidewire.v1.Progress
+	(*Unsubscribe)(nil),      // 26: tidewire.v1.Unsubscribe
+	(*Unsubscribed)(nil),     // 27: tidewire.v1.Unsubscribed
+	(*GoAway)(nil),           // 28: tidewire.v1.GoAway
+	(*Ping)(nil),             // 29: tidewire.v1.Ping
+	(*Pong)(nil),             // 30: tidewire.v1.Pong
+	(*Refresh)(nil),          // 31: tidewire.v1.Refresh
+	(*Refreshed)(nil),        // 32: tidewire.v1.Refreshed
+	(*Error)(nil),            // 33: tidewire.v1.Error
 }
 var file_tidewire_v1_tidewire_proto_depIdxs = []int32{
 	1,  // 0: tidewire.v1.Message.headers:type_name -> tidewire.v1.Header
 	4,  // 1: tidewire.v1.ClientFrame.connect:type_name -> tidewire.v1.Connect
 	7,  // 2: tidewire.v1.ClientFrame.publish:type_name -> tidewire.v1.Publish
 	10, // 3: tidewire.v1.ClientFrame.subscribe:type_name -> tidewire.v1.Subscribe
-	18, // 4: tidewire.v1.ClientFrame.unsubscribe:type_name -> tidewire.v1.Unsubscribe
-	22, // 5: tidewire.v1.ClientFrame.pong:type_name -> tidewire.v1.Pong
-	23, // 6: tidewire.v1.ClientFrame.refresh:type_name -> tidewire.v1.Refresh
-	11, // 7: tidewire.v1.ClientFrame.flow:type_name -> tidewire.v1.Flow
-	5,  // 8: tidewire.v1.ServerFrame.welcome:type_name -> tidewire.v1.Welcome
-	8,  // 9: tidewire.v1.ServerFrame.published:type_name -> tidewire.v1.Published
-	12, // 10: tidewire.v1.ServerFrame.subscribed:type_name -> tidewire.v1.Subscribed
-	14, // 11: tidewire.v1.ServerFrame.deliver:type_name -> tidewire.v1.Deliver
-	15, // 12: tidewire.v1.ServerFrame.caught_up:type_name -> tidewire.v1.CaughtUp
-	16, // 13: tidewire.v1.ServerFrame.gap:type_name -> tidewire.v1.Gap
-	17, // 14: tidewire.v1.ServerFrame.progress:type_name -> tidewire.v1.Progress
-	20, // 15: tidewire.v1.ServerFrame.go_away:type_name -> tidewire.v1.GoAway
-	21, // 16: tidewire.v1.ServerFrame.ping:type_name -> tidewire.v1.Ping
-	25, // 17: tidewire.v1.ServerFrame.error:type_name -> tidewire.v1.Error
-	19, // 18: tidewire.v1.ServerFrame.unsubscribed:type_name -> tidewire.v1.Unsubscribed
-	24, // 19: tidewire.v1.ServerFrame.refreshed:type_name -> tidewire.v1.Refreshed
-	10, // 20: tidewire.v1.Connect.subscriptions:type_name -> tidewire.v1.Subscribe
-	6,  // 21: tidewire.v1.Welcome.limits:type_name -> tidewire.v1.Limits
-	0,  // 22: tidewire.v1.Publish.messages:type_name -> tidewire.v1.Message
-	9,  // 23: tidewire.v1.Published.results:type_name -> tidewire.v1.PublishResult
-	25, // 24: tidewire.v1.PublishResult.error:type_name -> tidewire.v1.Error
-	13, // 25: tidewire.v1.Subscribed.cursors:type_name -> tidewire.v1.Cursor
-	0,  // 26: tidewire.v1.Deliver.records:type_name -> tidewire.v1.Message
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	26, // 4: tidewire.v1.ClientFrame.unsubscribe:type_name -> tidewire.v1.Unsubscribe
+	30, // 5: tidewire.v1.ClientFrame.pong:type_name -> tidewire.v1.Pong
+	31, // 6: tidewire.v1.ClientFrame.refresh:type_name -> tidewire.v1.Refresh
+	12, // 7: tidewire.v1.ClientFrame.flow:type_name -> tidewire.v1.Flow
+	17, // 8: tidewire.v1.ClientFrame.ack:type_name -> tidewire.v1.Ack
+	18, // 9: tidewire.v1.ClientFrame.nack:type_name -> tidewire.v1.Nack
+	19, // 10: tidewire.v1.ClientFrame.extend:type_name -> tidewire.v1.Extend
+	20, // 11: tidewire.v1.ClientFrame.reject:type_name -> tidewire.v1.Reject
+	5,  // 12: tidewire.v1.ServerFrame.welcome:type_name -> tidewire.v1.Welcome
+	8,  // 13: tidewire.v1.ServerFrame.published:type_name -> tidewire.v1.Published
+	13, // 14: tidewire.v1.ServerFrame.subscribed:type_name -> tidewire.v1.Subscribed
+	15, // 15: tidewire.v1.ServerFrame.deliver:type_name -> tidewire.v1.Deliver
+	23, // 16: tidewire.v1.ServerFrame.caught_up:type_name -> tidewire.v1.CaughtUp
+	24, // 17: tidewire.v1.ServerFrame.gap:type_name -> tidewire.v1.Gap
+	25, // 18: tidewire.v1.ServerFrame.progress:type_name -> tidewire.v1.Progress
+	28, // 19: tidewire.v1.ServerFrame.go_away:type_name -> tidewire.v1.GoAway
+	29, // 20: tidewire.v1.ServerFrame.ping:type_name -> tidewire.v1.Ping
+	33, // 21: tidewire.v1.ServerFrame.error:type_name -> tidewire.v1.Error
+	27, // 22: tidewire.v1.ServerFrame.unsubscribed:type_name -> tidewire.v1.Unsubscribed
+	32, // 23: tidewire.v1.ServerFrame.refreshed:type_name -> tidewire.v1.Refreshed
+	21, // 24: tidewire.v1.ServerFrame.acked:type_name -> tidewire.v1.Acked
+	10, // 25: tidewire.v1.Connect.subscriptions:type_name -> tidewire.v1.Subscribe
+	6,  // 26: tidewire.v1.Welcome.limits:type_name -> tidewire.v1.Limits
+	0,  // 27: tidewire.v1.Publish.messages:type_name -> tidewire.v1.Message
+	9,  // 28: tidewire.v1.Published.results:type_name -> tidewire.v1.PublishResult
+	33, // 29: tidewire.v1.PublishResult.error:type_name -> tidewire.v1.Error
+	11, // 30: tidewire.v1.Subscribe.settings:type_name -> tidewire.v1.ConsumerSettings
+	14, // 31: tidewire.v1.Subscribed.cursors:type_name -> tidewire.v1.Cursor
+	0,  // 32: tidewire.v1.Deliver.records:type_name -> tidewire.v1.Message
+	16, // 33: tidewire.v1.Ack.ranges:type_name -> tidewire.v1.OffsetRange
+	16, // 34: tidewire.v1.Nack.ranges:type_name -> tidewire.v1.OffsetRange
+	16, // 35: tidewire.v1.Extend.ranges:type_name -> tidewire.v1.OffsetRange
+	16, // 36: tidewire.v1.Reject.ranges:type_name -> tidewire.v1.OffsetRange
+	22, // 37: tidewire.v1.Acked.refused:type_name -> tidewire.v1.RefusedRange
+	33, // 38: tidewire.v1.Acked.error:type_name -> tidewire.v1.Error
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_tidewire_v1_tidewire_proto_init() }
@@ -2555,6 +3607,10 @@ func file_tidewire_v1_tidewire_proto_init() {
 		(*ClientFrame_Pong)(nil),
 		(*ClientFrame_Refresh)(nil),
 		(*ClientFrame_Flow)(nil),
+		(*ClientFrame_Ack)(nil),
+		(*ClientFrame_Nack)(nil),
+		(*ClientFrame_Extend)(nil),
+		(*ClientFrame_Reject)(nil),
 	}
 	file_tidewire_v1_tidewire_proto_msgTypes[3].OneofWrappers = []any{
 		(*ServerFrame_Welcome)(nil),
@@ -2569,15 +3625,18 @@ func file_tidewire_v1_tidewire_proto_init() {
 		(*ServerFrame_Error)(nil),
 		(*ServerFrame_Unsubscribed)(nil),
 		(*ServerFrame_Refreshed)(nil),
+		(*ServerFrame_Acked)(nil),
 	}
 	file_tidewire_v1_tidewire_proto_msgTypes[10].OneofWrappers = []any{}
+	file_tidewire_v1_tidewire_proto_msgTypes[11].OneofWrappers = []any{}
+	file_tidewire_v1_tidewire_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tidewire_v1_tidewire_proto_rawDesc), len(file_tidewire_v1_tidewire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,196 @@
+package consumer
+
+import (
+	"encoding/binary"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// A Registry is all consumers. The zero value has none.
+type Registry struct {
+	order    []*Machine // by name
+	byNumber map[uint64]*Machine
+	last     uint64 // the last number that was given to an incarnation or a generation
+	deltas   []byte
+}
+
+// NextGeneration returns a number that no incarnation and no generation had
+// before, also none of a consumer that was deleted.
+func (g *Registry) NextGeneration() uint64 {
+	g.last++
+	return g.last
+}
+
+// Get returns the consumer of that name, nil if there is none.
+func (g *Registry) Get(name string) *Machine {
+	if at, found := g.search(name); found {
+		return g.order[at]
+	}
+	return nil
+}
+
+// Len is how many consumers there are.
+func (g *Registry) Len() int { return len(g.order) }
+
+// All goes through the consumers in the order of their names. None may be
+// created or deleted meanwhile.
+func (g *Registry) All() iter.Seq[*Machine] { return slices.Values(g.order) }
+
+func (g *Registry) search(name string) (int, bool) {
+	return slices.BinarySearchFunc(g.order, name, func(m *Machine, name string) int { return strings.Compare(m.name, name) })
+}
+
+// Places are where a consumer reads on: after these positions of its sources.
+type Places struct {
+	Main, Redrive protocol.Position
+}
+
+// Create makes a consumer of settings that [Settings.Check] has let pass. The
+// error has the code consumer_exists.
+func (g *Registry) Create(name string, s Settings, at Places, now int64) (*Machine, error) {
+	if g.Get(name) != nil {
+		return nil, protocol.Errorf(protocol.CodeConsumerExists, "there is a consumer %q already: use it as it is, or take another name", name)
+	}
+	number := g.NextGeneration()
+	m := &Machine{name: name, incarnation: number, generation: number, created: now, settings: s}
+	m.cursors = [sources]protocol.Position{at.Main, at.Redrive}
+	m.pending.order(s.Ordered)
+	g.put(m)
+	g.deltas = appendGroup(g.deltas, kindCreate, number, m.appendHead(nil))
+	return m, nil
+}
+
+// Delete removes the consumer and reports whether there was one. Its machine
+// must not be used any more.
+func (g *Registry) Delete(name string) bool {
+	m := g.Get(name)
+	if m == nil {
+		return false
+	}
+	g.drop(m)
+	g.deltas = appendGroup(g.deltas, kindDelete, m.incarnation, binary.AppendUvarint(nil, g.last))
+	return true
+}
+
+// Deltas returns what was created and deleted since the last call, for the log,
+// and forgets it. It is nil if nothing was.
+func (g *Registry) Deltas() []byte {
+	b := g.deltas
+	g.deltas = nil
+	return b
+}
+
+func (g *Registry) put(m *Machine) {
+	at, found := g.search(m.name)
+	if found {
+		g.drop(g.order[at])
+	}
+	g.order = slices.Insert(g.order, at, m)
+	if g.byNumber == nil {
+		g.byNumber = make(map[uint64]*Machine)
+	}
+	g.byNumber[m.incarnation] = m
+}
+
+func (g *Registry) drop(m *Machine) {
+	delete(g.byNumber, m.incarnation)
+	at, _ := g.search(m.name)
+	g.order = slices.Delete(g.order, at, at+1)
+}
+
+// BeginCheckpoint returns the record with which a checkpoint begins. A page of
+// each consumer follows, then the end; other records may come in between. Who
+// starts with the log from the beginning of a checkpoint that has its end knows
+// everything.
+func (g *Registry) BeginCheckpoint() []byte { return appendGroup(nil, kindBegin, g.last, nil) }
+
+// Page returns the record that holds the whole state of the machine. What
+// [Machine.Deltas] would have returned is part of it, and forgotten.
+func (g *Registry) Page(m *Machine) []byte {
+	m.deltas = deltas{}
+	return appendGroup(nil, kindPage, m.incarnation, m.AppendState(nil))
+}
+
+// EndCheckpoint returns the record that ends a checkpoint.
+func (g *Registry) EndCheckpoint() []byte { return appendGroup(nil, kindEnd, 0, nil) }
+
+// Apply replays one record of the log: any number of groups one after the
+// other. Deltas of a consumer that is not known are passed over: they lie
+// before its page, or after its end. After an error the registry must not be
+// used.
+func (g *Registry) Apply(record []byte) error {
+	for r := (reader{b: record}); len(r.b) > 0; {
+		kind := r.byte()
+		body := reader{b: r.bytes()}
+		number := body.number()
+		if r.wrong || body.wrong {
+			return errBroken
+		}
+		if err := g.apply(kind, number, &body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Registry) apply(kind byte, number uint64, r *reader) error {
+	switch kind {
+	case kindDeltas:
+		m := g.byNumber[number]
+		if m == nil {
+			return nil
+		}
+		err := m.replay(r)
+		g.last = max(g.last, m.generation)
+		return err
+	case kindCreate, kindPage:
+		return g.replayMachine(kind, number, r)
+	case kindDelete:
+		g.last = max(g.last, number, r.number())
+		if m := g.byNumber[number]; m != nil {
+			g.drop(m)
+		}
+	case kindBegin:
+		g.last = max(g.last, number)
+		for _, m := range g.order {
+			m.paged = false
+		}
+	case kindEnd:
+		for _, m := range slices.Clone(g.order) {
+			if !m.paged {
+				g.drop(m)
+			}
+		}
+	default:
+		return errBroken
+	}
+	if r.wrong || len(r.b) > 0 {
+		return errBroken
+	}
+	return nil
+}
+
+func (g *Registry) replayMachine(kind byte, number uint64, r *reader) error {
+	m := Machine{incarnation: number, paged: true}
+	if kind == kindPage {
+		if err := m.replayState(r); err != nil {
+			return err
+		}
+	} else if m.replayHead(r); r.wrong || len(r.b) > 0 {
+		return errBroken
+	}
+	g.last = max(g.last, number, m.generation)
+	at := g.byNumber[number]
+	if at != nil && at.name == m.name {
+		*at = m
+		return nil
+	}
+	if at != nil {
+		return errBroken
+	}
+	g.put(&m)
+	return nil
+}

@@ -1,0 +1,128 @@
+package consumer
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// MaxDelay is the longest time that an answer can ask for. More becomes that.
+	MaxDelay = 12 * time.Hour
+
+	// MaxReasonBytes is how much of a reason is kept.
+	MaxReasonBytes = 256
+)
+
+// Ack says that the message was handled. An ack that comes late, when the
+// message waits for its next attempt, counts as well. The generation is the one
+// of the delivery, 0 if the client does not say.
+func (m *Machine) Ack(generation, offset uint64) Outcome {
+	e, outcome := m.delivered(generation, offset)
+	if outcome == Done {
+		m.drop(e)
+	}
+	return outcome
+}
+
+// Nack says that the message could not be handled. It waits for the delay, or
+// when there is none for what the backoff says; after its last attempt it is
+// dying. A message that waits already waits anew; one that is held stays so.
+func (m *Machine) Nack(generation, offset uint64, delay *time.Duration, at Moment) Outcome {
+	e, outcome := m.delivered(generation, offset)
+	if outcome != Done || e.State == Held {
+		return outcome
+	}
+	due := at.Now
+	if delay != nil {
+		due += within(*delay)
+	} else {
+		due += m.settings.Backoff.wait(e.Attempts, at.Random)
+	}
+	m.fail(e, due, "given back by the consumer")
+	return outcome
+}
+
+// Extend says that the message is being handled: it is in flight until `by`
+// from now, for another ack wait if that is 0. It is too late for a message
+// that is not in flight any more.
+func (m *Machine) Extend(generation, offset uint64, by time.Duration, now int64) Outcome {
+	e, outcome := m.delivered(generation, offset)
+	if outcome != Done {
+		return outcome
+	}
+	if e.State != InFlight {
+		return Already
+	}
+	v := e.Entry
+	v.Due = now + m.ackWait()
+	if by > 0 {
+		v.Due = now + within(by)
+	}
+	m.set(e, v)
+	return Done
+}
+
+// Reject says that the message never will be handled: it is dying.
+func (m *Machine) Reject(generation, offset uint64, reason string) Outcome {
+	e, outcome := m.delivered(generation, offset)
+	if outcome == Done {
+		m.die(e, short(reason, "rejected by the consumer"))
+	}
+	return outcome
+}
+
+// UpTo lists what is in flight to the holder up to the offset, in order, for
+// answers that mean all of it. It is empty for another generation; a call for
+// the offset itself says why.
+func (m *Machine) UpTo(generation, offset, holder uint64) []uint64 {
+	if m.fenced(generation) || m.pending.holders[holder] == 0 {
+		return nil
+	}
+	found := m.inFlight(func(e *entry) bool { return e.Holder == holder && e.Offset <= offset })
+	offsets := make([]uint64, len(found))
+	for i, e := range found {
+		offsets[i] = e.Offset
+	}
+	return offsets
+}
+
+// delivered returns the entry of an answer, and Done if the answer is possible.
+func (m *Machine) delivered(generation, offset uint64) (*entry, Outcome) {
+	e := m.pending.at[offset]
+	switch {
+	case m.fenced(generation):
+		return nil, Fenced
+	case e == nil && offset > max(m.cursors[Main].Offset, m.cursors[Redrive].Offset):
+		return nil, Unknown
+	case e == nil || e.State == Dying:
+		return nil, Already
+	case e.Attempts == 0:
+		return nil, Unknown
+	}
+	return e, Done
+}
+
+func (m *Machine) fenced(generation uint64) bool {
+	return generation != 0 && generation != m.generation
+}
+
+// short bounds a reason that a client gave.
+func short(reason, otherwise string) string {
+	if len(reason) > MaxReasonBytes {
+		reason = reason[:MaxReasonBytes]
+		for !utf8.ValidString(reason[max(0, len(reason)-utf8.UTFMax):]) && len(reason) > MaxReasonBytes-utf8.UTFMax {
+			reason = reason[:len(reason)-1]
+		}
+	}
+	if reason = strings.ToValidUTF8(reason, "\uFFFD"); reason == "" {
+		return otherwise
+	}
+	return reason
+}
+
+func sortByOffset(entries []*entry) {
+	slices.SortFunc(entries, func(a, b *entry) int { return cmp.Compare(a.Offset, b.Offset) })
+}

@@ -1,0 +1,335 @@
+package broker
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+
+	"github.com/tidewire/tidewire/broker/consumer"
+	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// consumers are all the consumers of a broker.
+type consumers struct {
+	broker  *Broker
+	control *control
+	runner  *runner
+	dead    *stream // where dead letters go
+
+	members atomic.Uint64 // the last number that a member got
+
+	mu       sync.Mutex // after a dispatcher's
+	registry consumer.Registry
+	by       map[string]*dispatcher
+	stamped  time.Time // when the last checkpoint began
+}
+
+// ConsumerRequest describes a consumer that is to be there.
+type ConsumerRequest struct {
+	Filter   string
+	Stream   string // needed only where the filter could match topics of several
+	From     string // where it begins if it is created: any start; empty for `earliest`
+	Settings *tidewirev1.ConsumerSettings
+}
+
+// maxConsumers bounds the consumers of a broker.
+const maxConsumers = 100_000
+
+func newConsumers(b *Broker) *consumers {
+	return &consumers{
+		broker: b, runner: newRunner(), by: make(map[string]*dispatcher),
+		stamped: time.Now(),
+	}
+}
+
+// OpenConsumers reads what the control log knows of consumers, which then go on
+// where they were. It must be called before Run, at most once; without it
+// consumers are forgotten when the broker ends.
+func (b *Broker) OpenConsumers(log Log) error {
+	c := b.consumers
+	c.control = newControl(log)
+	if err := c.control.replay(c.registry.Apply); err != nil {
+		return err
+	}
+	for m := range c.registry.All() {
+		if err := c.revive(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revive makes a consumer of the control log work again.
+func (c *consumers) revive(m *consumer.Machine) error {
+	st, perr := c.broker.named(m.Settings().Stream)
+	if perr != nil {
+		c.broker.options().Logger.Warn("a consumer's stream is not configured: the consumer rests", "consumer", m.Name(), "stream", m.Settings().Stream)
+		return nil
+	}
+	gap, err := c.comeBack(st, m)
+	if err != nil {
+		return err
+	}
+	d, err := newDispatcher(c.broker, st, m)
+	if err != nil {
+		return err
+	}
+	if gap != nil {
+		d.tellGap(gap)
+	}
+	c.by[d.name] = d
+	d.follow()
+	return nil
+}
+
+// comeBack looks whether the log still is the one that the consumer knows, as for
+// any reader that comes back with a position. If it was rolled back the consumer
+// goes on where it ends now.
+func (c *consumers) comeBack(st *stream, m *consumer.Machine) (*storage.Gap, error) {
+	head := st.head()
+	main, gap, err := st.comeBack(m.Position(consumer.Main), head)
+	if err != nil {
+		return nil, err
+	}
+	redrive, redriveGap, err := st.comeBack(m.Position(consumer.Redrive), head)
+	if err != nil {
+		return nil, err
+	}
+	if gap == nil && redriveGap == nil {
+		return nil, nil
+	}
+	m.Rewind(consumer.Places{Main: main, Redrive: redrive})
+	return gap, nil
+}
+
+// comeBack returns where a reader goes on that was at a position.
+func (st *stream) comeBack(at protocol.Position, head uint64) (protocol.Position, *storage.Gap, error) {
+	r, err := st.log.Resolve(protocol.Start{Kind: protocol.StartPosition, Position: at}, everything, head)
+	if err != nil || r.Gap == nil || r.Gap.Reason == storage.GapRetention {
+		return at, nil, err // retention is met by whoever reads
+	}
+	return st.log.PositionOf(r.Gap.Next), r.Gap, nil
+}
+
+func (c *consumers) nextMember() uint64 { return c.members.Add(1) }
+
+// nextGeneration returns a number that no consumer had before, nor will have.
+func (c *consumers) nextGeneration() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.registry.NextGeneration()
+}
+
+// find returns a consumer by its name.
+func (c *consumers) find(name string) (*dispatcher, *protocol.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.by[name]
+	if d == nil {
+		return nil, protocol.Errorf(protocol.CodeUnknownConsumer, "there is no consumer %.128q: subscribe with its name and a filter, or create it", name)
+	}
+	return d, nil
+}
+
+// open returns a consumer that somebody wants to be a member of. If it is not
+// there it is created, and durable when open returns; if it is, what the request
+// says must be what it is, and settings that may change are changed.
+func (c *consumers) open(who *Identity, name string, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
+	if err := checkConsumerName(name); err != nil {
+		return nil, false, err
+	}
+	if d, err = c.find(name); err == nil {
+		if err := who.MayConsume(d.sources[0].filter); err != nil {
+			return nil, false, err
+		}
+		return d, false, d.agree(req)
+	}
+	if req.Filter == "" {
+		return nil, false, err
+	}
+	filter, perr := protocol.ParseFilter(req.Filter)
+	if perr != nil {
+		return nil, false, protocol.AsError(perr)
+	}
+	if err := who.MayConsume(filter); err != nil {
+		return nil, false, err
+	}
+	d, created, err = c.create(name, filter, req)
+	if err != nil || created {
+		return d, created, err
+	}
+	return d, false, d.agree(req) // somebody else was quicker
+}
+
+// checkConsumerName returns an error unless the name is one token of at most 128
+// bytes.
+func checkConsumerName(name string) *protocol.Error {
+	const most = 128
+	switch {
+	case name == "" || len(name) > most:
+		return protocol.Errorf(protocol.CodeBadRequest, "the name of a consumer has %d bytes, 1 to %d are allowed", len(name), most)
+	case name[0] == '$' || strings.ContainsAny(name, ".*>") || protocol.CheckTopic(name) != nil:
+		return protocol.Errorf(protocol.CodeBadRequest, "%.130q is not a name for a consumer: take one token without '.', '*', '>', space or control character that does not begin with '$'", name)
+	}
+	return nil
+}
+
+// create makes a consumer and waits until it is durable.
+func (c *consumers) create(name string, filter protocol.Filter, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
+	st, err := c.broker.reading(filter, req.Stream)
+	if err != nil {
+		return nil, false, err
+	}
+	settings, err := settingsOf(consumer.DefaultSettings(), req.Settings)
+	if err != nil {
+		return nil, false, err
+	}
+	settings.Filter, settings.Stream = filter.String(), st.name
+	if err := settings.Check(); err != nil {
+		return nil, false, err
+	}
+	at, err := st.resolveConsumer(req.From, filter)
+	if err != nil {
+		return nil, false, err
+	}
+	head := st.log.PositionOf(st.head())
+
+	c.mu.Lock()
+	if d := c.by[name]; d != nil {
+		c.mu.Unlock()
+		return d, false, nil
+	}
+	if len(c.by) >= maxConsumers {
+		c.mu.Unlock()
+		return nil, false, protocol.Errorf(protocol.CodeSubscriptionsFull, "the broker has %d consumers, at most %d are allowed: delete some that nobody needs", maxConsumers, maxConsumers)
+	}
+	m, failed := c.registry.Create(name, settings, consumer.Places{Main: at, Redrive: head}, nowOf())
+	if failed == nil {
+		d, failed = newDispatcher(c.broker, st, m)
+	}
+	if failed != nil {
+		c.mu.Unlock()
+		return nil, false, protocol.AsError(failed)
+	}
+	c.by[name] = d
+	c.control.put(c.registry.Deltas(), nil)
+	c.mu.Unlock()
+	d.follow()
+	if err := c.control.wait(context.Background()); err != nil {
+		return nil, false, err
+	}
+	return d, true, nil
+}
+
+// resolveConsumer says where a new consumer begins.
+func (st *stream) resolveConsumer(from string, filter protocol.Filter) (protocol.Position, *protocol.Error) {
+	if from == "" {
+		from = "earliest"
+	}
+	start, err := protocol.ParseStart(from)
+	if err != nil {
+		return protocol.Position{}, protocol.AsError(err)
+	}
+	if start.Kind == protocol.StartLastPerTopic {
+		return protocol.Position{}, protocol.Errorf(protocol.CodeInvalidStart, "a consumer gets every message, so it cannot begin with `last-per-topic`: give another start")
+	}
+	at, perr := st.resolve(start, filter, st.head())
+	if perr != nil {
+		return protocol.Position{}, perr
+	}
+	return st.log.PositionOf(at.After), nil
+}
+
+// agree holds a request against a consumer that is there, and changes the settings
+// that may change.
+func (d *dispatcher) agree(req *ConsumerRequest) *protocol.Error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.machine.Settings()
+	next, err := settingsOf(now, req.Settings)
+	if err != nil {
+		return err
+	}
+	if req.Filter != "" {
+		next.Filter = req.Filter
+	}
+	if req.Stream != "" {
+		next.Stream = req.Stream
+	}
+	if next == now {
+		return nil
+	}
+	if err := now.ChangeTo(next); err != nil {
+		return err
+	}
+	d.machine.SetSettings(next)
+	d.conclude(nil)
+	return nil
+}
+
+// settingsOf puts what a client gives in place of what is there.
+func settingsOf(s consumer.Settings, given *tidewirev1.ConsumerSettings) (consumer.Settings, *protocol.Error) {
+	if given == nil {
+		return s, nil
+	}
+	set(&s.AckWait, given.AckWaitMs, milliseconds)
+	set(&s.Backoff.Base, given.BackoffBaseMs, milliseconds)
+	set(&s.Backoff.Cap, given.BackoffCapMs, milliseconds)
+	set(&s.Backoff.Factor, given.BackoffFactor, same[float64])
+	set(&s.Backoff.Jitter, given.BackoffJitter, same[bool])
+	set(&s.MaxDeliver, given.MaxDeliver, number[uint32])
+	set(&s.MaxInFlight, given.MaxInFlight, number[uint32])
+	set(&s.MaxWaiting, given.MaxWaiting, number[uint32])
+	set(&s.MaxInFlightBytes, given.MaxInFlightBytes, func(n uint64) int64 { return int64(min(n, 1<<62)) })
+	set(&s.Exclusive, given.Exclusive, same[bool])
+	set(&s.Ordered, given.Ordered, same[bool])
+	return s, s.Check()
+}
+
+func set[T, W any](field *T, given *W, as func(W) T) {
+	if given != nil {
+		*field = as(*given)
+	}
+}
+
+func same[T any](v T) T { return v }
+
+func number[T uint32 | uint64](n T) int { return int(n) }
+
+func milliseconds(ms uint64) time.Duration {
+	return time.Duration(min(ms, uint64(maxMs))) * time.Millisecond
+}
+
+// maxMs keeps arithmetic on what clients give safe; it is far above any limit.
+const maxMs = uint64(365 * 24 * time.Hour / time.Millisecond)
+
+// run looks after the consumers until ctx ends, and writes down what they have
+// done until then.
+func (c *consumers) run(ctx context.Context) error {
+	logging, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var working, writing sync.WaitGroup
+	var err error
+	writing.Go(func() {
+		err = c.control.log.Run(logging, c.control.applied)
+		c.control.fail(protocol.Errorf(protocol.CodeUnknown, "what consumers have done could not be stored: it may be forgotten"))
+	})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	working.Go(func() { c.runner.run(ctx) })
+	working.Go(func() { c.keepCheckpoints(ctx) })
+	working.Go(func() { c.control.run(ctx) })
+	go func() { // a log that fails ends everything
+		writing.Wait()
+		cancel()
+	}()
+	working.Wait()
+	stop()
+	writing.Wait()
+	return err
+}

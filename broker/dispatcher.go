@@ -1,0 +1,387 @@
+package broker
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/tidewire/tidewire/broker/consumer"
+	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// dispatcher brings the messages of one consumer to its members. What has been
+// decided is the machine's; the dispatcher reads the log for it, keeps time, and
+// tells the control log.
+//
+// Locks: filling before mu; mu before Session.mu; the runner's lock is a leaf.
+// Nothing is read from the log under mu.
+type dispatcher struct {
+	broker *Broker
+	stream *stream
+	name   string
+
+	filling sync.Mutex // held by whoever reads the log ahead
+
+	mu      sync.Mutex
+	machine *consumer.Machine
+	sources [2]source // by consumer.Source
+	members []*member
+	next    int // member to be woken next
+	gaps    []*storage.Gap
+	burying bool
+	bury    time.Time // when to try again, after a failure
+	gone    bool      // deleted
+
+	stats  dispatched
+	agenda agenda // guarded by the runner
+	watch  [2]*group
+}
+
+// source is one of the two places in the log that a consumer reads: what its
+// filter selects, and what comes back from its dead letters.
+type source struct {
+	filter protocol.Filter
+	read   uint64   // everything up to here has been read
+	news   uint64   // something that matches lies at or below this offset; above read: it is behind
+	ahead  [][]byte // records that were read and not taken, framed by protocol.AppendFramed
+	term   protocol.Term
+	bytes  int
+}
+
+func (s *source) behind() bool { return s.news > s.read }
+
+// aheadBytes is how much is read ahead at a time.
+const aheadBytes = maxChunkBytes
+
+// nowOf is the clock of consumers, in microseconds.
+func nowOf() int64 { return time.Now().UnixMicro() }
+
+func newDispatcher(b *Broker, st *stream, m *consumer.Machine) (*dispatcher, error) {
+	filter, err := protocol.ParseFilter(m.Settings().Filter)
+	if err != nil {
+		return nil, err
+	}
+	d := &dispatcher{broker: b, stream: st, name: m.Name(), machine: m}
+	head := st.head()
+	d.sources[consumer.Main] = source{filter: filter, read: m.Cursor(consumer.Main), news: head}
+	d.sources[consumer.Redrive] = source{filter: mustFilter(redriveTopic(m.Name())), read: m.Cursor(consumer.Redrive), news: head}
+	return d, nil
+}
+
+// follow has apply tell the dispatcher of what it reads.
+func (d *dispatcher) follow() {
+	st := d.stream
+	st.mu.Lock()
+	for src := range d.sources {
+		d.watch[src] = st.group(d.sources[src].filter)
+		d.watch[src].watchers = append(d.watch[src].watchers, watcher{d, consumer.Source(src)})
+	}
+	head := st.applied
+	st.mu.Unlock()
+	d.mu.Lock()
+	for src := range d.sources {
+		d.sources[src].news = max(d.sources[src].news, head) // what was applied before it followed
+	}
+	d.mu.Unlock()
+}
+
+// unfollow ends that.
+func (d *dispatcher) unfollow() {
+	st := d.stream
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, g := range d.watch {
+		g.unwatch(d)
+		st.drop(g)
+	}
+}
+
+// handed is a message on its way to a member.
+type handed struct {
+	offset  uint64
+	attempt uint32
+	source  consumer.Source
+	framed  []byte // nil until it is read
+	term    protocol.Term
+}
+
+// take returns what a member is to work on next, at most n messages and about
+// maxChunkBytes of them. When it returns nothing the member will be woken.
+func (d *dispatcher) take(m *member, n int) (work []handed, generation uint64) {
+	for {
+		d.mu.Lock()
+		if d.gone || m.left {
+			d.mu.Unlock()
+			return nil, 0
+		}
+		work = d.choose(m, n, nowOf())
+		generation = d.machine.Generation()
+		src, behind := d.hungry(m, len(work))
+		m.idle = len(work) == 0 && !behind
+		d.conclude(nil)
+		d.mu.Unlock()
+		switch {
+		case behind:
+			d.fill(src)
+			continue
+		case len(work) == 0:
+			return nil, generation
+		}
+		if work = d.load(work); len(work) > 0 {
+			return work, generation
+		}
+	}
+}
+
+// choose takes retries first and then what was read ahead. Callers hold mu.
+func (d *dispatcher) choose(m *member, n int, now int64) (work []handed) {
+	d.machine.Advance(consumer.Moment{Now: now, Random: rand.Int64N})
+	room := min(n, m.window-d.machine.HeldBy(m.id))
+	bytes := 0
+	for len(work) < room && bytes < maxChunkBytes {
+		e, ok := d.machine.Retry(m.id, now)
+		if !ok {
+			break
+		}
+		bytes += int(e.Size)
+		d.stats.redelivered++
+		work = append(work, handed{offset: e.Offset, attempt: uint32(e.Attempts), source: e.Source})
+	}
+	for src := len(d.sources) - 1; src >= 0; src-- { // redriven ones have waited longer
+		s := &d.sources[src]
+		for len(s.ahead) > 0 && len(work) < room && bytes < maxChunkBytes {
+			h, taken, blocked := d.takeAhead(s, consumer.Source(src), m, now)
+			if blocked {
+				break
+			}
+			if taken {
+				bytes += len(h.framed)
+				work = append(work, h)
+			}
+		}
+	}
+	d.stats.delivered += uint64(len(work))
+	return work
+}
+
+// takeAhead takes the next record that was read ahead: to be delivered, to be
+// held because its key is taken, or left out because it has expired.
+func (d *dispatcher) takeAhead(s *source, src consumer.Source, m *member, now int64) (h handed, sent, blocked bool) {
+	framed := s.ahead[0]
+	record, _, _ := protocol.NextFramed(framed)
+	if d.machine.Blocked(len(record)) != "" {
+		return handed{}, false, true
+	}
+	s.ahead = s.ahead[1:]
+	s.bytes -= len(framed)
+	offset, _ := protocol.RecordPlace(record)
+	at := protocol.Position{Term: s.term, Offset: offset}
+	if expiredBy(protocol.RecordExpiry(record), uint64(now)) {
+		d.machine.Skip(src, at)
+		d.stats.expired++
+		return handed{}, false, false
+	}
+	attempt, sent := d.machine.Take(consumer.Message{Source: src, At: at, Key: d.keyOf(record), Size: len(record)}, m.id, now)
+	return handed{offset: offset, attempt: uint32(attempt), source: src, framed: framed, term: s.term}, sent, false
+}
+
+func (d *dispatcher) keyOf(record []byte) uint64 {
+	if !d.machine.Settings().Ordered {
+		return 0
+	}
+	key := protocol.RecordKey(record)
+	if len(key) == 0 {
+		return 0
+	}
+	return max(xxhash.Sum64(key), 1)
+}
+
+// hungry reports whether the log is to be read for a member that got so many
+// messages, and where. Callers hold mu.
+func (d *dispatcher) hungry(m *member, got int) (consumer.Source, bool) {
+	if got > 0 || m.window <= d.machine.HeldBy(m.id) || d.machine.Blocked(0) != "" {
+		return 0, false
+	}
+	for src := len(d.sources) - 1; src >= 0; src-- {
+		if s := &d.sources[src]; len(s.ahead) == 0 && s.behind() {
+			return consumer.Source(src), true
+		}
+	}
+	return 0, false
+}
+
+// fill reads the next part of the log ahead.
+func (d *dispatcher) fill(src consumer.Source) {
+	d.filling.Lock()
+	defer d.filling.Unlock()
+	d.mu.Lock()
+	s := &d.sources[src]
+	if len(s.ahead) > 0 || !s.behind() || d.gone {
+		d.mu.Unlock()
+		return // somebody else has read
+	}
+	after := s.read
+	d.mu.Unlock()
+
+	head := d.stream.head()
+	c, err := d.stream.log.Read(storage.Query{Filter: s.filter, After: after, Through: head, MaxBytes: aheadBytes})
+	gap := d.stream.gapOf(after, err)
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case s.read != after: // moved by seek meanwhile
+	case gap != nil:
+		d.passOver(src, gap)
+	case err != nil:
+		d.broker.options().Logger.Error("read the log for a consumer", "consumer", d.name, "after", after, "error", err)
+		s.read = s.news // it is tried again with the next message
+	default:
+		d.readAhead(src, &c)
+	}
+	d.conclude(nil)
+}
+
+// readAhead keeps what was read. Callers hold mu.
+func (d *dispatcher) readAhead(src consumer.Source, c *protocol.Chunk) {
+	s := &d.sources[src]
+	for rest := c.Records; len(rest) > 0; {
+		_, next, ok := protocol.NextFramed(rest)
+		if !ok {
+			break // cannot be: the log made the chunk
+		}
+		s.ahead = append(s.ahead, rest[:len(rest)-len(next)])
+		rest = next
+	}
+	s.bytes, s.term, s.read = len(c.Records), c.Term, c.Through
+	if len(s.ahead) == 0 && c.Through-d.machine.Cursor(src) > skipEvery {
+		d.machine.Skip(src, d.stream.log.PositionOf(c.Through))
+	}
+}
+
+// skipEvery is how many offsets without a match a consumer may lie behind what
+// was read for it, so that they are not all read again after a restart.
+const skipEvery = 10_000
+
+// passOver moves a source over what cannot be read, and has the members told.
+// Callers hold mu.
+func (d *dispatcher) passOver(src consumer.Source, gap *storage.Gap) {
+	s := &d.sources[src]
+	s.read = gap.Next
+	d.machine.Skip(src, d.stream.log.PositionOf(gap.Next))
+	if src == consumer.Main {
+		d.tellGap(gap)
+	}
+}
+
+// maxGaps bounds the gaps that wait for a member to tell them to.
+const maxGaps = 100
+
+func (d *dispatcher) tellGap(gap *storage.Gap) {
+	if len(d.gaps) < maxGaps {
+		d.gaps = append(d.gaps, gap)
+	}
+	d.broker.options().Logger.Warn("messages are gone before a consumer got them",
+		"consumer", d.name, "reason", gap.Reason, "after", gap.After, "through", gap.Through)
+}
+
+// load reads the records of retries. What cannot be read any more is told.
+func (d *dispatcher) load(work []handed) []handed {
+	var missing [2][]uint64
+	for _, h := range work {
+		if h.framed == nil {
+			missing[h.source] = append(missing[h.source], h.offset)
+		}
+	}
+	if len(missing[0])+len(missing[1]) == 0 {
+		return work
+	}
+	found := make(map[uint64]loaded)
+	for src, offsets := range missing {
+		slices.Sort(offsets)
+		d.stream.pick(d.sources[src].filter, offsets, found)
+	}
+	kept := work[:0]
+	var lost []uint64
+	for _, h := range work {
+		if h.framed == nil {
+			r, ok := found[h.offset]
+			if !ok {
+				lost = append(lost, h.offset)
+				continue
+			}
+			h.framed, h.term = r.framed, r.term
+		}
+		kept = append(kept, h)
+	}
+	if len(lost) > 0 {
+		d.lose(lost)
+	}
+	return kept
+}
+
+// lose settles messages that retention has taken, or that are damaged.
+func (d *dispatcher) lose(offsets []uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	earliest, _ := d.stream.log.Bounds()
+	for _, o := range offsets {
+		reason := storage.GapPassedOver
+		if o < earliest {
+			reason = storage.GapRetention
+		}
+		d.machine.Lost(o)
+		d.tellGap(&storage.Gap{Reason: reason, Term: d.stream.log.PositionOf(o).Term, After: o - 1, Through: o, Next: o})
+	}
+	d.conclude(nil)
+}
+
+// loaded is a record that was read by its offset.
+type loaded struct {
+	framed []byte
+	term   protocol.Term
+}
+
+// pick reads records by their offsets into found. Those that cannot be read are
+// left out.
+func (st *stream) pick(f protocol.Filter, offsets []uint64, found map[uint64]loaded) {
+	for len(offsets) > 0 {
+		c, err := st.log.Read(storage.Query{Filter: f, After: offsets[0] - 1, Through: offsets[len(offsets)-1], MaxBytes: 1 << 20, Picked: true, Offsets: offsets})
+		if err != nil {
+			if gap := st.gapOf(offsets[0]-1, err); gap != nil && gap.Next >= offsets[0] {
+				offsets = above(offsets, gap.Next)
+				continue
+			}
+			if !errors.Is(err, storage.ErrTrimmed) {
+				st.broker.options().Logger.Error("read messages again", "stream", st.name, "error", err)
+			}
+			offsets = offsets[1:]
+			continue
+		}
+		for rest := c.Records; len(rest) > 0; {
+			record, next, ok := protocol.NextFramed(rest)
+			if !ok {
+				break
+			}
+			offset, _ := protocol.RecordPlace(record)
+			found[offset] = loaded{rest[:len(rest)-len(next)], c.Term}
+			rest = next
+		}
+		offsets = above(offsets, max(c.Through, offsets[0]))
+	}
+}
+
+// above returns the offsets above one.
+func above(offsets []uint64, through uint64) []uint64 {
+	for i, o := range offsets {
+		if o > through {
+			return offsets[i:]
+		}
+	}
+	return nil
+}

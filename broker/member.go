@@ -1,0 +1,257 @@
+package broker
+
+import (
+	"slices"
+
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// member is somebody who takes messages of a consumer: a session's subscription
+// or, for a moment, a fetch over HTTP. The dispatcher's mu guards it.
+type member struct {
+	id     uint64 // unique in the broker; what it holds is marked with it
+	window int    // messages that it wants in flight at most
+	idle   bool   // take has returned nothing: it is to be woken
+	left   bool
+	wake   func() // must not block; called with mu held
+
+	session *Session      // nil for a fetch
+	sub     *subscription // nil for a fetch
+}
+
+// join adds a member. An exclusive consumer has one: the newcomer takes over,
+// with a generation of its own, and is served once that is durable.
+func (d *dispatcher) join(m *member, done func(stored)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	exclusive := d.machine.Settings().Exclusive
+	if exclusive && m.session != nil {
+		for _, old := range d.members {
+			old.left = true
+			old.session.overtaken(old.sub)
+		}
+		d.members = nil
+		d.machine.TakeOver(d.broker.consumers.nextGeneration(), nowOf())
+	}
+	d.members = append(d.members, m)
+	d.conclude(done)
+}
+
+// leave takes a member out. What it had in flight goes to the others at once; if
+// there are none it stays in flight, for the member may come back.
+func (d *dispatcher) leave(m *member, release bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if m.left {
+		return
+	}
+	m.left = true
+	if i := slices.Index(d.members, m); i >= 0 {
+		d.members = slices.Delete(d.members, i, i+1)
+	}
+	d.next = 0
+	if release {
+		d.machine.Release(m.id, nowOf(), len(d.members) > 0)
+	}
+	d.conclude(nil)
+}
+
+// takeGaps returns what is to be told to some member.
+func (d *dispatcher) takeGaps() []*storage.Gap {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	gaps := d.gaps
+	d.gaps = nil
+	return gaps
+}
+
+// consuming is what a subscription with a name has more than others. mu of the
+// session guards the two flags.
+type consuming struct {
+	dispatcher *dispatcher // nil for a plain subscription
+	worker     *member
+	serving    bool // take is under way
+	poked      bool // it was woken meanwhile
+}
+
+// poke has the session look for work for one of its subscriptions.
+func (s *Session) poke(sub *subscription) {
+	s.mu.Lock()
+	switch {
+	case sub.closed || s.end != nil:
+	case sub.serving:
+		sub.poked = true
+	case sub.stance == live:
+		s.setStance(sub, behind)
+		s.behind = append(s.behind, sub)
+	}
+	s.unlockAndWake()
+}
+
+// serveWork takes work for a subscription with a name. It gives mu away
+// meanwhile.
+func (s *Session) serveWork(sub *subscription) {
+	sub.serving, sub.poked = true, false
+	s.mu.Unlock()
+	gaps := sub.dispatcher.takeGaps()
+	work, generation := sub.dispatcher.take(sub.worker, sub.worker.window)
+	frames := deliveries(work, generation)
+	tails := make([][]byte, len(frames))
+	for i := range frames {
+		tails[i] = s.codec.AppendDeliverTail(make([]byte, 0, len(frames[i].Records)+tailOverhead), &frames[i])
+	}
+	s.mu.Lock()
+	sub.serving = false
+	if sub.closed || s.end != nil {
+		return // whoever closed it gives back what it took
+	}
+	for _, gap := range gaps {
+		s.out.push(s.codec.AppendServer(nil, sub.stream.gapFrame(sub.number, gap)))
+	}
+	for i, tail := range tails {
+		s.queue(sub, frames[i].Count, tail)
+	}
+	if len(work) > 0 || len(gaps) > 0 || sub.poked {
+		s.behind = append(s.behind, sub)
+		return
+	}
+	s.setStance(sub, live)
+}
+
+// deliveries puts work into as few chunks as may be: one has records of one term.
+func deliveries(work []handed, generation uint64) (chunks []protocol.Chunk) {
+	for len(work) > 0 {
+		n, size := 0, 0
+		for n < len(work) && work[n].term == work[0].term {
+			size += len(work[n].framed)
+			n++
+		}
+		c := protocol.Chunk{Term: work[0].term, Count: n, Generation: generation, Records: make([]byte, 0, size)}
+		for i := range work[:n] {
+			c.Records = append(c.Records, work[i].shown()...)
+			c.Attempts = append(c.Attempts, work[i].attempt)
+		}
+		chunks = append(chunks, c)
+		work = work[n:]
+	}
+	return chunks
+}
+
+// overtaken ends a subscription whose exclusive consumer has another member now.
+func (s *Session) overtaken(sub *subscription) {
+	s.endWork(sub, protocol.Errorf(protocol.CodeTakenOver, "another member has taken over the exclusive consumer: acknowledgements of this one count no more"))
+}
+
+// endWork ends a subscription with a name for a reason. The dispatcher has
+// forgotten its member already.
+func (s *Session) endWork(sub *subscription, err *protocol.Error) {
+	s.mu.Lock()
+	if !sub.closed && s.end == nil {
+		s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, sub.number, err)))
+		s.drop(sub)
+		s.checkHard()
+	}
+	s.unlockAndWake()
+}
+
+// consume begins a subscription with a name, and queues its answer.
+func (s *Session) consume(req *tidewirev1.Subscribe) *protocol.Error {
+	if err := plainWishes(req); err != nil {
+		return err
+	}
+	who := s.Identity()
+	d, created, err := s.broker.consumers.open(who, req.Consumer, &ConsumerRequest{
+		Filter: req.Filter, Stream: req.Stream, From: req.From, Settings: req.Settings,
+	})
+	if err != nil {
+		return err
+	}
+	window := d.window(req.Window)
+	sub := &subscription{session: s, stream: d.stream, number: req.Sub, filter: d.sources[0].filter}
+	m := &member{id: s.broker.consumers.nextMember(), window: window, session: s, sub: sub}
+	m.wake = func() { s.poke(sub) }
+	sub.consuming = consuming{dispatcher: d, worker: m}
+	sub.caughtUp = true // there is no such moment for a consumer
+
+	s.mu.Lock()
+	if s.end != nil {
+		s.mu.Unlock()
+		return s.end
+	}
+	if s.subs == nil {
+		s.subs = make(map[uint32]*subscription, 1)
+	}
+	s.subs[req.Sub] = sub
+	s.broker.metrics.behind.Inc() // until it is live
+	sub.stance = behind
+	s.mu.Unlock()
+
+	d.join(m, func(at stored) { s.joined(sub, created, at.err) })
+	return nil
+}
+
+// joined answers a subscription with a name, once what it has changed is durable,
+// and begins to serve it.
+func (s *Session) joined(sub *subscription, created bool, err *protocol.Error) {
+	if err != nil {
+		sub.dispatcher.leave(sub.worker, true)
+		s.endWork(sub, err)
+		return
+	}
+	generation, at, lag := sub.dispatcher.place()
+	s.mu.Lock()
+	if !sub.closed && s.end == nil {
+		s.out.push(s.codec.AppendServer(nil, &tidewirev1.Subscribed{
+			Sub: sub.number, Position: at.String(), Cursors: []*tidewirev1.Cursor{{Offset: at.Offset}},
+			Behind: lag, Generation: generation, Created: created,
+		}))
+		s.behind = append(s.behind, sub)
+		s.checkHard()
+	}
+	s.unlockAndWake()
+}
+
+// place returns where a consumer is: its generation, its cursor, and how many
+// offsets lie above it.
+func (d *dispatcher) place() (generation uint64, at protocol.Position, lag uint64) {
+	head := d.stream.head()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	read := d.sources[0].reached()
+	return d.machine.Generation(), d.stream.log.PositionOf(read), head - min(head, read)
+}
+
+// reached returns the offset up to which nothing matching is left to be taken.
+func (s *source) reached() uint64 {
+	if len(s.ahead) > 0 {
+		record, _, _ := protocol.NextFramed(s.ahead[0])
+		offset, _ := protocol.RecordPlace(record)
+		return offset - 1
+	}
+	return s.read
+}
+
+// window returns how many messages a member may have in flight.
+func (d *dispatcher) window(wanted uint32) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	most := d.machine.Settings().MaxInFlight
+	if wanted == 0 {
+		return most
+	}
+	return min(int(wanted), most)
+}
+
+// plainWishes refuses what makes no sense for a consumer.
+func plainWishes(req *tidewirev1.Subscribe) *protocol.Error {
+	for name, given := range map[string]bool{
+		"credit": req.Credit != nil, "slow": req.Slow != "", "conflate_ms": req.ConflateMs != 0, "echo": req.Echo != nil,
+	} {
+		if given {
+			return protocol.Errorf(protocol.CodeBadRequest, "`%s` is for subscriptions without `consumer`, whose members get what they have room for: leave it out, or give `window`", name)
+		}
+	}
+	return nil
+}
