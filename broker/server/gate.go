@@ -106,7 +106,7 @@ func (g *gate) take(c net.Conn) *guest {
 	if c == nil {
 		return nil
 	}
-	v.patience = time.AfterFunc(refusalPatience, func() { _ = v.Close() })
+	v.patience = time.AfterFunc(refusalPatience, func() { _ = v.end() })
 	return v
 }
 

@@ -34,13 +34,16 @@ type guest struct {
 
 // Close closes the connection and frees its place.
 func (v *guest) Close() error {
+	if v.patience != nil {
+		v.patience.Stop()
+	}
+	return v.end()
+}
+
+// end is Close without a look at patience, which calls it.
+func (v *guest) end() error {
 	err := v.Conn.Close()
-	v.gone.Do(func() {
-		if v.patience != nil {
-			v.patience.Stop()
-		}
-		v.gate.leave(v)
-	})
+	v.gone.Do(func() { v.gate.leave(v) })
 	return err
 }
 

@@ -38,10 +38,10 @@ func TestStreamsCommand(t *testing.T) {
 
 	out, errs, failed := asProcess(t, "streams", "--admin", s.admin)
 	rows := columns(out)
-	if failed || errs != "" || len(rows) != 4 || strings.Join(rows[0], " ") != "NAME STORAGE MESSAGES SIZE RATE OLDEST FILTERS" {
+	if failed || errs != "" || len(rows) != 5 || strings.Join(rows[0], " ") != "NAME STORAGE MESSAGES SIZE RATE OLDEST FILTERS" {
 		t.Fatalf("%q, %q", out, errs)
 	}
-	for i, want := range [][]string{{"orders", "disk", "3"}, {"prices", "memory", "1"}, {"main", "disk", "0"}} {
+	for i, want := range [][]string{{"orders", "disk", "3"}, {"prices", "memory", "1"}, {"dead", "disk", "0"}, {"main", "disk", "0"}} {
 		if got := rows[i+1]; strings.Join(got[:3], " ") != strings.Join(want, " ") {
 			t.Errorf("row %d: %v", i, got)
 		}
@@ -63,7 +63,7 @@ func TestStreamsCommand(t *testing.T) {
 		want string
 	}{
 		{[]string{"purge", "orders"}, "this would remove all 3 messages of the stream orders, for ever; say --yes if you mean it"},
-		{[]string{"purge", "nope", "--yes"}, `there is no stream "nope", this broker has orders, prices, main`},
+		{[]string{"purge", "nope", "--yes"}, `there is no stream "nope", this broker has orders, prices, dead, main`},
 		{[]string{"info"}, "write the name of one stream: tidewire streams info NAME; `tidewire streams list` shows them"},
 		{[]string{"nope"}, `unknown command "nope" for "tidewire streams"; there is list and info and purge`},
 		{[]string{"list", "--admin", "ftp://x"}, `--admin "ftp://x" is not a URL: write it like http://127.0.0.1:7071`},
@@ -120,7 +120,7 @@ func TestTopicsCommand(t *testing.T) {
 	for args, want := range map[string]string{
 		"--filter a..b": `--filter: the filter "a..b" has an empty token: write one '.' between two tokens and none at the start`,
 		"--limit -1":    "--limit -1: give a number above 0, or 0 for all",
-		"--stream nope": `there is no stream "nope", this broker has orders, main`,
+		"--stream nope": `there is no stream "nope", this broker has orders, dead, main`,
 	} {
 		if status, _, errs := call(append(strings.Fields("topics --admin "+s.admin), strings.Fields(args)...)...); status != 1 || errs != "tidewire: "+want+"\n" {
 			t.Errorf("%s: %d, %q", args, status, errs)

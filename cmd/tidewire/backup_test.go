@@ -41,7 +41,7 @@ func TestBackupAndRestore(t *testing.T) {
 			}
 			out, errs = errs, ""
 		}
-		if status != 0 || errs != "" || !strings.Contains(out, ": 1 stream, ") || !strings.Contains(out, "21 messages, ") || strings.Count(out, "\n") != 1 {
+		if status != 0 || errs != "" || !strings.Contains(out, ": 3 streams, ") || !strings.Contains(out, "21 messages, ") || strings.Count(out, "\n") != 1 {
 			t.Fatalf("%s: status %d, %q, %q", name, status, out, errs)
 		}
 	}
@@ -67,7 +67,7 @@ func TestBackupAndRestore(t *testing.T) {
 				t.Fatalf("%v: %s", err, out)
 			}
 			_ = in.Close()
-		} else if status, out, errs := call(args...); status != 0 || errs != "" || !strings.HasPrefix(out, "restored to "+data+": 1 stream, ") {
+		} else if status, out, errs := call(args...); status != 0 || errs != "" || !strings.HasPrefix(out, "restored to "+data+": 3 streams, ") {
 			t.Fatalf("%s: status %d, %q, %q", name, status, out, errs)
 		}
 		if status, out, errs := call("check", "--data", data); status != 0 || !strings.HasSuffix(out, "\nOK\n") {

@@ -25,7 +25,7 @@ func TestCheck(t *testing.T) {
 	}
 
 	status, out, errs := call("check", "--data", data)
-	if status != 0 || errs != "" || !strings.HasPrefix(out, data+": 1 stream, 1 segment, 3 messages, ") || !strings.HasSuffix(out, "\nOK\n") {
+	if status != 0 || errs != "" || !strings.HasPrefix(out, data+": 3 streams, 3 segments, 3 messages, ") || !strings.HasSuffix(out, "\nOK\n") {
 		t.Errorf("sound: status %d, %q, %q", status, out, errs)
 	}
 	damage(t, data, "hello b")
@@ -90,7 +90,7 @@ func TestCheckOfBackups(t *testing.T) {
 	sound := func(from string, args ...string) {
 		t.Helper()
 		status, out, errs := call(append([]string{"check", "--backup", from}, args...)...)
-		if status != 0 || errs != "" || !strings.HasPrefix(out, from+": 1 stream, 1 segment, 1 message, ") || !strings.HasSuffix(out, "\nOK\n") {
+		if status != 0 || errs != "" || !strings.HasPrefix(out, from+": 3 streams, 1 segment, 1 message, ") || !strings.HasSuffix(out, "\nOK\n") {
 			t.Errorf("%s %q: status %d, %q, %q", from, args, status, out, errs)
 		}
 	}

@@ -109,7 +109,7 @@ func TestDoctorOnDeadBroker(t *testing.T) {
 	if status != 0 {
 		t.Errorf("status %d", status)
 	}
-	wantFinding(t, all, "data", statusOK, "whole: 0 messages in 1 segment")
+	wantFinding(t, all, "data", statusOK, "whole: 0 messages in 3 segments")
 	wantFinding(t, all, "listener", statusSkipped, "`tidewire serve` starts one")
 	all, _ = doctorSays(t, "--data", data, "--server", nobody)
 	wantFinding(t, all, "listener", statusFail, "nobody answers")

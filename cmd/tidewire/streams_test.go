@@ -96,7 +96,7 @@ func TestProgramWithStreams(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"/v1/topics/room/messages?stream=nope", 404, `unknown_stream: there is no stream "nope", this broker has orders, audit, main`},
+		{"/v1/topics/room/messages?stream=nope", 404, `unknown_stream: there is no stream "nope", this broker has orders, audit, dead, main`},
 		{"/v1/topics/room/messages?stream=", 404, `unknown_stream: stream is empty`},
 		{"/v1/events?filter=%3E", 400, `several_streams: the filter ">" could match topics of the streams orders, audit, main`},
 		{"/v1/events?filter=%3E&stream=", 404, `unknown_stream: stream is empty`},
