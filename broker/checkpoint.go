@@ -36,8 +36,8 @@ func (c *consumers) keepCheckpoints(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		written := c.control.size()
-		if written < checkpointBytes && (written == 0 || time.Since(c.stamped) < checkpointEvery) {
+		written, since := c.control.size()
+		if written < checkpointBytes && (written == 0 || time.Since(since) < checkpointEvery) {
 			continue
 		}
 		c.checkpoint(ctx, log)
@@ -49,7 +49,6 @@ func (c *consumers) keepCheckpoints(ctx context.Context) {
 // so nothing stops meanwhile. What lies before the beginning of a checkpoint that
 // is complete is not needed any more.
 func (c *consumers) checkpoint(ctx context.Context, log forgetful) {
-	c.stamped = time.Now()
 	c.control.begin()
 	first := make(chan stored, 1)
 	c.mu.Lock()
@@ -74,7 +73,7 @@ func (c *consumers) checkpoint(ctx context.Context, log forgetful) {
 func (c *control) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.written = 0
+	c.written, c.began = 0, time.Now()
 }
 
 // full reports whether so much waits to be written that more should wait for it.
@@ -100,13 +99,19 @@ func (c *consumers) page(m *consumer.Machine) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.registry.Get(m.Name()) == m {
-			c.control.put(c.registry.Page(m), nil)
+			c.putPages(m)
 		}
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.gone {
-		c.control.put(c.registry.Page(m), nil) // it includes what conclude has not put yet
+		c.putPages(m)
+	}
+}
+
+func (c *consumers) putPages(m *consumer.Machine) {
+	for _, part := range c.registry.Pages(m, controlRecord) {
+		c.control.put(part, nil)
 	}
 }

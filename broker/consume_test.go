@@ -27,6 +27,21 @@ type shop struct {
 	t      *testing.T
 	broker *broker.Broker
 	end    func()
+
+	main, control *storage.Log // nil in memory
+}
+
+func request(filter string) *broker.ConsumerRequest { return &broker.ConsumerRequest{Filter: filter} }
+
+// publishBatch publishes n messages at once.
+func (s *shop) publishBatch(topic string, n int) {
+	s.t.Helper()
+	h := s.hire()
+	f := &protocol.Publish{}
+	for i := range n {
+		f.Messages = append(f.Messages, protocol.Message{Topic: topic, Payload: fmt.Appendf(nil, "%d", i)})
+	}
+	h.session.Publish(s.t.Context(), f)
 }
 
 // openShop starts a broker: in memory, or in a directory to be opened again.
@@ -52,6 +67,7 @@ func openShop(t *testing.T, dir string) *shop {
 			closers = append(closers, log.Close)
 		}
 		closers = append(closers, store.Close)
+		s.main, s.control = logs["main"], logs["control"]
 		s.broker = broker.New(logs["main"], broker.Options{Logger: logger}, broker.Stream{Name: broker.DeadStream, Log: logs["dead"]})
 		if err := s.broker.OpenConsumers(logs["control"]); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/broker/consumer"
+	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
 )
 
@@ -28,15 +29,13 @@ func (st *stream) beforeTrim(through uint64) {
 }
 
 func (d *dispatcher) beforeTrim(ctx context.Context, through uint64) {
-	passed := min(through, d.stream.delivered.Load()) // of everything up to here it has been told ...
+	passed := min(through, d.stream.delivered.Load()) // of everything up to here it has been told
 	d.lookAfter(d.broker.consumers.runner.takeNews(d))
+	d.filling.Lock() // nothing is read ahead meanwhile
 	d.mu.Lock()
+	var unread [2]uint64 // after which offset messages were not taken; 0 if all were
 	for src := range d.sources {
-		s := &d.sources[src]
-		if !s.behind() && len(s.ahead) == 0 && d.machine.Cursor(consumer.Source(src)) < passed { // ... and has got it
-			d.machine.Skip(consumer.Source(src), d.stream.log.PositionOf(passed))
-			s.read = max(s.read, passed)
-		}
+		unread[src] = d.moveAlong(consumer.Source(src), passed)
 	}
 	for _, e := range d.machine.Below(through) {
 		switch {
@@ -45,12 +44,57 @@ func (d *dispatcher) beforeTrim(ctx context.Context, through uint64) {
 			d.machine.Bury(e.Offset, "retention is about to remove the message")
 		default:
 			d.machine.Lost(e.Offset)
-			d.tellGap(&storage.Gap{Reason: storage.GapRetention, Term: d.stream.log.PositionOf(e.Offset).Term, After: e.Offset - 1, Through: e.Offset, Next: e.Offset})
+			d.tellGap(d.gapBetween(e.Offset-1, e.Offset))
 		}
 	}
 	d.conclude(nil)
 	d.mu.Unlock()
+	d.filling.Unlock()
+	for src, after := range unread {
+		if after > 0 && d.stream.any(ctx, d.sources[src].filter, after-1, passed) {
+			d.mu.Lock()
+			d.tellGap(d.gapBetween(after-1, passed))
+			d.conclude(nil)
+			d.mu.Unlock()
+		}
+	}
 	d.untilBuried(ctx, through)
+}
+
+// moveAlong makes a consumer go on above an offset. It returns the first offset
+// that was not taken before, 0 if there is none up to there. Callers hold filling
+// and mu.
+func (d *dispatcher) moveAlong(src consumer.Source, through uint64) (unread uint64) {
+	s := &d.sources[src]
+	if reached := s.reached(); reached < through && (s.behind() || len(s.ahead) > 0) {
+		unread = reached + 1
+	}
+	for len(s.ahead) > 0 && s.reached() < through {
+		s.bytes -= len(s.ahead[0])
+		s.ahead = s.ahead[1:]
+	}
+	s.read = max(s.read, through)
+	if d.machine.Cursor(src) < through {
+		d.machine.Skip(src, d.stream.log.PositionOf(through))
+	}
+	return unread
+}
+
+func (d *dispatcher) gapBetween(after, through uint64) *storage.Gap {
+	return &storage.Gap{Reason: storage.GapRetention, Term: d.stream.log.PositionOf(through).Term, After: after, Through: through, Next: through}
+}
+
+// any reports whether the log has something that matches in a range. What cannot
+// be found out counts as yes.
+func (st *stream) any(ctx context.Context, f protocol.Filter, after, through uint64) bool {
+	for after < through {
+		c, err := st.log.Read(storage.Query{Filter: f, After: after, Through: through, MaxBytes: 1})
+		if err != nil || c.Count > 0 || c.Through == after || ctx.Err() != nil {
+			return true
+		}
+		after = c.Through
+	}
+	return false
 }
 
 // untilBuried waits until nothing is dying up to an offset.

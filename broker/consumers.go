@@ -26,7 +26,6 @@ type consumers struct {
 	mu       sync.Mutex // after a dispatcher's
 	registry consumer.Registry
 	by       map[string]*dispatcher
-	stamped  time.Time // when the last checkpoint began
 }
 
 // ConsumerRequest describes a consumer that is to be there.
@@ -43,7 +42,6 @@ const maxConsumers = 100_000
 func newConsumers(b *Broker) *consumers {
 	return &consumers{
 		broker: b, runner: newRunner(), by: make(map[string]*dispatcher),
-		stamped: time.Now(),
 	}
 }
 

@@ -42,7 +42,8 @@ type control struct {
 	deltas  [][]byte // in the order of decision
 	bytes   int
 	waiting []func(stored)
-	written int64 // bytes since the last checkpoint began
+	written int64     // bytes since the last checkpoint began
+	began   time.Time // when it did
 	broken  *protocol.Error
 }
 
@@ -53,7 +54,7 @@ type stored struct {
 }
 
 func newControl(log Log) *control {
-	return &control{log: log, kick: make(chan struct{}, 1), rush: make(chan struct{}, 1)}
+	return &control{log: log, kick: make(chan struct{}, 1), rush: make(chan struct{}, 1), began: time.Now()}
 }
 
 // put adds deltas. done, if not nil, is called once they and all before them are
@@ -213,11 +214,12 @@ func (c *control) fail(err *protocol.Error) {
 	}
 }
 
-// size returns the bytes that were written since the last checkpoint began.
-func (c *control) size() int64 {
+// size returns the bytes that were written since the last checkpoint began, and
+// when it did.
+func (c *control) size() (int64, time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.written
+	return c.written, c.began
 }
 
 // applied is called for each commit of the control log.

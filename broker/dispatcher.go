@@ -336,7 +336,9 @@ func (d *dispatcher) lose(offsets []uint64) {
 			reason = storage.GapRetention
 		}
 		d.machine.Lost(o)
-		d.tellGap(&storage.Gap{Reason: reason, Term: d.stream.log.PositionOf(o).Term, After: o - 1, Through: o, Next: o})
+		gap := d.gapBetween(o-1, o)
+		gap.Reason = reason
+		d.tellGap(gap)
 	}
 	d.conclude(nil)
 }

@@ -16,6 +16,8 @@ const (
 	kindBegin                           // the registry's last number
 	kindPage                            // incarnation, then a state
 	kindEnd                             // nothing
+	kindPart                            // incarnation, number of the part, a piece of a state
+	kindLast                            // incarnation, how many parts were before it, the last piece
 
 	version = 1
 )
@@ -55,6 +57,14 @@ func (d *deltas) op(op byte, numbers ...uint64) {
 		d.body = binary.AppendUvarint(d.body, n)
 	}
 	d.moved = [sources]int{}
+}
+
+// forget empties d. A small buffer is kept, which the next decisions fill.
+func (d *deltas) forget() {
+	if cap(d.body) > keepDeltas {
+		d.body = nil
+	}
+	d.body, d.moved = d.body[:0], [sources]int{}
 }
 
 func (d *deltas) took(v Entry) {
@@ -125,14 +135,21 @@ func (m *Machine) Deltas() []byte {
 	if len(m.deltas.body) == 0 {
 		return nil
 	}
-	body := m.deltas.body
-	m.deltas = deltas{}
-	return appendGroup(nil, kindDeltas, m.incarnation, body)
+	return m.AppendDeltas(nil)
 }
 
-// Changed reports whether [Machine.Deltas] has something, and how many bytes
-// about.
-func (m *Machine) Changed() int { return len(m.deltas.body) }
+// AppendDeltas is [Machine.Deltas] behind what b has.
+func (m *Machine) AppendDeltas(b []byte) []byte {
+	if len(m.deltas.body) == 0 {
+		return b
+	}
+	b = appendGroup(b, kindDeltas, m.incarnation, m.deltas.body)
+	m.deltas.forget()
+	return b
+}
+
+// Unwritten is about how many bytes [Machine.Deltas] has to give.
+func (m *Machine) Unwritten() int { return len(m.deltas.body) }
 
 func appendGroup(b []byte, kind byte, number uint64, rest []byte) []byte {
 	var head [binary.MaxVarintLen64]byte
@@ -143,7 +160,7 @@ func appendGroup(b []byte, kind byte, number uint64, rest []byte) []byte {
 	return append(b, rest...)
 }
 
-// AppendState appends everything about the machine but its name's holders, in
+// AppendState appends everything about the machine but the holders, in
 // one form: two machines are the same if these bytes are.
 func (m *Machine) AppendState(b []byte) []byte {
 	b = m.appendHead(b)

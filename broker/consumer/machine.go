@@ -132,7 +132,7 @@ func (m *Machine) Below(through uint64) []Entry {
 }
 
 // EachDying goes through the dying entries in the order in which they became
-// so, until the function returns false. The function may finish the entry that
+// so, or by offset after a replay from a page, until the function returns false. The function may finish the entry that
 // it was given, with [Machine.Buried] or [Machine.Lost], and no other.
 func (m *Machine) EachDying(f func(Entry) bool) {
 	for e := m.pending.dying.head; e != nil; {

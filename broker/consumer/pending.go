@@ -7,6 +7,8 @@ const (
 	keepSpare = 4
 	keepMap   = 8
 	keepHeap  = 16
+
+	keepDeltas = 256 // bytes
 )
 
 // pending is the entries of one machine, each found by its offset, by what is
@@ -30,7 +32,7 @@ type pending struct {
 }
 
 // add takes a copy of v, whose offset must be new.
-func (p *pending) add(v Entry) *entry {
+func (p *pending) add(v Entry) {
 	e := p.spare
 	if e != nil {
 		p.spare, e.own.next = e.own.next, nil
@@ -49,7 +51,6 @@ func (p *pending) add(v Entry) *entry {
 		p.join(e)
 	}
 	p.enter(e)
-	return e
 }
 
 // remove forgets e.

@@ -2,15 +2,15 @@ package consumer
 
 import (
 	"encoding/binary"
-	"errors"
 	"math"
 	"time"
 
 	"github.com/tidewire/tidewire/protocol"
 )
 
-// errBroken is what every record that cannot be read ends in.
-var errBroken = errors.New("a record of consumers cannot be read")
+// maxNumber is the largest incarnation or generation: JavaScript numbers hold it
+// exactly.
+const maxNumber = 1<<53 - 1
 
 // reader reads what the append functions write. After the first thing that is
 // wrong it gives zeros, and ok is false. It allocates by what it has read.

@@ -15,6 +15,7 @@ type Registry struct {
 	byNumber map[uint64]*Machine
 	last     uint64 // the last number that was given to an incarnation or a generation
 	deltas   []byte
+	parts    map[uint64]*parts // of pages whose last part has not come yet
 }
 
 // NextGeneration returns a number that no incarnation and no generation had
@@ -99,98 +100,4 @@ func (g *Registry) drop(m *Machine) {
 	delete(g.byNumber, m.incarnation)
 	at, _ := g.search(m.name)
 	g.order = slices.Delete(g.order, at, at+1)
-}
-
-// BeginCheckpoint returns the record with which a checkpoint begins. A page of
-// each consumer follows, then the end; other records may come in between. Who
-// starts with the log from the beginning of a checkpoint that has its end knows
-// everything.
-func (g *Registry) BeginCheckpoint() []byte { return appendGroup(nil, kindBegin, g.last, nil) }
-
-// Page returns the record that holds the whole state of the machine. What
-// [Machine.Deltas] would have returned is part of it, and forgotten.
-func (g *Registry) Page(m *Machine) []byte {
-	m.deltas = deltas{}
-	return appendGroup(nil, kindPage, m.incarnation, m.AppendState(nil))
-}
-
-// EndCheckpoint returns the record that ends a checkpoint.
-func (g *Registry) EndCheckpoint() []byte { return appendGroup(nil, kindEnd, 0, nil) }
-
-// Apply replays one record of the log: any number of groups one after the
-// other. Deltas of a consumer that is not known are passed over: they lie
-// before its page, or after its end. After an error the registry must not be
-// used.
-func (g *Registry) Apply(record []byte) error {
-	for r := (reader{b: record}); len(r.b) > 0; {
-		kind := r.byte()
-		body := reader{b: r.bytes()}
-		number := body.number()
-		if r.wrong || body.wrong {
-			return errBroken
-		}
-		if err := g.apply(kind, number, &body); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (g *Registry) apply(kind byte, number uint64, r *reader) error {
-	switch kind {
-	case kindDeltas:
-		m := g.byNumber[number]
-		if m == nil {
-			return nil
-		}
-		err := m.replay(r)
-		g.last = max(g.last, m.generation)
-		return err
-	case kindCreate, kindPage:
-		return g.replayMachine(kind, number, r)
-	case kindDelete:
-		g.last = max(g.last, number, r.number())
-		if m := g.byNumber[number]; m != nil {
-			g.drop(m)
-		}
-	case kindBegin:
-		g.last = max(g.last, number)
-		for _, m := range g.order {
-			m.paged = false
-		}
-	case kindEnd:
-		for _, m := range slices.Clone(g.order) {
-			if !m.paged {
-				g.drop(m)
-			}
-		}
-	default:
-		return errBroken
-	}
-	if r.wrong || len(r.b) > 0 {
-		return errBroken
-	}
-	return nil
-}
-
-func (g *Registry) replayMachine(kind byte, number uint64, r *reader) error {
-	m := Machine{incarnation: number, paged: true}
-	if kind == kindPage {
-		if err := m.replayState(r); err != nil {
-			return err
-		}
-	} else if m.replayHead(r); r.wrong || len(r.b) > 0 {
-		return errBroken
-	}
-	g.last = max(g.last, number, m.generation)
-	at := g.byNumber[number]
-	if at != nil && at.name == m.name {
-		*at = m
-		return nil
-	}
-	if at != nil {
-		return errBroken
-	}
-	g.put(&m)
-	return nil
 }

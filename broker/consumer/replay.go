@@ -57,7 +57,7 @@ func (m *Machine) replayRest(op byte, r *reader) bool {
 	case deltaCursor, deltaCursor | flagRedrive:
 		m.cursors[sourceOf(op)] = r.position()
 	case deltaGeneration:
-		m.generation = r.number()
+		m.generation = r.upTo(maxNumber)
 	case deltaPaused, deltaPaused | flagOn:
 		m.paused = op&flagOn != 0
 	case deltaSettings:
@@ -86,7 +86,7 @@ func sourceOf(op byte) Source {
 func (m *Machine) replayHead(r *reader) {
 	m.name = string(r.bytes())
 	m.created = r.signed()
-	m.generation = r.number()
+	m.generation = r.upTo(maxNumber)
 	m.paused = r.bool()
 	m.settings = r.settings()
 	m.pending.order(m.settings.Ordered)

@@ -81,10 +81,26 @@ func (m *Machine) UpTo(generation, offset, holder uint64) []uint64 {
 	if m.fenced(generation) || m.pending.holders[holder] == 0 {
 		return nil
 	}
-	found := m.inFlight(func(e *entry) bool { return e.Holder == holder && e.Offset <= offset })
-	offsets := make([]uint64, len(found))
-	for i, e := range found {
-		offsets[i] = e.Offset
+	its := func(e *entry) bool { return e.State == InFlight && e.Holder == holder && e.Offset <= offset }
+	var offsets []uint64
+	looked := 0
+	for e := range m.pending.all() { // mostly what is asked for, since it is the oldest
+		if e.Offset > offset {
+			return offsets
+		}
+		if looked++; looked > len(m.pending.flying) { // much is waiting before it
+			break
+		}
+		if its(e) {
+			offsets = append(offsets, e.Offset)
+		}
+	}
+	if looked <= len(m.pending.flying) {
+		return offsets
+	}
+	offsets = offsets[:0]
+	for _, e := range m.inFlight(its) {
+		offsets = append(offsets, e.Offset)
 	}
 	return offsets
 }
