@@ -91,6 +91,9 @@ func New(main Log, options Options, others ...Stream) *Broker {
 			b.consumers.dead = st
 		}
 	}
+	if options.Registerer != nil {
+		options.Registerer.MustRegister(newConsumerMetrics(b.consumers))
+	}
 	b.consumers.control = newControl(storage.NewMemoryLog("control", storage.MemoryOptions{}))
 	return b
 }

@@ -18,7 +18,7 @@ func TestCheckpoint(t *testing.T) {
 	dir := t.TempDir()
 	s := openShop(t, dir)
 	h := s.hire()
-	h.consume("w", "job", 0, &tidewirev1.ConsumerSettings{MaxInFlight: u32(5000), AckWaitMs: ms(3_600_000)})
+	h.consume("w", "job", 0, &tidewirev1.ConsumerSettings{MaxInFlight: new(uint32(5000)), AckWaitMs: new(uint64(3_600_000))})
 	for i := range 20 {
 		if _, _, err := s.broker.PutConsumer(t.Context(), fmt.Sprintf("idle%d", i), request("job")); err != nil {
 			t.Fatal(err)
@@ -40,19 +40,16 @@ func TestCheckpoint(t *testing.T) {
 	h.ack(got[10:2990]...)
 	s.broker.Checkpoint(t.Context())
 	h.ack(got[0])
-	deadline := time.Now().Add(20 * time.Second)
-	for earliest, _ := s.control.Bounds(); earliest == 1; earliest, _ = s.control.Bounds() {
-		if time.Now().After(deadline) {
-			t.Fatal("nothing of the control log has gone")
-		}
-		time.Sleep(time.Millisecond)
-	}
-	before := s.info("w")
+	s.until(func() bool { // something of the control log goes
+		earliest, _ := s.control.Bounds()
+		return earliest > 1
+	})
+	before := s.info()
 	h.leave()
 	s.end()
 
 	s = openShop(t, dir)
-	after := s.info("w")
+	after := s.info()
 	if after.InFlight != 19 || after.InFlight != before.InFlight || after.Position != before.Position || after.Generation != before.Generation || *after.Oldest != *before.Oldest || after.Settings != before.Settings {
 		t.Fatalf("before %+v\nafter  %+v", before, after)
 	}
@@ -68,20 +65,16 @@ func TestRetentionOvertakesConsumer(t *testing.T) {
 	dir := t.TempDir()
 	s := openShop(t, dir)
 	h, quiet := s.hire(), s.hire()
-	h.consume("w", "job", 2, &tidewirev1.ConsumerSettings{MaxInFlight: u32(2), AckWaitMs: ms(3_600_000)})
+	h.consume("w", "job", 2, &tidewirev1.ConsumerSettings{MaxInFlight: new(uint32(2)), AckWaitMs: new(uint64(3_600_000))})
 	quiet.consume("quiet", "seldom", 0, nil)
 	for i := range 60 {
 		s.publish(protocol.Message{Topic: "job", Payload: fmt.Appendf([]byte(strings.Repeat("x", 20_000)), "%d", i)})
 	}
 	first := h.take(2)
-	deadline := time.Now().Add(20 * time.Second)
-	for s.info("w").Dead < 2 {
-		if time.Now().After(deadline) {
-			t.Fatalf("%+v", s.info("w"))
-		}
-		s.main.Forget(12) // the first segment; the second goes later
-		time.Sleep(5 * time.Millisecond)
-	}
+	s.until(func() bool {
+		s.main.Forget(12) // once the first segment is full
+		return s.info().Dead == 2
+	})
 	l, err := s.broker.DeadLetter(t.Context(), "w", first[0].Position.String())
 	if err != nil || !strings.Contains(l.Reason, "retention") || string(l.Message.Payload) != string(first[0].Payload) {
 		t.Fatalf("%+v %v", l, err)

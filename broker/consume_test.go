@@ -91,13 +91,11 @@ func openShop(t *testing.T, dir string) *shop {
 	return s
 }
 
-func (s *shop) publish(m protocol.Message) protocol.Position {
+func (s *shop) publish(m protocol.Message) {
 	s.t.Helper()
-	r, err := s.broker.Publish(s.t.Context(), workerIdentity, &m, 0)
-	if err != nil {
+	if _, err := s.broker.Publish(s.t.Context(), workerIdentity, &m, 0); err != nil {
 		s.t.Fatal(err)
 	}
-	return r.Position
 }
 
 func (s *shop) publishMany(topic string, n int) {
@@ -107,13 +105,25 @@ func (s *shop) publishMany(topic string, n int) {
 	}
 }
 
-func (s *shop) info(name string) broker.ConsumerInfo {
+func (s *shop) info() broker.ConsumerInfo {
 	s.t.Helper()
-	info, err := s.broker.Consumer(name)
+	info, err := s.broker.Consumer("w")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return info
+}
+
+// until waits for what no client is told.
+func (s *shop) until(ok func() bool) {
+	s.t.Helper()
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); <-again.C {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("it does not happen: %+v", s.info())
+		}
+	}
 }
 
 // hand is a client that works for consumers.
@@ -280,10 +290,6 @@ func payloads(messages []protocol.Message) (texts []string) {
 	return texts
 }
 
-func ms(n uint64) *uint64  { return &n }
-func u32(n uint32) *uint32 { return &n }
-func yes() *bool           { b := true; return &b }
-
 func TestConsumeLiveAndStored(t *testing.T) {
 	s := openShop(t, "")
 	s.publishMany("job.a", 3)
@@ -302,11 +308,11 @@ func TestConsumeLiveAndStored(t *testing.T) {
 	}
 	s.publishMany("job.b", 2)
 	got = append(got, h.take(2)...)
-	if i := s.info("w"); i.InFlight != 5 || i.Lag != 0 && i.InFlight == 0 {
+	if i := s.info(); i.InFlight != 5 || i.Lag != 0 && i.InFlight == 0 {
 		t.Fatalf("info %+v", i)
 	}
 	h.ack(got...)
-	if i := s.info("w"); i.InFlight != 0 || i.Oldest != nil || i.Counts.Acked != 5 {
+	if i := s.info(); i.InFlight != 0 || i.Oldest != nil || i.Counts.Acked != 5 {
 		t.Fatalf("info %+v", i)
 	}
 	a := h.settle(protocol.SettleAck, true, nil, got[0])
@@ -321,8 +327,7 @@ func TestConsumerRedelivers(t *testing.T) {
 		defer s.end()
 		h := s.hire()
 		defer h.leave()
-		no := false
-		h.consume("w", "job", 0, &tidewirev1.ConsumerSettings{BackoffJitter: &no, MaxDeliver: u32(3), AckWaitMs: ms(10_000)})
+		h.consume("w", "job", 0, &tidewirev1.ConsumerSettings{BackoffJitter: new(false), MaxDeliver: new(uint32(3)), AckWaitMs: new(uint64(10_000))})
 		s.publishMany("job", 1)
 		first := h.take(1)[0]
 		h.idle()
@@ -340,12 +345,12 @@ func TestConsumerRedelivers(t *testing.T) {
 		h.settle(protocol.SettleExtend, false, func(f *protocol.Settle) { d := time.Minute; f.Delay = &d }, third)
 		time.Sleep(59 * time.Second)
 		h.idle()
-		if i := s.info("w"); i.InFlight != 1 || i.Dead != 0 {
+		if i := s.info(); i.InFlight != 1 || i.Dead != 0 {
 			t.Fatalf("info %+v", i)
 		}
 		time.Sleep(2 * time.Second)
 		h.idle()
-		if i := s.info("w"); i.InFlight != 0 || i.Dead != 1 {
+		if i := s.info(); i.InFlight != 0 || i.Dead != 1 {
 			t.Fatalf("info %+v", i)
 		}
 		list, next, err := s.broker.DeadLetters(t.Context(), "w", "", 10)
@@ -364,7 +369,7 @@ func TestConsumerRedelivers(t *testing.T) {
 			t.Fatalf("redriven %+v", back)
 		}
 		h.ack(back)
-		if i := s.info("w"); i.Dead != 0 || i.InFlight != 0 {
+		if i := s.info(); i.Dead != 0 || i.InFlight != 0 {
 			t.Fatalf("info %+v", i)
 		}
 	})
@@ -378,9 +383,7 @@ func TestConsumerRejects(t *testing.T) {
 	s.publish(protocol.Message{Topic: "job", ID: "one", Payload: []byte("bad"), Headers: []protocol.Header{{Name: "h", Value: "v"}}, Key: "k"})
 	m := h.take(1)[0]
 	h.settle(protocol.SettleReject, true, func(f *protocol.Settle) { f.Reason = "no such customer" }, m)
-	for s.info("w").Dead == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	s.until(func() bool { return s.info().Dead > 0 })
 	l, err := s.broker.DeadLetter(t.Context(), "w", "one")
 	if err != nil || l.Reason != "no such customer" || l.Attempts != 1 || l.Message.Key != "k" || len(l.Message.Headers) != 1 {
 		t.Fatalf("%+v %v", l, err)
@@ -406,9 +409,7 @@ func TestConsumerRejects(t *testing.T) {
 	}
 	// It may die again, and still says where it came from first.
 	h.settle(protocol.SettleReject, true, func(f *protocol.Settle) { f.Reason = "still not" }, again)
-	for s.info("w").Dead == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	s.until(func() bool { return s.info().Dead > 0 })
 	l, err = s.broker.DeadLetter(t.Context(), "w", "one")
 	if err != nil || l.Reason != "still not" || l.Origin != m.Position.String() || len(l.Message.Headers) != 1 {
 		t.Fatalf("%+v %v", l, err)
@@ -431,7 +432,7 @@ func TestConsumerIsShared(t *testing.T) {
 	b.consume("w", "job", 2, nil)
 	s.publishMany("job", 10)
 	fromA, fromB := a.take(2), b.take(2)
-	if i := s.info("w"); i.InFlight != 4 || len(i.Members) != 2 {
+	if i := s.info(); i.InFlight != 4 || len(i.Members) != 2 {
 		t.Fatalf("info %+v", i)
 	}
 	a.ack(fromA...)
@@ -447,7 +448,7 @@ func TestConsumerIsShared(t *testing.T) {
 	for range 2 {
 		a.ack(a.take(2)...)
 	}
-	if i := s.info("w"); i.InFlight != 0 || i.Lag != 0 || i.Counts.Acked != 10 {
+	if i := s.info(); i.InFlight != 0 || i.Lag != 0 || i.Counts.Acked != 10 {
 		t.Fatalf("info %+v", i)
 	}
 }
@@ -455,7 +456,7 @@ func TestConsumerIsShared(t *testing.T) {
 func TestExclusiveConsumerIsTakenOver(t *testing.T) {
 	s := openShop(t, "")
 	a, b := s.hire(), s.hire()
-	a.consume("w", "job", 0, &tidewirev1.ConsumerSettings{Exclusive: yes()})
+	a.consume("w", "job", 0, &tidewirev1.ConsumerSettings{Exclusive: new(true)})
 	s.publishMany("job", 3)
 	mine := a.take(3)
 	b.consume("w", "", 0, nil)
@@ -467,8 +468,9 @@ func TestExclusiveConsumerIsTakenOver(t *testing.T) {
 	if !slices.Equal(payloads(yours), payloads(mine)) || yours[0].Attempt != 2 || yours[0].Generation <= mine[0].Generation {
 		t.Fatalf("got %v, attempt %d, generation %d after %d", payloads(yours), yours[0].Attempt, yours[0].Generation, mine[0].Generation)
 	}
-	_, refused, err := s.broker.Settle(t.Context(), workerIdentity, "w", []*protocol.Settle{{Kind: protocol.SettleAck, Term: mine[0].Position.Term, Generation: mine[0].Generation,
-		Ranges: []protocol.OffsetRange{{From: mine[0].Position.Offset, Through: mine[0].Position.Offset}}}})
+	at := mine[0].Position
+	late := &protocol.Settle{Kind: protocol.SettleAck, Term: at.Term, Generation: mine[0].Generation, Ranges: []protocol.OffsetRange{{From: at.Offset, Through: at.Offset}}}
+	_, refused, err := s.broker.Settle(t.Context(), workerIdentity, "w", []*protocol.Settle{late})
 	if err != nil || len(refused) != 1 || refused[0].Code != "fenced" {
 		t.Fatalf("late ack: %v %v", refused, err)
 	}
@@ -481,20 +483,18 @@ func TestConsumerOutlivesBroker(t *testing.T) {
 	dir := t.TempDir()
 	s := openShop(t, dir)
 	h := s.hire()
-	h.consume("w", "job", 0, &tidewirev1.ConsumerSettings{AckWaitMs: ms(500), BackoffBaseMs: ms(1)})
+	h.consume("w", "job", 0, &tidewirev1.ConsumerSettings{AckWaitMs: new(uint64(500)), BackoffBaseMs: new(uint64(1))})
 	s.publishMany("job", 5)
 	got := h.take(5)
 	h.ack(got[1], got[3])
 	h.settle(protocol.SettleReject, true, func(f *protocol.Settle) { f.Reason = "bad" }, got[4])
-	for s.info("w").Dead == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	generation := s.info("w").Generation
+	s.until(func() bool { return s.info().Dead > 0 })
+	generation := s.info().Generation
 	h.leave()
 	s.end()
 
 	s = openShop(t, dir)
-	if i := s.info("w"); i.Generation != generation || i.InFlight+i.Waiting != 2 || i.Dead != 1 || i.Lag != 0 {
+	if i := s.info(); i.Generation != generation || i.InFlight+i.Waiting != 2 || i.Dead != 1 || i.Lag != 0 {
 		t.Fatalf("info %+v", i)
 	}
 	h = s.hire()
@@ -510,7 +510,7 @@ func TestConsumerOutlivesBroker(t *testing.T) {
 	h.ack(again...)
 	s.publishMany("job", 1)
 	h.ack(h.take(1)...)
-	if i := s.info("w"); i.InFlight != 0 || i.Waiting != 0 {
+	if i := s.info(); i.InFlight != 0 || i.Waiting != 0 {
 		t.Fatalf("info %+v", i)
 	}
 	if n, err := s.broker.Redrive(t.Context(), "w", broker.DeadSelection{All: true}, false); err != nil || n != 1 {
@@ -524,8 +524,8 @@ func TestConsumerOutlivesBroker(t *testing.T) {
 func TestFetch(t *testing.T) {
 	s := openShop(t, "")
 	s.publishMany("job", 3)
-	fetch := func(max int, wait time.Duration, filter string) (broker.FetchResult, *protocol.Error) {
-		return s.broker.Fetch(t.Context(), workerIdentity, "w", &broker.FetchRequest{Max: max, Wait: wait, ConsumerRequest: broker.ConsumerRequest{Filter: filter}})
+	fetch := func(most int, wait time.Duration, filter string) (broker.FetchResult, *protocol.Error) {
+		return s.broker.Fetch(t.Context(), workerIdentity, "w", &broker.FetchRequest{Max: most, Wait: wait, ConsumerRequest: broker.ConsumerRequest{Filter: filter}})
 	}
 	if _, err := fetch(2, 0, ""); err == nil || err.Code != protocol.CodeUnknownConsumer {
 		t.Fatalf("error %v", err)
@@ -543,14 +543,12 @@ func TestFetch(t *testing.T) {
 		r, _ := fetch(5, time.Minute, "")
 		late <- r
 	}()
-	for len(s.info("w").Members) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	s.until(func() bool { return len(s.info().Members) > 0 })
 	s.publishMany("job", 1)
 	if r := <-late; len(r.Chunks) != 1 || r.Chunks[0].Count != 1 {
 		t.Fatalf("%+v", r)
 	}
-	if i := s.info("w"); i.InFlight != 4 || len(i.Members) != 0 {
+	if i := s.info(); i.InFlight != 4 || len(i.Members) != 0 {
 		t.Fatalf("info %+v", i)
 	}
 	f := &protocol.Settle{Kind: protocol.SettleAck, Term: r.Chunks[0].Term, Ranges: []protocol.OffsetRange{{From: 1, Through: protocol.MaxOffset}}}

@@ -19,15 +19,20 @@ type ConsumerInfo struct {
 	Paused     bool
 	Position   protocol.Position // everything up to here has been delivered or passed over
 	Lag        uint64            // offsets above it; those of other topics count too
-	InFlight   int
-	Waiting    int // for their next delivery
-	Held       int // behind an earlier message with their key
-	Dead       int
-	NextDue    time.Time // zero if nothing is due
-	Oldest     *PendingInfo
-	Blocked    string // why no new message is taken; empty if one would be
-	Members    []MemberInfo
-	Counts     ConsumerCounts
+	Backlog
+	NextDue time.Time // zero if nothing is due
+	Oldest  *PendingInfo
+	Blocked string // why no new message is taken; empty if one would be
+	Members []MemberInfo
+	Counts  ConsumerCounts
+}
+
+// Backlog counts messages that a consumer has not done with.
+type Backlog struct {
+	InFlight int
+	Waiting  int // for their next delivery
+	Held     int // behind an earlier message with their key
+	Dead     int // dead letters
 }
 
 // PendingInfo is what operators are shown of a message that is not settled.
@@ -102,7 +107,7 @@ func (d *dispatcher) info() ConsumerInfo {
 	inFlight, _ := m.InFlight()
 	i := ConsumerInfo{
 		Name: d.name, Settings: m.Settings(), Generation: generation, Created: time.UnixMicro(m.Created()).UTC(), Paused: m.Paused(),
-		Position: at, Lag: lag, InFlight: inFlight, Waiting: m.Waiting() + m.Dying(), Held: m.Held(), Dead: dead, Blocked: m.Blocked(0),
+		Position: at, Lag: lag, Backlog: Backlog{InFlight: inFlight, Waiting: m.Waiting() + m.Dying(), Held: m.Held(), Dead: dead}, Blocked: m.Blocked(0),
 		Counts: ConsumerCounts{
 			Delivered: d.stats.delivered, Redelivered: d.stats.redelivered, Died: d.stats.died, Redriven: d.stats.redriven, Expired: d.stats.expired,
 			Acked: d.stats.settled[protocol.SettleAck], Nacked: d.stats.settled[protocol.SettleNack],

@@ -7,9 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
-
 	"github.com/tidewire/tidewire/broker/consumer"
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
 )

@@ -48,7 +48,7 @@ func (d *dispatcher) buryAll() {
 		d.mu.Lock()
 		batch := d.dying()
 		if len(batch) == 0 || d.gone {
-			d.burying = false
+			d.burial.busy = false
 			d.conclude(nil)
 			d.mu.Unlock()
 			return
@@ -56,7 +56,7 @@ func (d *dispatcher) buryAll() {
 		d.mu.Unlock()
 		if err := d.buryBatch(batch); err != nil {
 			d.mu.Lock()
-			d.burying, d.bury = false, time.Now().Add(buryPause)
+			d.burial.busy, d.burial.due = false, time.Now().Add(buryPause)
 			d.conclude(nil)
 			d.mu.Unlock()
 			d.broker.options().Logger.Warn("dead letters could not be stored: it is tried again", "consumer", d.name, "error", err)
@@ -141,13 +141,16 @@ func (d *dispatcher) letter(e consumer.Entry, r loaded) *storage.Entry {
 		origin.read(&m) // it was dead before: where it comes from has not changed
 	}
 	m.Headers = withoutDead(m.Headers)
-	for _, h := range []protocol.Header{
-		{Name: deadTopic, Value: origin.topic}, {Name: deadID, Value: origin.id}, {Name: deadPosition, Value: origin.position},
-		{Name: deadAttempts, Value: strconv.FormatUint(uint64(e.Attempts), 10)}, {Name: deadReason, Value: e.Reason},
-		{Name: deadFirst, Value: origin.first}, {Name: deadLast, Value: rfc3339(nowOf())},
-	} {
-		m.Headers = append(m.Headers, h)
-	}
+	m.Headers = append(
+		m.Headers,
+		protocol.Header{Name: deadTopic, Value: origin.topic},
+		protocol.Header{Name: deadID, Value: origin.id},
+		protocol.Header{Name: deadPosition, Value: origin.position},
+		protocol.Header{Name: deadAttempts, Value: strconv.Itoa(e.Attempts)},
+		protocol.Header{Name: deadReason, Value: e.Reason},
+		protocol.Header{Name: deadFirst, Value: origin.first},
+		protocol.Header{Name: deadLast, Value: rfc3339(nowOf())},
+	)
 	m.Topic, m.ID = deadTopicOf(d.name), "d/"+strconv.FormatUint(d.machine.Incarnation(), 10)+"/"+at.String()
 	m.ExpiresAt, m.Origin = time.Time{}, 0
 	return entryOf(&m)

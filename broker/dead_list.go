@@ -36,7 +36,7 @@ const maxDeadPage = 1000
 // DeadLetters lists dead letters of a consumer that were neither redriven nor
 // purged, the newest first, before a position or from the end. next is where to go
 // on, empty at the end.
-func (b *Broker) DeadLetters(ctx context.Context, name, before string, limit int) (list []DeadLetter, next string, err *protocol.Error) {
+func (b *Broker) DeadLetters(_ context.Context, name, before string, limit int) (list []DeadLetter, next string, err *protocol.Error) {
 	d, err := b.consumers.find(name)
 	if err != nil {
 		return nil, "", err

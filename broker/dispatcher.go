@@ -33,13 +33,18 @@ type dispatcher struct {
 	members []*member
 	next    int // member to be woken next
 	gaps    []*storage.Gap
-	burying bool
-	bury    time.Time // when to try again, after a failure
-	gone    bool      // deleted
+	burial  burial
+	gone    bool // deleted
 
 	stats  dispatched
-	agenda agenda // guarded by the runner
-	watch  [2]*group
+	agenda agenda    // guarded by the runner
+	watch  [2]*group // guarded by stream.mu
+}
+
+// burial is how far the making of dead letters is.
+type burial struct {
+	busy bool
+	due  time.Time // when to try again, after a failure
 }
 
 // source is one of the two places in the log that a consumer reads: what its

@@ -89,10 +89,12 @@ func (b *Broker) findPosition(at protocol.Position, filter protocol.Filter, stre
 // message reads a record that was picked.
 func (r loaded) message() protocol.Message {
 	c := protocol.Chunk{Term: r.term, Count: 1, Records: r.framed}
-	for m := range c.Messages() {
-		return m
+	for m, err := range c.Messages() {
+		if err == nil {
+			return m
+		}
 	}
-	return protocol.Message{}
+	return protocol.Message{} // cannot be: the log made the record
 }
 
 // search appends the messages of a stream that have the id.

@@ -166,7 +166,7 @@ func (b *Broker) takeSubscription() *protocol.Error {
 	return nil
 }
 
-func (b *Broker) giveSubscriptions(n int) {
-	b.subscribed.Add(int64(-n))
-	b.metrics.subscriptions.Sub(float64(n))
+func (b *Broker) giveSubscriptions() {
+	b.subscribed.Add(-1)
+	b.metrics.subscriptions.Dec()
 }

@@ -168,8 +168,8 @@ func (s *source) hear(n news) {
 func (d *dispatcher) conclude(done func(stored)) {
 	d.broker.consumers.control.put(d.machine.Deltas(), done)
 	now := nowOf()
-	if d.machine.Dying() > 0 && !d.burying && now >= d.bury.UnixMicro() {
-		d.burying = true
+	if d.machine.Dying() > 0 && !d.burial.busy && now >= d.burial.due.UnixMicro() {
+		d.burial.busy = true
 		go d.buryAll()
 	}
 	d.wake(now)
@@ -177,8 +177,8 @@ func (d *dispatcher) conclude(done func(stored)) {
 	if d.gone {
 		due = 0
 	}
-	if d.machine.Dying() > 0 && !d.burying {
-		due = earlier(due, d.bury.UnixMicro())
+	if d.machine.Dying() > 0 && !d.burial.busy {
+		due = earlier(due, d.burial.due.UnixMicro())
 	}
 	d.broker.consumers.runner.at(d, due)
 }

@@ -151,10 +151,10 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 		if err = s.consume(req); err == nil {
 			return
 		}
-		s.broker.giveSubscriptions(1)
+		s.broker.giveSubscriptions()
 	default:
 		if sub, frames, err = s.subscribe(req); err != nil {
-			s.broker.giveSubscriptions(1)
+			s.broker.giveSubscriptions()
 		}
 	}
 	if err != nil {
@@ -174,7 +174,7 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 			s.out.push(s.codec.AppendServer(nil, f))
 		}
 	} else {
-		s.broker.giveSubscriptions(1)
+		s.broker.giveSubscriptions()
 	}
 	s.checkHard()
 	s.unlockAndWake()

@@ -5,9 +5,8 @@ import (
 	"math/rand/v2"
 	"time"
 
-	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
-
 	"github.com/tidewire/tidewire/broker/consumer"
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 )
 

@@ -41,5 +41,5 @@ func (s *Session) forget(sub *subscription) {
 	if sub.stance != live {
 		s.broker.metrics.behind.Dec()
 	}
-	s.broker.giveSubscriptions(1)
+	s.broker.giveSubscriptions()
 }

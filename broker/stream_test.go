@@ -142,7 +142,7 @@ func TestStreamsRefused(t *testing.T) {
 		{">", "", protocol.CodeSeveralStreams, `the filter ">" could match topics of the streams orders, audit, main: name one with ` + "`stream`" + `, and subscribe once for each that you need`},
 		{"*.audit", "", protocol.CodeSeveralStreams, `the filter "*.audit" could match topics of the streams orders, audit: name one with ` + "`stream`" + `, and subscribe once for each that you need`},
 		{"*", "", protocol.CodeSeveralStreams, `the filter "*" could match topics of the streams orders, main: name one with ` + "`stream`" + `, and subscribe once for each that you need`},
-		{"room", "nope", protocol.CodeUnknownStream, `there is no stream "nope", this broker has orders, audit, main`},
+		{"room", "nope", protocol.CodeUnknownStream, `there is no stream "nope", this broker has orders, audit, dead, main`},
 	} {
 		_, err := s.broker.History(t.Context(), anybody, broker.HistoryQuery{Filter: filters(t, c.filter)[0], Stream: c.stream, Limit: 1})
 		if e := protocol.AsError(err); e == nil || e.Code != c.code || e.Message != c.sentence {
