@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -17,6 +18,7 @@ type FetchRequest struct {
 // FetchResult is what a fetch brought.
 type FetchResult struct {
 	Chunks     []protocol.Chunk // with attempts
+	Gaps       []*tidewirev1.Gap
 	Generation uint64
 	Created    bool
 }
@@ -42,16 +44,21 @@ func (b *Broker) Fetch(ctx context.Context, who *Identity, name string, req *Fet
 	wait := time.NewTimer(req.Wait)
 	defer wait.Stop()
 	for {
-		work, generation := d.take(m, req.Max)
-		if len(work) > 0 || req.Wait <= 0 {
-			return FetchResult{Chunks: deliveries(work, generation), Generation: generation, Created: created}, nil
+		r := FetchResult{Created: created}
+		for _, gap := range d.takeGaps() {
+			r.Gaps = append(r.Gaps, d.stream.gapFrame(0, gap))
+		}
+		var work []handed
+		work, r.Generation = d.take(m, req.Max)
+		if r.Chunks = deliveries(work, r.Generation); len(work)+len(r.Gaps) > 0 || req.Wait <= 0 {
+			return r, nil
 		}
 		select {
 		case <-ready:
 		case <-wait.C:
 			req.Wait = 0
 		case <-ctx.Done():
-			return FetchResult{Generation: generation}, nil
+			return r, nil
 		}
 	}
 }

@@ -20,6 +20,7 @@
 //
 // The order in the log is the order of the calls: what [Registry.Deltas],
 // [Machine.Deltas] and [Registry.Page] return is written in the order in which
-// it was taken, the registry's own before that of its machines. When a record
-// could not be written, a later page makes up for it.
+// it was taken, the registry's own before that of its machines. Deltas build on
+// those before them: when a record of a consumer could not be written, the next
+// one is a page.
 package consumer

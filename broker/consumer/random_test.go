@@ -181,7 +181,7 @@ func (w *world) message(m *model) consumer.Message {
 	return consumer.Message{Source: src, At: at, Key: uint64(w.rng.IntN(5)), Size: 1 + w.rng.IntN(1500)}
 }
 
-func (w *world) decide(real *consumer.Machine, m *model) {
+func (w *world) decide(its *consumer.Machine, m *model) {
 	w.now += int64(w.rng.IntN(400_000))
 	if w.chance(1) {
 		w.now -= 3_000_000
@@ -210,104 +210,104 @@ func (w *world) decide(real *consumer.Machine, m *model) {
 			if m.blocked(msg.Size) != "" && w.chance(95) {
 				break
 			}
-			a, b := real.Take(msg, holder, w.now)
+			a, b := its.Take(msg, holder, w.now)
 			c, d := m.take(msg, holder, w.now)
 			got, want = fmt.Sprint("take ", msg, a, b), fmt.Sprint("take ", msg, c, d)
 		}
 	case p < 48:
-		a, b := real.Retry(holder, w.now)
+		a, b := its.Retry(holder, w.now)
 		c, d := m.retry(holder, w.now)
 		got, want = fmt.Sprint("retry", a, b), fmt.Sprint("retry", c, d)
 	case p < 60:
-		got, want = real.Ack(generation, offset), m.ack(generation, offset)
+		got, want = its.Ack(generation, offset), m.ack(generation, offset)
 	case p < 70:
 		var delay *time.Duration
 		if w.chance(50) {
 			d := time.Duration(w.rng.IntN(3000)) * time.Millisecond
 			delay = &d
 		}
-		got, want = real.Nack(generation, offset, delay, at), m.nack(generation, offset, delay, at)
+		got, want = its.Nack(generation, offset, delay, at), m.nack(generation, offset, delay, at)
 	case p < 74:
 		by := time.Duration(w.rng.IntN(3)) * time.Second
-		got, want = real.Extend(generation, offset, by, w.now), m.extend(generation, offset, by, w.now)
+		got, want = its.Extend(generation, offset, by, w.now), m.extend(generation, offset, by, w.now)
 	case p < 77:
-		got, want = real.Reject(generation, offset, "no "+m.name), m.reject(generation, offset, "no "+m.name)
+		got, want = its.Reject(generation, offset, "no "+m.name), m.reject(generation, offset, "no "+m.name)
 	case p < 82:
 		w.step += " advance"
-		real.Advance(at)
+		its.Advance(at)
 		m.advance(at)
 	case p < 86:
-		for _, o := range real.UpTo(generation, offset, holder) {
-			got, want = real.Ack(generation, o), m.ack(generation, o)
+		for _, o := range its.UpTo(generation, offset, holder) {
+			got, want = its.Ack(generation, o), m.ack(generation, o)
 		}
 	default:
-		w.decideRarely(real, m, offset, holder)
+		w.decideRarely(its, m, offset, holder)
 	}
 	if got != want {
 		w.t.Errorf("%v, want %v", got, want)
 	}
 }
 
-func (w *world) decideRarely(real *consumer.Machine, m *model, offset, holder uint64) {
+func (w *world) decideRarely(its *consumer.Machine, m *model, offset, holder uint64) {
 	p := w.rng.IntN(100)
 	w.step += fmt.Sprint(" rarely ", p)
 	switch {
 	case p < 15:
-		src, at := consumer.Source(w.rng.IntN(2)), protocol.Position{}
-		at = m.cursors[src]
+		src := consumer.Source(w.rng.IntN(2))
+		at := m.cursors[src]
 		at.Offset += uint64(w.rng.IntN(4))
-		real.Skip(src, at)
+		its.Skip(src, at)
 		m.skip(src, at)
 	case p < 50:
-		w.bury(real, m)
+		w.bury(its, m)
 	case p < 60:
 		others := w.chance(60)
-		real.Release(holder, w.now, others)
+		its.Release(holder, w.now, others)
 		m.release(holder, w.now, others)
 	case p < 65:
-		w.pauseOrChange(real, m)
+		w.pauseOrChange(its, m)
 	case p < 70:
 		generation := w.g.NextGeneration()
-		real.TakeOver(generation, w.now)
+		its.TakeOver(generation, w.now)
 		m.takeOver(generation, w.now)
 	case p < 72:
 		generation, to := w.g.NextGeneration(), w.places(m)
-		real.Seek(generation, to)
+		its.Seek(generation, to)
 		m.seek(generation, to)
 	case p < 75:
 		to := w.places(m)
-		real.Rewind(to)
+		its.Rewind(to)
 		m.rewind(to)
 	case p < 80:
-		real.Lost(offset)
+		its.Lost(offset)
 		m.done(offset)
 	case p < 85:
-		real.Expired(offset)
+		its.Expired(offset)
 		m.done(offset)
 	case p < 90:
-		real.Bury(offset, "by hand")
+		its.Bury(offset, "by hand")
 		if e := m.find(offset); e != nil && e.State != consumer.Dying {
 			m.die(offset, "by hand")
 		}
 	case p < 97:
 		if len(m.dead) > 0 {
 			at := w.rng.IntN(len(m.dead))
-			real.Undead(m.dead[at], 77777)
+			its.Undead(m.dead[at], 77777)
 			m.dead = slices.Delete(m.dead, at, at+1)
 		}
 	default:
 		if len(m.dead) > 0 {
 			at := w.rng.IntN(len(m.dead))
-			real.UndeadThrough(m.dead[at])
+			its.UndeadThrough(m.dead[at])
 			m.dead = slices.Delete(m.dead, 0, at+1)
 		}
 	}
 }
 
-func (w *world) bury(real *consumer.Machine, m *model) {
-	real.EachDying(func(e consumer.Entry) bool {
+func (w *world) bury(its *consumer.Machine, m *model) {
+	its.EachDying(func(e consumer.Entry) bool {
 		dead := uint64(w.rng.IntN(500))
-		real.Buried(e.Offset, dead)
+		its.Buried(e.Offset, dead)
 		m.done(e.Offset)
 		if dead != 0 && !slices.Contains(m.dead, dead) {
 			m.dead = append(m.dead, dead)
@@ -317,10 +317,10 @@ func (w *world) bury(real *consumer.Machine, m *model) {
 	})
 }
 
-func (w *world) pauseOrChange(real *consumer.Machine, m *model) {
+func (w *world) pauseOrChange(its *consumer.Machine, m *model) {
 	if w.chance(60) {
 		m.paused = !m.paused && w.chance(50)
-		real.SetPaused(m.paused)
+		its.SetPaused(m.paused)
 		return
 	}
 	s := w.settings()
@@ -328,7 +328,7 @@ func (w *world) pauseOrChange(real *consumer.Machine, m *model) {
 		s = m.s
 		s.Ordered = !s.Ordered
 	}
-	real.SetSettings(s)
+	its.SetSettings(s)
 	m.setSettings(s)
 }
 
@@ -462,39 +462,39 @@ func (w *world) compare() {
 	}
 }
 
-func (w *world) compareOne(real *consumer.Machine, m *model) {
+func (w *world) compareOne(its *consumer.Machine, m *model) {
 	same := func(what string, got, want any) {
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			w.t.Errorf("%s: %s is %v, want %v", m.name, what, got, want)
 		}
 	}
-	same("entries", slices.Collect(real.Entries()), m.entries)
-	same("cursors", []any{real.Position(0), real.Position(1), real.Cursor(0), real.CursorTerm(1)}, []any{m.cursors[0], m.cursors[1], m.cursors[0].Offset, m.cursors[1].Term})
-	flying, bytes := real.InFlight()
-	same("counts", []any{flying, bytes, real.Waiting(), real.Held(), real.Dying(), real.Pending()}, []any{
+	same("entries", slices.Collect(its.Entries()), m.entries)
+	same("cursors", []any{its.Position(0), its.Position(1), its.Cursor(0), its.CursorTerm(1)}, []any{m.cursors[0], m.cursors[1], m.cursors[0].Offset, m.cursors[1].Term})
+	flying, bytes := its.InFlight()
+	same("counts", []any{flying, bytes, its.Waiting(), its.Held(), its.Dying(), its.Pending()}, []any{
 		len(m.with(consumer.InFlight)), m.bytes(), len(m.with(consumer.Waiting)), len(m.with(consumer.Held)), len(m.with(consumer.Dying)), len(m.entries),
 	})
-	same("dead", real.Dead(), m.dead)
-	same("rest", []any{real.Generation(), real.Paused(), real.Settings(), real.DeadCount()}, []any{m.generation, m.paused, m.s, len(m.dead)})
-	same("blocked", real.Blocked(700), m.blocked(700))
-	same("ready", real.Ready(w.now), m.ready(w.now))
-	due, ok := real.NextDue()
+	same("dead", its.Dead(), m.dead)
+	same("rest", []any{its.Generation(), its.Paused(), its.Settings(), its.DeadCount()}, []any{m.generation, m.paused, m.s, len(m.dead)})
+	same("blocked", its.Blocked(700), m.blocked(700))
+	same("ready", its.Ready(w.now), m.ready(w.now))
+	due, ok := its.NextDue()
 	wantDue, wantOK := m.nextDue()
 	same("next due", []any{due, ok}, []any{wantDue, wantOK})
 	for holder := range uint64(4) {
-		same("held by", real.HeldBy(holder+1), len(m.upTo(0, protocol.MaxOffset, holder+1)))
+		same("held by", its.HeldBy(holder+1), len(m.upTo(0, protocol.MaxOffset, holder+1)))
 		middle := uint64(w.rng.IntN(int(m.cursors[0].Offset) + 1))
-		same("up to", real.UpTo(0, middle, holder+1), m.upTo(0, middle, holder+1))
+		same("up to", its.UpTo(0, middle, holder+1), m.upTo(0, middle, holder+1))
 	}
 	if len(m.entries) > 0 {
-		e, ok := real.Oldest()
+		e, ok := its.Oldest()
 		same("oldest", []any{e, ok}, []any{m.entries[0], true})
 		middle := m.entries[w.rng.IntN(len(m.entries))].Offset
 		below := slices.DeleteFunc(slices.Clone(m.entries), func(e consumer.Entry) bool { return e.Offset > middle })
-		same("below", real.Below(middle), below)
+		same("below", its.Below(middle), below)
 	}
 	var dying []uint64
-	real.EachDying(func(e consumer.Entry) bool { dying = append(dying, e.Offset); return true })
+	its.EachDying(func(e consumer.Entry) bool { dying = append(dying, e.Offset); return true })
 	slices.Sort(dying)
 	var wantDying []uint64
 	for _, e := range m.with(consumer.Dying) {

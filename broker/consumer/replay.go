@@ -1,5 +1,7 @@
 package consumer
 
+import "github.com/tidewire/tidewire/protocol"
+
 // replay makes the changes that a group of deltas tells.
 func (m *Machine) replay(r *reader) error {
 	for len(r.b) > 0 {
@@ -99,7 +101,7 @@ func (m *Machine) replayState(r *reader) error {
 	m.replayHead(r)
 	var offset uint64
 	for n := r.number(); n > 0 && !r.wrong; n-- {
-		if offset += r.offset(); r.wrong || !m.addDead(offset) {
+		if offset += r.offset(); r.wrong || offset > protocol.MaxOffset || !m.addDead(offset) {
 			return errBroken
 		}
 	}
@@ -107,7 +109,7 @@ func (m *Machine) replayState(r *reader) error {
 	for n := r.number(); n > 0 && !r.wrong; n-- {
 		offset += r.offset()
 		v := r.entry(offset)
-		if r.wrong || m.pending.at[offset] != nil {
+		if r.wrong || offset > protocol.MaxOffset || m.pending.at[offset] != nil {
 			return errBroken
 		}
 		m.pending.add(v)

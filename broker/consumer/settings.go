@@ -89,8 +89,6 @@ func (b Backoff) check() *protocol.Error {
 		return refuse("the backoff's base is %v: give 0 or more", b.Base)
 	case b.Cap < 0 || b.Cap > MaxBackoff:
 		return refuse("the backoff's cap is %v: give 0 to %v", b.Cap, MaxBackoff)
-	case b.Base > b.Cap:
-		return refuse("the backoff's base is %v and its cap %v: give a base no larger than the cap", b.Base, b.Cap)
 	case !(b.Factor >= 1 && b.Factor <= MaxBackoffFactor): // also not a number
 		return refuse("the backoff's factor is %v: give 1 to %d", b.Factor, MaxBackoffFactor)
 	}

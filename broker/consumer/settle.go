@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 const (
@@ -125,15 +124,10 @@ func (m *Machine) fenced(generation uint64) bool {
 	return generation != 0 && generation != m.generation
 }
 
-// short bounds a reason that a client gave.
+// short bounds a reason that a client gave, and leaves out what is not text.
 func short(reason, otherwise string) string {
-	if len(reason) > MaxReasonBytes {
-		reason = reason[:MaxReasonBytes]
-		for !utf8.ValidString(reason[max(0, len(reason)-utf8.UTFMax):]) && len(reason) > MaxReasonBytes-utf8.UTFMax {
-			reason = reason[:len(reason)-1]
-		}
-	}
-	if reason = strings.ToValidUTF8(reason, "\uFFFD"); reason == "" {
+	reason = strings.ToValidUTF8(reason[:min(len(reason), MaxReasonBytes)], "")
+	if reason == "" {
 		return otherwise
 	}
 	return reason

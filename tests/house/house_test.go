@@ -37,7 +37,7 @@ var rooms = map[string][]string{
 	"proto":         {},
 	"protocol":      {"proto"},
 	"storage":       {"protocol", "proto"},
-	"broker":        {"storage", "protocol", "proto"},
+	"broker":        {"broker/consumer", "storage", "protocol", "proto"},
 	"broker/server": {"broker", "storage", "protocol", "proto", "docs"},
 	"broker/bridge": {"storage", "protocol", "proto"},
 	"clients/go":    {"protocol", "proto"},
@@ -50,6 +50,8 @@ var rooms = map[string][]string{
 	"bench/limit":   {}, // the yardstick must not share our faults
 	"tests":         {"*", "tests/judge"},
 	"tests/judge":   {}, // nor may the judge
+
+	"broker/consumer": {"protocol"}, // a state machine, without I/O
 }
 
 // A library may be imported below the directories given, and below each of
