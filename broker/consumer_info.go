@@ -46,6 +46,8 @@ type PendingInfo struct {
 
 // MemberInfo is what operators are shown of a member.
 type MemberInfo struct {
+	Session  string // empty for a fetch over HTTP, as are the two below
+	Client   string
 	Subject  string
 	Window   int
 	InFlight int
@@ -127,7 +129,7 @@ func (d *dispatcher) info() ConsumerInfo {
 	for _, member := range d.members {
 		info := MemberInfo{Window: member.window, InFlight: m.HeldBy(member.id)}
 		if member.session != nil {
-			info.Subject = member.session.Identity().Subject
+			info.Session, info.Client, info.Subject = member.session.describe()
 		}
 		i.Members = append(i.Members, info)
 	}

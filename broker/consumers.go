@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,7 +136,7 @@ func (c *consumers) find(name string) (*dispatcher, *protocol.Error) {
 // there it is created, and durable when open returns; if it is, what the request
 // says must be what it is, and settings that may change are changed.
 func (c *consumers) open(who *Identity, name string, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
-	if err := checkConsumerName(name); err != nil {
+	if err := protocol.CheckConsumer(name); err != nil {
 		return nil, false, err
 	}
 	if d, err = c.find(name); err == nil {
@@ -161,19 +160,6 @@ func (c *consumers) open(who *Identity, name string, req *ConsumerRequest) (d *d
 		return d, created, err
 	}
 	return d, false, d.agree(req) // somebody else was quicker
-}
-
-// checkConsumerName returns an error unless the name is one token of at most 128
-// bytes.
-func checkConsumerName(name string) *protocol.Error {
-	const most = 128
-	switch {
-	case name == "" || len(name) > most:
-		return protocol.Errorf(protocol.CodeBadRequest, "the name of a consumer has %d bytes, 1 to %d are allowed", len(name), most)
-	case name[0] == '$' || strings.ContainsAny(name, ".*>") || protocol.CheckTopic(name) != nil:
-		return protocol.Errorf(protocol.CodeBadRequest, "%.130q is not a name for a consumer: take one token without '.', '*', '>', space or control character that does not begin with '$'", name)
-	}
-	return nil
 }
 
 // create makes a consumer and waits until it is durable.
@@ -252,11 +238,8 @@ func (d *dispatcher) agree(req *ConsumerRequest) *protocol.Error {
 	if err != nil {
 		return err
 	}
-	if req.Filter != "" {
-		next.Filter = req.Filter
-	}
-	if req.Stream != "" {
-		next.Stream = req.Stream
+	if (req.Filter != "" && req.Filter != now.Filter) || (req.Stream != "" && req.Stream != now.Stream) {
+		return protocol.Errorf(protocol.CodeConsumerExists, "the consumer %s selects %s in the stream %s: leave both out to join it, or take another name", d.name, now.Filter, now.Stream)
 	}
 	if next == now {
 		return nil

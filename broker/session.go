@@ -10,6 +10,7 @@ import (
 
 // SessionOptions say whose session it is and how it is written to.
 type SessionOptions struct {
+	Name     string // for logs and listings
 	Identity *Identity
 	Codec    protocol.Codec
 	// Wake is called when Take has something to return after it returned
@@ -26,10 +27,12 @@ type SessionOptions struct {
 // the hard limit, beyond which the session is ended.
 type Session struct {
 	broker *Broker
+	name   string
 	codec  protocol.Codec
 	wake   func()
 
 	mu       sync.Mutex
+	client   string // what the client calls itself
 	identity *Identity
 	subs     map[uint32]*subscription
 	behind   []*subscription // those that are not live, next to be served first
@@ -42,7 +45,7 @@ type Session struct {
 
 // NewSession returns a session. [Session.Close] frees it.
 func (b *Broker) NewSession(o SessionOptions) *Session {
-	s := &Session{broker: b, codec: o.Codec, wake: o.Wake, identity: o.Identity}
+	s := &Session{broker: b, name: o.Name, codec: o.Codec, wake: o.Wake, identity: o.Identity}
 	s.pub.room.L = &s.mu
 	b.metrics.sessions.Inc()
 	return s
@@ -53,6 +56,20 @@ func (s *Session) Identity() *Identity {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.identity
+}
+
+// SetClient notes what the client calls itself, for listings.
+func (s *Session) SetClient(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.client = name
+}
+
+// describe returns how listings show the session.
+func (s *Session) describe() (name, client, subject string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.name, s.client, s.identity.Subject
 }
 
 // SetIdentity puts a refreshed token in force. Subscriptions that it does not

@@ -56,6 +56,10 @@ const (
 	LimitCapabilities Limit = "capabilities"
 	LimitSettle       Limit = "settle_ranges"
 	LimitReason       Limit = "reason_bytes"
+	LimitExtend       Limit = "extend_time"
+	LimitConsumer     Limit = "consumer_name_bytes"
+	LimitFetch        Limit = "fetch_messages"
+	LimitFetchWait    Limit = "fetch_wait"
 	LimitToken        Limit = "token_bytes"
 	LimitRequestHead  Limit = "request_head_bytes"
 )
@@ -95,7 +99,7 @@ var limitTable = []LimitInfo{
 	{LimitBatchMessages, "", 10_000, UnitCount, "Messages of a batch over HTTP.", CodeTooManyMessages, "What came before is stored."},
 	{LimitBatches, "", 32, UnitCount, "Batches over HTTP that are being taken at once, in the whole broker. Others wait 5 s for their turn.", CodeOverloaded, ""},
 	{LimitHistory, "limits.history_messages", 1000, UnitCount, "Messages in one answer of history.", CodeBadRequest, ""},
-	{LimitHistoryHeld, "", 64 << 20, UnitBytes, "Answers of history that wait to be read by their clients, in the whole broker.", CodeOverloaded, ""},
+	{LimitHistoryHeld, "", 64 << 20, UnitBytes, "Answers of history and fetches that wait to be read by their clients, in the whole broker.", CodeOverloaded, ""},
 	{LimitInFlight, "limits.in_flight", 1024, UnitCount, "Unanswered publishes of a connection.", "", "The connection is not read until answers have gone out."},
 	{LimitSubscriptions, "limits.subscriptions", 1000, UnitCount, "Subscriptions of a connection.", CodeTooManySubscriptions, ""},
 	{LimitConnections, "limits.connections", 10_000, UnitCount, "Connections of the public listener, of every kind, idle ones too. At the start it is lowered to what the open files of the process allow.", CodeTooManyConns, "32 connections at once are told so, within 5 s; those beyond are closed."},
@@ -131,7 +135,11 @@ var limitTable = []LimitInfo{
 	{LimitHeaderValue, "", MaxHeaderValueBytes, UnitBytes, "The value of a header.", CodeInvalidHeader, ""},
 	{LimitHeaderTotal, "", MaxHeaderTotalBytes, UnitBytes, "All headers of a message.", CodeInvalidHeader, ""},
 	{LimitSettle, "", MaxSettleRanges, UnitCount, "Ranges of messages in one frame or request that settles what a consumer delivered.", CodeTooManyMessages, ""},
+	{LimitFetch, "", 1000, UnitCount, "Messages in one answer of a fetch.", CodeBadRequest, ""},
+	{LimitFetchWait, "", int64(30 * time.Second), UnitTime, "How long a fetch waits for a message.", CodeBadRequest, ""},
+	{LimitExtend, "", int64(MaxExtend), UnitTime, "What a member may extend its time for a message by, at once.", CodeBadRequest, ""},
 	{LimitReason, "", MaxReasonBytes, UnitBytes, "The reason of a reject.", CodeBadRequest, ""},
+	{LimitConsumer, "", MaxConsumerBytes, UnitBytes, "The name of a consumer.", CodeBadRequest, ""},
 	{LimitCapabilities, "", maxCapabilities, UnitCount, "Capabilities in Connect.", CodeBadFrame, ""},
 	{LimitToken, "", 8 << 10, UnitBytes, "A token.", CodeUnauthorized, ""},
 	{LimitRequestHead, "", 32 << 10, UnitBytes, "The head of a request.", "", "It is answered with the HTTP status 431, and the connection is closed."},

@@ -48,6 +48,21 @@ type publishJSON struct {
 
 // MarshalJSON writes the one JSON form.
 func (m Message) MarshalJSON() ([]byte, error) {
+	form := m.head()
+	if utf8.Valid(m.Payload) {
+		text := string(m.Payload)
+		form.Payload = &text
+	} else {
+		form.PayloadBase64 = m.Payload
+	}
+	return marshalJSON(form)
+}
+
+// MarshalHead writes the one JSON form without the payload.
+func (m Message) MarshalHead() ([]byte, error) { return marshalJSON(m.head()) }
+
+// head is the form without the payload.
+func (m Message) head() messageJSON {
 	form := messageJSON{
 		ID: m.ID, Topic: m.Topic, Publisher: m.Publisher, Key: m.Key,
 		ContentType: m.ContentType, Ephemeral: m.Ephemeral, Attempt: m.Attempt, Generation: m.Generation,
@@ -56,13 +71,7 @@ func (m Message) MarshalJSON() ([]byte, error) {
 	if !m.Position.IsZero() {
 		form.Position = m.Position.String()
 	}
-	if utf8.Valid(m.Payload) {
-		text := string(m.Payload)
-		form.Payload = &text
-	} else {
-		form.PayloadBase64 = m.Payload
-	}
-	return marshalJSON(form)
+	return form
 }
 
 // UnmarshalJSON reads what can be published: topic, id, key, content_type,

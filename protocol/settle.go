@@ -10,6 +10,7 @@ import (
 const (
 	MaxSettleRanges = 10_000
 	MaxReasonBytes  = 1024
+	MaxExtend       = 12 * time.Hour
 )
 
 // SettleKind tells the frames apart that settle what a consumer delivered.
@@ -73,6 +74,8 @@ func (s *Settle) Check() *Error {
 		return Errorf(CodeBadRequest, "the %s names no message: give the places of at least one", s.Kind)
 	case s.Term == 0:
 		return Errorf(CodeBadRequest, "the %s has no `term`: give that of the deliver frame", s.Kind)
+	case s.Kind == SettleExtend && s.Delay != nil && *s.Delay > MaxExtend:
+		return Exceeded(LimitExtend, "the extend is by %v, at most %v are allowed: extend again before the time is over", *s.Delay, MaxExtend)
 	}
 	if err := checkRanges(s.Kind, len(s.Ranges)); err != nil {
 		return err

@@ -35,7 +35,7 @@ func CheckConsumer(s string) *Error {
 	const what = "name of the consumer"
 	switch {
 	case len(s) > MaxConsumerBytes:
-		return Errorf(CodeBadRequest, "the %s has %d bytes, at most %d are allowed", what, len(s), MaxConsumerBytes)
+		return Errorf(CodeBadRequest, "the %s has %d bytes, at most %d are allowed", what, len(s), MaxConsumerBytes).of(LimitConsumer)
 	case IsReserved(s):
 		return Errorf(CodeBadRequest, "the %s %s begins with '$', choose another first character", what, quote(s))
 	case strings.ContainsAny(s, ".*>"):

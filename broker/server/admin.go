@@ -15,6 +15,8 @@ const adminListing = `Tidewire, the listener of operators
 /readyz        whether it takes requests, and why not
 /v1/streams    what the streams hold
 /v1/topics     what they hold of each topic: ?filter= &stream= &limit= &after=
+/v1/consumers  the consumers; /NAME one of them, /NAME/dead its dead letters
+/v1/messages/  ID: where a message is and what consumers made of it: ?topic=
 /metrics       Prometheus
 /v1/backup     POST: a backup of everything; see tidewire backup --help
 /debug/pprof/  profiles of Go: go tool pprof http://HOST/debug/pprof/heap
@@ -25,10 +27,22 @@ const adminListing = `Tidewire, the listener of operators
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{}))
-	i := &inspector{server: s, busy: make(chan struct{}, 1)}
+	i := &inspector{server: s, busy: make(chan struct{}, 1), finding: make(chan struct{}, 1)}
 	mux.HandleFunc("GET /v1/streams", i.streams)
 	mux.HandleFunc("POST /v1/streams/{name}/purge", i.purge)
 	mux.HandleFunc("GET /v1/topics", i.topics)
+	mux.HandleFunc("GET /v1/consumers", i.consumers)
+	mux.HandleFunc("GET /v1/consumers/{name}", i.consumer)
+	mux.HandleFunc("PUT /v1/consumers/{name}", i.putConsumer)
+	mux.HandleFunc("DELETE /v1/consumers/{name}", i.deleteConsumer)
+	mux.HandleFunc("POST /v1/consumers/{name}/pause", i.pause(true))
+	mux.HandleFunc("POST /v1/consumers/{name}/resume", i.pause(false))
+	mux.HandleFunc("POST /v1/consumers/{name}/seek", i.seekConsumer)
+	mux.HandleFunc("GET /v1/consumers/{name}/dead", i.deadLetters)
+	mux.HandleFunc("GET /v1/consumers/{name}/dead/{id}", i.deadLetter)
+	mux.HandleFunc("POST /v1/consumers/{name}/dead/redrive", i.redrive)
+	mux.HandleFunc("POST /v1/consumers/{name}/dead/purge", i.purgeDead)
+	mux.HandleFunc("GET /v1/messages/{id}", i.message)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.adminReadyz)
 	mux.HandleFunc("POST /v1/backup", s.backup)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
@@ -25,8 +24,9 @@ const (
 
 // inspector shows operators what the streams hold.
 type inspector struct {
-	server *Server
-	busy   chan struct{} // has a token while topics are listed
+	server  *Server
+	busy    chan struct{} // has a token while topics are listed
+	finding chan struct{} // has one while a message is looked for
 }
 
 // streamForm is a stream as operators see it.
@@ -130,11 +130,9 @@ func topicQuery(r *http.Request) (query storage.TopicQuery, stream string, err *
 	}
 	query.Filter = filter
 	if q.Has("limit") {
-		n, failed := strconv.Atoi(q.Get("limit"))
-		if failed != nil || n < 1 || n > maxTopics {
-			return query, "", protocol.Errorf(protocol.CodeBadRequest, "the limit %.20q is not a number from 1 to %d", q.Get("limit"), maxTopics)
+		if query.Limit, err = parseLimit(q.Get("limit"), maxTopics); err != nil {
+			return query, "", err
 		}
-		query.Limit = n
 	}
 	stream, err = parseStream(q)
 	return query, stream, err

@@ -48,7 +48,7 @@ func (c *conn) open() {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.name = fmt.Sprintf("s%d", s.lastSeq.Add(1))
 	c.setExpiry(c.identity)
-	c.session = s.broker.NewSession(broker.SessionOptions{Identity: c.identity, Codec: c.codec, Wake: c.wire.kick})
+	c.session = s.broker.NewSession(broker.SessionOptions{Name: c.name, Identity: c.identity, Codec: c.codec, Wake: c.wire.kick})
 	s.metrics.connections.Inc()
 	s.register(c)
 	s.reviewLate(c.session, c.rules)
@@ -229,6 +229,8 @@ func (c *conn) handle(opcode gws.Opcode, b []byte) *protocol.Error {
 		c.session.Unsubscribe(f.Sub)
 	case *tidewirev1.Flow:
 		c.session.Flow(f)
+	case *protocol.Settle:
+		c.session.Settle(f)
 	case *tidewirev1.Refresh:
 		c.refresh(f)
 	}
@@ -257,6 +259,7 @@ func (c *conn) connect(f *tidewirev1.Connect) *protocol.Error {
 	}
 	l := c.server.limits()
 	c.server.log.Debug("session open", "session", c.name, "subject", c.identity.Subject, "client", fmt.Sprintf("%.128q", f.Client))
+	c.session.SetClient(fmt.Sprintf("%.128s", f.Client))
 	c.session.Send(&tidewirev1.Welcome{
 		Ref: f.Ref, Session: c.name, Server: "tidewire/" + c.server.options.Version, Subject: c.identity.Subject,
 		Limits: &tidewirev1.Limits{

@@ -220,6 +220,10 @@ func hits() map[protocol.Limit]hit {
 			return r.closed()
 		}},
 		protocol.LimitSettle:      {meet: settling(&protocol.Settle{Term: 1, Ranges: manyRanges(protocol.MaxSettleRanges + 1)})},
+		protocol.LimitConsumer:    {meet: asking("POST /v1/consumers/" + strings.Repeat("c", 129) + "/fetch HTTP/1.1")},
+		protocol.LimitFetch:       {meet: asking("POST /v1/consumers/a/fetch?max=1001 HTTP/1.1")},
+		protocol.LimitFetchWait:   {meet: asking("POST /v1/consumers/a/fetch?wait=31s HTTP/1.1")},
+		protocol.LimitExtend:      {meet: settling(&protocol.Settle{Kind: protocol.SettleExtend, Term: 1, Ranges: manyRanges(1), Delay: new(13 * time.Hour)})},
 		protocol.LimitReason:      {meet: settling(&protocol.Settle{Kind: protocol.SettleReject, Term: 1, Ranges: manyRanges(1), Reason: strings.Repeat("r", 1025)})},
 		protocol.LimitToken:       {meet: asking("GET /v1/topics/a/messages HTTP/1.1", "Authorization: Bearer "+strings.Repeat("x", 9000))},
 		protocol.LimitRequestHead: {want: "431", meet: meetRequestHead},

@@ -3,9 +3,11 @@ package server
 import (
 	"context"
 	"errors"
+	"iter"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -97,13 +99,21 @@ func (p *pages) enter(ctx context.Context) *protocol.Error {
 	case <-ctx.Done():
 		return protocol.Errorf(protocol.CodeOverloaded, "too many read history at once: try again in a moment")
 	}
-	if p.held.Load() > pagesHeld {
+	if err := p.full(); err != nil {
 		<-p.reading
-		err := protocol.Exceeded(protocol.LimitHistoryHeld, "too many answers of history wait to be read by their clients: try again in a moment, or follow /v1/events")
-		err.RetryAfter = time.Second
 		return err
 	}
 	return nil
+}
+
+// full returns an error while too much waits to be taken.
+func (p *pages) full() *protocol.Error {
+	if p.held.Load() <= pagesHeld {
+		return nil
+	}
+	err := protocol.Exceeded(protocol.LimitHistoryHeld, "too many answers wait to be read by their clients: try again in a moment, or follow /v1/events")
+	err.RetryAfter = time.Second
+	return err
 }
 
 // read says that a page was read and how large it is.
@@ -190,21 +200,32 @@ func parseStream(q url.Values) (string, *protocol.Error) {
 // writePiece is what may take a write timeout on its way to the client.
 const writePiece = 256 << 10
 
-// writePage writes a page piece by piece, so that only one piece is held as
-// JSON, with a deadline for each.
+// writePage writes a page.
 func (s *Server) writePage(w http.ResponseWriter, p *broker.Page) {
+	end := append(p.Next.AppendText([]byte(`],"next":"`)), '"')
+	if p.Gap != nil {
+		end = appendJSON(append(end, `,"gap":`...), gapOf(p.Gap))
+	}
+	s.writeMessages(w, slices.Values(p.Messages), append(end, "}\n"...))
+}
+
+// writeMessages writes an object that begins with messages piece by piece, so that
+// only one piece is held as JSON, with a deadline for each. end is what follows
+// the last message.
+func (s *Server) writeMessages(w http.ResponseWriter, messages iter.Seq[protocol.Message], end []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	control := http.NewResponseController(w)
-	b, whole := []byte(`{"messages":[`), true
-	for i := range p.Messages {
-		text, err := p.Messages[i].MarshalJSON()
+	b, whole, first := []byte(`{"messages":[`), true, true
+	for m := range messages {
+		text, err := m.MarshalJSON()
 		if err != nil {
 			panic(err) // it was read from a record
 		}
-		if i > 0 {
+		if !first {
 			b = append(b, ',')
 		}
+		first = false
 		if b = append(b, text...); len(b) < writePiece {
 			continue
 		}
@@ -213,12 +234,7 @@ func (s *Server) writePage(w http.ResponseWriter, p *broker.Page) {
 		}
 		b, whole = b[:0], false
 	}
-	b = append(b, `],"next":"`...)
-	b = append(p.Next.AppendText(b), '"')
-	if p.Gap != nil {
-		b = appendJSON(append(b, `,"gap":`...), gapOf(p.Gap))
-	}
-	b = append(b, "}\n"...)
+	b = append(b, end...)
 	if whole {
 		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	}

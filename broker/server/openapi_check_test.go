@@ -308,6 +308,8 @@ func limitsOf(a apiDocument) map[string][2]int {
 		case s == nil:
 		case s.MaxLength != nil:
 			return int(*s.MaxLength)
+		case s.MaxItems != nil:
+			return int(*s.MaxItems)
 		case s.MaxProps != nil:
 			return int(*s.MaxProps)
 		case s.Max != nil:
@@ -352,6 +354,11 @@ func limitsOf(a apiDocument) map[string][2]int {
 		"Tidewire-Header-NAME":    {param("POST", messages, headerApp+"NAME"), protocol.MaxHeaderValueBytes},
 		"limit of history":        {param("GET", messages, "limit"), protocol.LimitHistory.Default()},
 		"limit of topics":         {param("GET", "/v1/topics", "limit"), maxTopics},
+		"name of a consumer":      {param("POST", "/v1/consumers/{name}/fetch", "name"), protocol.MaxConsumerBytes},
+		"max of a fetch":          {param("POST", "/v1/consumers/{name}/fetch", "max"), maxFetch},
+		"limit of dead letters":   {param("GET", "/v1/consumers/{name}/dead", "limit"), maxDead},
+		"ids of dead letters":     {property("DeadSelection", "ids"), maxDeadIDs},
+		"ids to redrive":          {property("Redrive", "ids"), maxDeadIDs},
 		"conflate_ms":             {param("GET", "/v1/events", "conflate_ms"), 60_000},
 	}
 }

@@ -167,12 +167,11 @@ func (a apiDocument) lint(text string) (complaints []string) {
 // wireCodes are never the code of an answer: they are said over a WebSocket, of
 // a message of a batch, or of a path or method that is not described.
 var wireCodes = []protocol.Code{
-	protocol.CodeTooManyMessages, protocol.CodeOutOfOrder, protocol.CodeTooManySubscriptions,
-	protocol.CodeSubscriptionInUse, protocol.CodeUnknownSubscription, protocol.CodeNotFound, protocol.CodeMethodNotAllowed,
+	protocol.CodeOutOfOrder, protocol.CodeTooManySubscriptions,
+	protocol.CodeSubscriptionInUse, protocol.CodeUnknownSubscription, protocol.CodeMethodNotAllowed,
 	protocol.CodePingTimeout, protocol.CodeBadFrame, protocol.CodeWrongFrameType, protocol.CodeConnectFirst,
 	protocol.CodeConnectTwice, protocol.CodeConnectTimeout,
-	protocol.CodeUnknownConsumer, protocol.CodeConsumerExists, protocol.CodeConsumerFixed, protocol.CodeTakenOver,
-	protocol.CodeFenced, protocol.CodeNotPending, protocol.CodeNeverDelivered,
+	protocol.CodeTakenOver, protocol.CodeFenced, protocol.CodeNotPending, protocol.CodeNeverDelivered,
 }
 
 // checkCodes compares the codes with the table of the protocol.
@@ -426,8 +425,10 @@ func exchanges(t *testing.T) []*exchange {
 	publicExchanges(pub)
 	refusedExchanges(pub)
 	streamedExchanges(pub)
+	consumerExchanges(pub)
 	admin := &asker{t: t, listener: adminListener}
 	adminExchanges(admin)
+	consumerAdminExchanges(admin)
 	return append(pub.said, admin.said...)
 }
 
@@ -723,7 +724,7 @@ func TestOpenAPIParameters(t *testing.T) {
 			a = admin
 		}
 		var p problem
-		decode(t, bytes.NewReader(a.want(400, method, strings.NewReplacer("{topic}", "a").Replace(path)+"?_=1", "")), &p)
+		decode(t, bytes.NewReader(a.want(400, method, strings.NewReplacer("{topic}", "a", "{name}", "a", "{id}", "a").Replace(path)+"?_=1", "")), &p)
 		takes := takesPattern.FindStringSubmatch(p.Detail)
 		if takes == nil {
 			t.Fatalf("%s: %s", name, p.Detail)

@@ -97,12 +97,17 @@ func (s *Server) refusal(doing string, err error) *protocol.Error {
 // readBody reads the payload, within the limit and in the time that guard gives.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *protocol.Error) {
 	limit := int64(s.limits().PayloadBytes)
-	tooLarge := func(n int64) *protocol.Error {
+	return s.readUpTo(w, r, limit, func(n int64) *protocol.Error {
 		if n > 0 {
 			return protocol.Exceeded(protocol.LimitPayload, "the payload has %d bytes, at most %d are allowed", n, limit)
 		}
 		return protocol.Exceeded(protocol.LimitPayload, "the payload has more than the %d bytes that are allowed", limit)
-	}
+	})
+}
+
+// readUpTo reads a body of bounded size. tooLarge makes the refusal of a larger
+// one, whose size is 0 if it is not known.
+func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64, tooLarge func(n int64) *protocol.Error) ([]byte, *protocol.Error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(r.ContentLength)
 	}

@@ -86,6 +86,8 @@ func (s *Server) Public() http.Handler {
 	r.handle("GET", "/v1/topics/{topic}/messages", s.history)
 	r.handle("POST", "/v1/messages", s.publishBatch)
 	r.handle("GET", "/v1/events", s.events)
+	r.handle("POST", "/v1/consumers/{name}/fetch", s.fetch)
+	r.handle("POST", "/v1/consumers/{name}/ack", s.ack)
 	r.handle("GET", "/v1/openapi.yaml", openAPI)
 	r.handle("GET", "/healthz", s.healthz)
 	r.handle("GET", "/readyz", s.readyz)
