@@ -2,6 +2,7 @@ package tidewire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -49,11 +50,17 @@ type Client struct {
 	outbox  outbox
 	tokens  tokens
 	welcome Greeting
-	subs    []*Subscription
-	last    uint32        // number of the newest subscription; none is used twice
+	readers
 	closing bool          // Close was called
 	drained chan struct{} // closed when the outbox is empty, once closing
 	err     error         // why it has ended
+}
+
+// readers are who gets messages.
+type readers struct {
+	subs      []*Subscription
+	consumers []*Consumer
+	last      uint32 // number of the newest of both in a session; none is used twice
 }
 
 // life is the beginning and the end of a client.
@@ -128,11 +135,13 @@ func (c *Client) Err() error {
 	return c.err
 }
 
-// Close ends the client: it takes no new messages, waits until those published
-// before are answered, ends all subscriptions and disconnects. When ctx ends
+// Close ends the client: it ends all consumers, each as its own Close does, takes
+// no new messages, waits until those published before are answered, ends all
+// subscriptions and disconnects. When ctx ends
 // first, what is unanswered is given up and the error says how much. Close may
-// be called several times, but not from OnState.
+// be called several times, but not from OnState, nor from a handler of Consume.
 func (c *Client) Close(ctx context.Context) error {
+	closed := c.closeConsumers(ctx)
 	c.mu.Lock()
 	c.closing = true
 	if c.drained == nil && c.outbox.count > 0 {
@@ -145,7 +154,7 @@ func (c *Client) Close(ctx context.Context) error {
 		w.message.resolve(Receipt{}, ErrClosed)
 	}
 	c.mu.Unlock()
-	err := c.drain(ctx, drained)
+	err := errors.Join(closed, c.drain(ctx, drained))
 	c.stop()
 	idle := make(chan struct{})
 	go func() { c.work.Wait(); close(idle) }()
@@ -202,6 +211,13 @@ func (c *Client) attach(s *session) {
 			connect.Subscriptions = append(connect.Subscriptions, f)
 		}
 	}
+	for _, k := range c.consumers {
+		if f := k.ask(c.last + 1); f != nil {
+			c.last++
+			s.members[c.last] = k
+			connect.Subscriptions = append(connect.Subscriptions, f)
+		}
+	}
 	s.send(connect)
 }
 
@@ -213,6 +229,9 @@ func (c *Client) detach() {
 	c.outbox.lost()
 	for _, sub := range c.subs {
 		sub.disconnected()
+	}
+	for _, k := range c.consumers {
+		k.disconnected()
 	}
 	c.checkDrained()
 }

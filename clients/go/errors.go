@@ -38,6 +38,13 @@ const (
 	CodeUnauthorized    = protocol.CodeUnauthorized    // the token is missing or not valid
 	CodeTokenExpired    = protocol.CodeTokenExpired    // the token was good until it expired
 	CodeForbidden       = protocol.CodeForbidden       // the token does not allow this
+	CodeTakenOver       = protocol.CodeTakenOver       // another member has taken over the exclusive consumer
+	CodeFenced          = protocol.CodeFenced          // the message may be with another member by now
+	CodeNotPending      = protocol.CodeNotPending      // the message was settled before
+	CodeNeverDelivered  = protocol.CodeNeverDelivered  // the consumer has never delivered the message
+	CodeUnknownConsumer = protocol.CodeUnknownConsumer // there is no such consumer, and no filter to create it with
+	CodeConsumerExists  = protocol.CodeConsumerExists  // the consumer has another filter or stream
+	CodeConsumerFixed   = protocol.CodeConsumerFixed   // this setting cannot be changed after the creation
 )
 
 // ErrClosed is the error of everything that is asked of a closed client.

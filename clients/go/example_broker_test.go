@@ -48,9 +48,14 @@ func (b *aBroker) OnMessage(socket *gws.Conn, m *gws.Message) {
 		message.Position = place
 		b.record = protocol.AppendFramed(nil, protocol.AppendRecord(nil, &message))
 		send(&protocol.Published{Results: []protocol.PublishResult{{Ref: f.Ref, Position: place}}})
+	case *protocol.Settle:
+		send(&tidewirev1.Acked{Ref: f.Ref, Sub: f.Sub, Settled: 1})
 	case *tidewirev1.Subscribe:
-		send(&tidewirev1.Subscribed{Sub: f.Sub, Position: "p25-0", Cursors: []*tidewirev1.Cursor{{}}})
+		send(&tidewirev1.Subscribed{Sub: f.Sub, Position: "p25-0", Cursors: []*tidewirev1.Cursor{{}}, Generation: 1})
 		chunk := protocol.Chunk{Term: 77, Through: 1, Count: 1, Records: b.record}
+		if f.Consumer != "" {
+			chunk.Through, chunk.Generation, chunk.Attempts = 0, 1, []uint32{1}
+		}
 		tail := protocol.Proto{}.AppendDeliverTail(nil, &chunk)
 		head := protocol.Proto{}.AppendDeliverHead(nil, f.Sub, len(tail))
 		_ = socket.WriteMessage(gws.OpcodeBinary, append(head, tail...))

@@ -146,9 +146,12 @@ func (c *Client) finish(err error) {
 	c.mu.Lock()
 	c.err = err
 	c.outbox.giveUp(err)
-	subs := c.subs
-	c.subs = nil
+	subs, consumers := c.subs, c.consumers
+	c.subs, c.consumers = nil, nil
 	c.mu.Unlock()
+	for _, k := range consumers {
+		k.end(err)
+	}
 	for _, sub := range subs {
 		sub.end(err)
 	}

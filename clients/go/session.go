@@ -41,8 +41,8 @@ type session struct {
 	done   chan struct{} // closed when the session has ended, after err was set
 
 	// Guarded by Client.mu.
-	limits  limits
-	subs    map[uint32]*Subscription
+	limits limits
+	numbers
 	away    *farewell // set when the broker wants it to end
 	welcome time.Time // when it opened
 
@@ -51,6 +51,12 @@ type session struct {
 	mu      sync.Mutex
 	control controls
 	ending
+}
+
+// numbers are what a session has, by the numbers that it knows them by.
+type numbers struct {
+	subs    map[uint32]*Subscription
+	members map[uint32]*Consumer
 }
 
 // ending is why a session has ended.
@@ -81,7 +87,7 @@ type control struct {
 // frame; whether the broker likes it shows in opened and done.
 func (c *Client) newSession(ctx context.Context, t target) (*session, error) {
 	s := &session{
-		client: c, target: t, subs: make(map[uint32]*Subscription), refreshed: make(chan *tidewirev1.Refreshed, 1),
+		client: c, target: t, numbers: numbers{make(map[uint32]*Subscription), make(map[uint32]*Consumer)}, refreshed: make(chan *tidewirev1.Refreshed, 1),
 		control: controls{wake: make(chan struct{}, 1)}, opened: make(chan struct{}), done: make(chan struct{}),
 	}
 	token, err := c.askToken(ctx) // may take a while
@@ -178,7 +184,8 @@ func (s *session) write() {
 	}
 }
 
-// next returns what to write next: first what is queued, then messages.
+// next returns what to write next: first what is queued, then what was said of
+// deliveries, then messages.
 func (s *session) next() (control, bool) {
 	s.mu.Lock()
 	if len(s.control.frames) > 0 {
@@ -188,6 +195,9 @@ func (s *session) next() (control, bool) {
 		return c, true
 	}
 	s.mu.Unlock()
+	if f := s.client.nextSettle(s); f != nil {
+		return control{gws.OpcodeBinary, protocol.Proto{}.AppendClient(nil, f)}, true
+	}
 	p := s.client.nextPublish(s)
 	if p == nil {
 		return control{}, false
@@ -239,6 +249,12 @@ func (s *session) handle(frame any, size int) {
 	case *protocol.Deliver:
 		if sub := c.subscription(s, f.Sub); sub != nil {
 			s.follow(sub, f.Sub, sub.deliver(f, size))
+		} else if k := c.member(s, f.Sub); k != nil {
+			k.deliver(f)
+		}
+	case *tidewirev1.Acked:
+		if k := c.member(s, f.Sub); k != nil {
+			k.acked(s, f)
 		}
 	case *protocol.Published:
 		c.published(s, f.Results)
@@ -253,6 +269,8 @@ func (s *session) handle(frame any, size int) {
 	case *tidewirev1.Subscribed:
 		if sub := c.subscription(s, f.Sub); sub != nil {
 			sub.confirmed(f)
+		} else if k := c.member(s, f.Sub); k != nil {
+			k.confirmed(s, f)
 		}
 	case *tidewirev1.CaughtUp:
 		if sub := c.subscription(s, f.Sub); sub != nil {
@@ -261,6 +279,8 @@ func (s *session) handle(frame any, size int) {
 	case *tidewirev1.Gap:
 		if sub := c.subscription(s, f.Sub); sub != nil {
 			sub.gap(f)
+		} else if k := c.member(s, f.Sub); k != nil {
+			k.gap(f)
 		}
 	case *tidewirev1.Unsubscribed:
 		c.unsubscribed(s, f.Sub)
@@ -280,7 +300,14 @@ func (s *session) handle(frame any, size int) {
 func (s *session) refused(f *tidewirev1.Error) {
 	err := protocol.FrameError(f)
 	switch {
+	case settleRequest(f.Request):
+		if k := s.client.member(s, f.Sub); k != nil {
+			k.refusedSettle(s, f.Ref, err)
+		}
 	case f.Sub != 0:
+		if k := s.client.member(s, f.Sub); k != nil {
+			k.refused(s, f.Sub, err)
+		}
 		if sub := s.client.subscription(s, f.Sub); sub != nil {
 			s.follow(sub, f.Sub, sub.refused(f.Sub, err))
 			if err.Retryable() && sub.options.OnRefused != nil {

@@ -36,14 +36,23 @@ const (
 // call asks for path, or posts body to it if that is not nil, and reads the answer
 // into result.
 func (f *adminFlags) call(ctx context.Context, path string, body, result any) error {
+	method := http.MethodGet
+	if body != nil {
+		method = http.MethodPost
+	}
+	return f.request(ctx, method+" "+path, body, result)
+}
+
+// request makes a request, a method and a path, and reads the answer into result
+// if that is not nil.
+func (f *adminFlags) request(ctx context.Context, what string, body, result any) error {
+	method, path, _ := strings.Cut(what, " ")
 	base, err := f.base()
 	if err != nil {
 		return err
 	}
-	method := http.MethodGet
 	var content io.Reader
 	if body != nil {
-		method = http.MethodPost
 		b, err := json.Marshal(body)
 		if err != nil {
 			return err
@@ -71,8 +80,11 @@ func (f *adminFlags) call(ctx context.Context, path string, body, result any) er
 	if err != nil {
 		return fmt.Errorf("the answer of %s broke off: %s", base, reason(err))
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode < 200 || response.StatusCode > 299 {
 		return adminRefusal(base, response, text)
+	}
+	if result == nil {
+		return nil
 	}
 	if err := json.Unmarshal(text, result); err != nil {
 		return fmt.Errorf("%s does not answer as an admin listener: is --admin the address of one?", base)

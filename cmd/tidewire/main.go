@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -37,15 +38,35 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	return 0
 }
 
+// urgent is the key of what a second signal does instead of ending the process; a
+// third one ends it.
+type urgent struct{}
+
+// onSecondSignal makes f what the second signal does.
+func onSecondSignal(ctx context.Context, f func()) {
+	if p, ok := ctx.Value(urgent{}).(*atomic.Pointer[func()]); ok {
+		p.Store(&f)
+	}
+}
+
 // untilSignal returns a context that the first signal ends; a second signal ends
-// the process at once. signal.NotifyContext alone would lose a second one that
-// comes before its stop function has run.
+// the process at once, unless the command wants something else. signal.NotifyContext
+// alone would lose a second one that comes before its stop function has run.
 func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(parent)
-	signals, done := make(chan os.Signal, 2), make(chan struct{})
+	var second atomic.Pointer[func()]
+	ctx, cancel := context.WithCancel(context.WithValue(parent, urgent{}, &second))
+	end := func() { os.Exit(1) }
+	hurry := func() {
+		if f := second.Load(); f != nil {
+			(*f)()
+			return
+		}
+		end()
+	}
+	signals, done := make(chan os.Signal, 3), make(chan struct{})
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		for _, act := range []func(){cancel, func() { os.Exit(1) }} {
+		for _, act := range []func(){cancel, hurry, end} {
 			select {
 			case <-signals:
 				act()

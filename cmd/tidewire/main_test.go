@@ -53,7 +53,7 @@ func call(args ...string) (status int, out, errs string) {
 
 func TestHelpIsReadable(t *testing.T) {
 	var all strings.Builder
-	for _, args := range [][]string{{}, {"serve"}, {"config"}, {"config", "check"}, {"config", "print"}, {"backup"}, {"restore"}, {"check"}, {"doctor"}, {"streams"}, {"streams", "list"}, {"streams", "info"}, {"streams", "purge"}, {"topics"}, {"token"}, {"version"}} {
+	for _, args := range [][]string{{}, {"serve"}, {"config"}, {"config", "check"}, {"config", "print"}, {"backup"}, {"restore"}, {"check"}, {"doctor"}, {"streams"}, {"streams", "list"}, {"streams", "info"}, {"streams", "purge"}, {"topics"}, {"consumers"}, {"consumers", "list"}, {"consumers", "show"}, {"consumers", "create"}, {"consumers", "pause"}, {"consumers", "resume"}, {"consumers", "seek"}, {"consumers", "delete"}, {"dead"}, {"dead", "list"}, {"dead", "show"}, {"dead", "redrive"}, {"dead", "purge"}, {"message"}, {"work"}, {"token"}, {"version"}} {
 		args = append(args, "--help")
 		status, out, errs := call(args...)
 		if status != 0 || errs != "" {
