@@ -100,7 +100,6 @@ func (c *consumers) all() []*dispatcher {
 }
 
 func (d *dispatcher) info() ConsumerInfo {
-	d.lookAfter([2]news{}) // what is due may have changed
 	generation, at, lag := d.place()
 	dead := len(d.deadOffsets())
 	d.mu.Lock()

@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 
+	"github.com/tidewire/tidewire/broker/consumer"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
@@ -216,10 +217,16 @@ func (s *Session) joined(sub *subscription, created bool, err *protocol.Error) {
 // place returns where a consumer is: its generation, its cursor, and how many
 // offsets lie above it.
 func (d *dispatcher) place() (generation uint64, at protocol.Position, lag uint64) {
+	passed := d.stream.delivered.Load() // it has been told of everything up to here
+	d.lookAfter(d.broker.consumers.runner.takeNews(d))
 	head := d.stream.head()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	read := d.sources[0].reached()
+	s := &d.sources[consumer.Main]
+	if !s.behind() && len(s.ahead) == 0 {
+		s.read = max(s.read, passed)
+	}
+	read := s.reached()
 	return d.machine.Generation(), d.stream.log.PositionOf(read), head - min(head, read)
 }
 
