@@ -19,7 +19,8 @@ import (
 // worker may consume everything.
 var workerIdentity = func() *broker.Identity {
 	all, _ := protocol.ParseFilter(">")
-	return &broker.Identity{Publish: []protocol.Filter{all}, Subscribe: []protocol.Filter{all}, Consume: []protocol.Filter{all}}
+	dead, _ := protocol.ParseFilter("$dead.>")
+	return &broker.Identity{Publish: []protocol.Filter{all}, Subscribe: []protocol.Filter{all, dead}, Consume: []protocol.Filter{all}}
 }()
 
 // shop is a broker with consumers.
