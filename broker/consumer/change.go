@@ -81,7 +81,8 @@ func (m *Machine) removeDeadThrough(offset uint64) {
 }
 
 // TakeOver begins a generation, a number of [Registry.NextGeneration]: answers
-// of the one before are fenced, and what was in flight is ready at once.
+// of the one before are fenced, and what was in flight is ready at once, or dying
+// if that was its last attempt.
 func (m *Machine) TakeOver(generation uint64, now int64) {
 	m.generation = generation
 	m.deltas.generation(generation)

@@ -94,8 +94,9 @@ func (m *Machine) Advance(at Moment) {
 }
 
 // Release tells that a member has left. When others are there, what was in
-// flight to it is ready at once; else it stays in flight until its ack wait
-// ends, since the member may come back and answer.
+// flight to it is ready at once, or dying if that was its last attempt: else a
+// message that kills its members would do so for ever. With nobody else it stays
+// in flight until its ack wait ends, since the member may come back and answer.
 func (m *Machine) Release(holder uint64, now int64, othersThere bool) {
 	if holder == 0 || m.pending.holders[holder] == 0 {
 		return

@@ -26,7 +26,6 @@ const (
 // three bits of the byte are flags where a delta has some.
 const (
 	deltaTook          byte = iota + 1 // offset, an entry (see appendEntry): new, and the cursor of its source is there
-	deltaEntry                         // offset, an entry: new
 	deltaNow                           // offset, state, attempts, due, due minus first; with flagReason the reason
 	deltaGone                          // offset
 	deltaMoved                         // offset; flagRedrive

@@ -69,33 +69,16 @@ type list struct {
 func ownLinks(e *entry) *links   { return &e.own }
 func otherLinks(e *entry) *links { return &e.other }
 
-// push puts e at the end.
-func (l *list) push(e *entry, of func(*entry) *links) { l.after(l.tail, e, of) }
-
-// insert puts e where its offset belongs, which nearly always is the end.
-func (l *list) insert(e *entry, of func(*entry) *links) {
-	at := l.tail
-	for at != nil && at.Offset > e.Offset {
-		at = of(at).prev
-	}
-	l.after(at, e, of)
-}
-
-// after puts e behind at, or first if that is nil.
-func (l *list) after(at, e *entry, of func(*entry) *links) {
-	next := l.head
-	if at != nil {
-		next = of(at).next
-		of(at).next = e
+// push puts e at the end. What is pending of a source comes in the order of its
+// offsets, so the lists of sources and of keys are sorted.
+func (l *list) push(e *entry, of func(*entry) *links) {
+	*of(e) = links{prev: l.tail}
+	if l.tail != nil {
+		of(l.tail).next = e
 	} else {
 		l.head = e
 	}
-	if next != nil {
-		of(next).prev = e
-	} else {
-		l.tail = e
-	}
-	*of(e) = links{at, next}
+	l.tail = e
 }
 
 func (l *list) remove(e *entry, of func(*entry) *links) {

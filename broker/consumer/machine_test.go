@@ -3,6 +3,7 @@ package consumer_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -408,6 +409,13 @@ func TestSkip(t *testing.T) {
 	want(t, "taking what is below", r.take(50, 0), false)
 	want(t, "taking what is there", r.take(101, 0), false)
 	want(t, "pending", r.Pending(), 0)
+	r.check()
+	r.take(102, 0)
+	r.Skip(consumer.Main, at(103))
+	r.check()
+	r.Skip(consumer.Main, at(104)) // does not take the place of what was given away
+	r.Skip(consumer.Main, at(50))
+	want(t, "cursor", r.Cursor(consumer.Main), 104)
 	want(t, "ack of what was skipped", r.Ack(0, 50), consumer.Already)
 }
 
@@ -519,4 +527,34 @@ func TestOutcomesAndStatesHaveNames(t *testing.T) {
 	} {
 		want(t, "name", state.String(), name)
 	}
+}
+
+// With many entries the heap is deep, and what is settled lies in the middle.
+func TestManyRetriesInOrder(t *testing.T) {
+	rng := rand.New(rand.NewPCG(seed(t), 4))
+	const n = 3000
+	r := newRig(t, func(s *consumer.Settings) { s.MaxInFlight = n })
+	due := map[uint64]int64{}
+	for offset := uint64(1); offset <= n; offset++ {
+		r.Take(consumer.Message{At: at(offset)}, 1, 0)
+		delay := time.Duration(rng.IntN(1000)) * time.Second
+		r.Nack(0, offset, &delay, moment(0))
+		due[offset] = delay.Microseconds()
+	}
+	for range n / 2 {
+		offset := uint64(1 + rng.IntN(n))
+		r.Ack(0, offset)
+		delete(due, offset)
+	}
+	want(t, "ready", r.Ready(1000*second), len(due))
+	var last consumer.Entry
+	for range len(due) {
+		e, ok := r.Retry(1, 1000*second)
+		is := consumer.Entry{Offset: e.Offset, Due: due[e.Offset]}
+		if _, there := due[e.Offset]; !ok || !there || is.Due < last.Due || is.Due == last.Due && is.Offset < last.Offset {
+			t.Fatalf("%v after %v, %v", is, last, ok)
+		}
+		last = is
+	}
+	r.retry(1000, 0)
 }

@@ -31,7 +31,13 @@ type pending struct {
 	spares  int
 }
 
-// add takes a copy of v, whose offset must be new.
+// fits reports whether v is new and above all others of its source.
+func (p *pending) fits(v Entry) bool {
+	last := p.of[v.Source].tail
+	return p.at[v.Offset] == nil && (last == nil || last.Offset < v.Offset)
+}
+
+// add takes a copy of v, which fits.
 func (p *pending) add(v Entry) {
 	e := p.spare
 	if e != nil {
@@ -46,7 +52,7 @@ func (p *pending) add(v Entry) {
 	}
 	p.at[v.Offset] = e
 	p.peak = max(p.peak, len(p.at))
-	p.of[v.Source].insert(e, ownLinks)
+	p.of[v.Source].push(e, ownLinks)
 	if v.State != Dying {
 		p.join(e)
 	}
@@ -89,14 +95,11 @@ func (p *pending) shrink() {
 	}
 }
 
-// change gives e another state.
+// change gives e another state. A dying entry stays so.
 func (p *pending) change(e *entry, v Entry) {
 	p.leave(e)
-	switch {
-	case v.State == Dying:
+	if v.State == Dying {
 		p.part(e)
-	case e.State == Dying:
-		p.join(e)
 	}
 	e.State, e.Attempts, e.Due, e.First, e.Reason, e.Holder = v.State, v.Attempts, v.Due, v.First, v.Reason, v.Holder
 	p.enter(e)
@@ -168,7 +171,7 @@ func (p *pending) join(e *entry) {
 		p.chains[e.Key] = c
 	}
 	e.chain = c
-	c.of[e.Source].insert(e, otherLinks)
+	c.of[e.Source].push(e, otherLinks)
 }
 
 func (p *pending) part(e *entry) {

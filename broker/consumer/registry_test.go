@@ -208,12 +208,26 @@ func TestApplyRefuses(t *testing.T) {
 	group := func(body ...byte) []byte {
 		return append([]byte{0x10, byte(len(body) + 1), byte(m.Incarnation())}, body...)
 	}
-	for _, body := range [][]byte{{0}, {31}, {0xff}, {3, 200, 1, 0, 1, 0, 0}} {
+	for _, body := range [][]byte{{0}, {31}, {0xff}, {2, 200, 1, 0, 1, 0, 0}} {
 		if known().Apply(group(body...)) == nil {
 			t.Errorf("%x is accepted", body)
 		}
 	}
 	want(t, "nothing is a record", known().Apply(nil), nil)
+	begin := append(g.BeginCheckpoint(), 0)
+	begin[1]++
+	want(t, "a byte too many", known().Apply(begin) != nil, true)
+	// Entries that are not in order, that are there twice, or that come to life.
+	g = replay(t, page)
+	for offset, accepted := range map[byte]bool{2: false, 11: false, 13: false, 14: true} {
+		err := g.Apply(group(1, offset, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0))
+		if (err == nil) != accepted {
+			t.Errorf("entry %d: %v", offset, err)
+		}
+	}
+	if g.Apply(group(2, 14, 3, 1, 0, 0)) != nil || g.Apply(group(2, 14, 0, 1, 0, 0)) == nil {
+		t.Error("a dying entry comes to life")
+	}
 	// Numbers that are claimed and not there take no memory.
 	huge := append(slices.Clone(page[:3]), page[3:]...)
 	huge[1], huge[2] = 0xff, 0x7f

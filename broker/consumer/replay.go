@@ -15,16 +15,14 @@ func (m *Machine) replay(r *reader) error {
 
 func (m *Machine) replayEntry(op byte, r *reader) bool {
 	switch op {
-	case deltaTook, deltaEntry:
+	case deltaTook:
 		offset := r.offset()
 		v := r.entry(offset)
-		if r.wrong || m.pending.at[offset] != nil {
+		if r.wrong || !m.pending.fits(v) {
 			return false
 		}
 		m.pending.add(v)
-		if op == deltaTook {
-			m.cursors[v.Source].Offset = offset
-		}
+		m.cursors[v.Source].Offset = offset
 	case deltaNow, deltaNow | flagReason:
 		e := m.pending.at[r.offset()]
 		if e == nil {
@@ -36,7 +34,7 @@ func (m *Machine) replayEntry(op byte, r *reader) bool {
 		if op&flagReason != 0 {
 			v.Reason = r.why()
 		}
-		if r.wrong {
+		if r.wrong || e.State == Dying && v.State != Dying {
 			return false
 		}
 		m.pending.change(e, v)
@@ -109,7 +107,7 @@ func (m *Machine) replayState(r *reader) error {
 	for n := r.number(); n > 0 && !r.wrong; n-- {
 		offset += r.offset()
 		v := r.entry(offset)
-		if r.wrong || offset > protocol.MaxOffset || m.pending.at[offset] != nil {
+		if r.wrong || offset > protocol.MaxOffset || !m.pending.fits(v) {
 			return errBroken
 		}
 		m.pending.add(v)

@@ -59,6 +59,10 @@ func TestPendingTakesItsMemoryAndGivesItBack(t *testing.T) {
 		t.Errorf("an entry takes %d bytes, want at most 500", each)
 	}
 	for n := range uint64(entries) {
+		m.Nack(0, 11+n, nil, moment(1))
+		m.Deltas()
+	}
+	for n := range uint64(entries) {
 		m.Ack(0, 11+n)
 	}
 	m.Deltas()

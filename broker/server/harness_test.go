@@ -191,6 +191,7 @@ type client struct {
 	socket *gws.Conn
 	codec  protocol.Codec
 	frames chan any // *protocol.Deliver or another frame of the server
+	kept   []any    // that were taken from there, for later
 	closed chan struct{}
 	err    error // valid when closed is closed
 	mute   bool  // does not answer pings

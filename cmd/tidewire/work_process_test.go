@@ -66,7 +66,7 @@ func (w *working) text(file string) string {
 func (w *working) until(file, text string) {
 	w.t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
-	for tick := time.NewTicker(5 * time.Millisecond); !strings.Contains(w.text(file), text); <-tick.C {
+	for tick := time.NewTicker(5 * time.Millisecond); !strings.Contains("\n"+w.text(file), text); <-tick.C {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%q does not appear: %s%s", text, w.text(w.out), w.text(w.errs))
 		}
@@ -257,7 +257,7 @@ func TestWorkSurvivesTheBroker(t *testing.T) {
 	if out, err := pub.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	w := work(t, "http://"+address, `sleep 0.05; cat; echo " $TIDEWIRE_MSG_ATTEMPT"`, "a", "--consumer", "c", "--concurrency", "2", "--ack-wait", "2s", "--backoff", "10ms")
+	w := work(t, "http://"+address, `sleep 0.05; echo "$(cat) $TIDEWIRE_MSG_ATTEMPT"`, "a", "--consumer", "c", "--concurrency", "2", "--ack-wait", "2s", "--backoff", "10ms")
 	for _, seen := range []int{5, 25} {
 		w.until(w.out, fmt.Sprintf("\n%d ", seen))
 		_ = broker.Process.Kill()
@@ -265,7 +265,7 @@ func TestWorkSurvivesTheBroker(t *testing.T) {
 		serve()
 	}
 	for i := 1; i <= n; i++ {
-		w.until(w.out, fmt.Sprintf("%d ", i))
+		w.until(w.out, fmt.Sprintf("\n%d ", i))
 	}
 	_ = w.cmd.Process.Signal(syscall.SIGTERM)
 	status, out, errs := w.wait()

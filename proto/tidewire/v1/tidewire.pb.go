@@ -2381,7 +2381,8 @@ type Acked struct {
 	Settled uint32 `protobuf:"varint,4,opt,name=settled,proto3" json:"settled,omitempty"`
 	// Messages that were not.
 	Refused []*RefusedRange `protobuf:"bytes,5,rep,name=refused,proto3" json:"refused,omitempty"`
-	// Set if the request was refused as a whole: nothing was settled.
+	// Set if what it says could not be stored: it may be forgotten, and what was
+	// settled be delivered again.
 	Error         *Error `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
