@@ -62,6 +62,7 @@ type Broker struct {
 	subscribed atomic.Int64 // subscriptions of all sessions
 	consumers  *consumers
 
+	turns     *turns        // of reading the log
 	resolving chan struct{} // has a token for each start that is being searched for
 }
 
@@ -69,7 +70,7 @@ type Broker struct {
 // topic that none of the others takes; of those the first whose filters match
 // has a topic. [Broker.Run] makes it work.
 func New(main Log, options Options, others ...Stream) *Broker {
-	b := &Broker{resolving: make(chan struct{}, resolvingAtOnce)}
+	b := &Broker{turns: newTurns(), resolving: make(chan struct{}, resolvingAtOnce)}
 	options = options.withDefaults()
 	b.settings.Store(&options)
 	b.metrics = newMetrics(options.Registerer)

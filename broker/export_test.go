@@ -6,3 +6,12 @@ import "context"
 func (b *Broker) Checkpoint(ctx context.Context) {
 	b.consumers.checkpoint(ctx, b.consumers.control.log.(forgetful))
 }
+
+// Turns returns how many turns there are, how many are taken, and how many
+// sessions wait for one.
+func (b *Broker) Turns() (most, taken, waiting int) {
+	t := b.turns
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.most, t.taken, len(t.waiting)
+}

@@ -27,7 +27,7 @@ const (
 //
 // Subscriptions that are behind are served here, at the pace at which the
 // client takes what is written: one part of the log at a time, when little else
-// waits.
+// waits, and only when it is the session's turn.
 func (s *Session) Take(into []Frame) ([]Frame, *protocol.Error) {
 	s.mu.Lock()
 	s.out.written()
@@ -49,7 +49,11 @@ func (s *Session) take(into []Frame) ([]Frame, *protocol.Error) {
 		if !s.reads() {
 			return into, s.end
 		}
+		if s.inLine = !s.broker.turns.begin(s); s.inLine {
+			return into, nil // with Wake it goes on
+		}
 		s.serve()
+		s.broker.turns.end()
 		if len(into) > 0 {
 			break
 		}

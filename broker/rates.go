@@ -151,8 +151,8 @@ func (s *Session) resumeReplay() {
 	s.unlockAndWake()
 }
 
-// reads reports whether there is something to read from the log, now.
-func (s *Session) reads() bool { return len(s.behind) > 0 && !s.replay.paused }
+// reads reports whether there is something that Take may read from the log, now.
+func (s *Session) reads() bool { return len(s.behind) > 0 && !s.replay.paused && !s.inLine }
 
 // takeSubscription makes room for one more of the subscriptions that the broker
 // may have; giveSubscriptions gives it back.

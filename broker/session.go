@@ -39,6 +39,7 @@ type Session struct {
 	out      outbox
 	pub      publishing
 	replay   replay
+	inLine   bool            // a worker will read, or reads, the log for it
 	pumping  bool            // Wake was called, and Take has not returned nothing since
 	end      *protocol.Error // why it has ended
 }

@@ -415,3 +415,20 @@ func protocolFilter(b *testing.B, s string) protocol.Filter {
 	}
 	return f
 }
+
+// BenchmarkComeBack reads the 100 messages that a subscriber of one topic among
+// 100 has missed; they are in memory.
+func BenchmarkComeBack(b *testing.B) {
+	l, stop := benchLog(b, b.TempDir(), LogOptions{})
+	defer stop()
+	fill(b, l, 10_000, 100, "")
+	f := protocolFilter(b, "topic.7")
+	_, head := l.Bounds()
+	b.ReportAllocs()
+	for b.Loop() {
+		c, err := l.Read(Query{Filter: f, Through: head})
+		if err != nil || c.Count != 100 || c.Through != head {
+			b.Fatalf("%d messages up to %d of %d, %v", c.Count, c.Through, head, err)
+		}
+	}
+}

@@ -44,10 +44,10 @@ func (r *reader) damagedStep(seg *segment, v *salvage, p plan, last uint64) erro
 func (r *reader) salvaged(c *salvageCursor, offset uint64) (block, bool) {
 	s := &r.log.state
 	s.mu.RLock()
-	blocks := s.window.from(offset, 1)
+	b, recent := s.window.at(offset)
 	s.mu.RUnlock()
-	if len(blocks) > 0 {
-		return blocks[0], true
+	if recent {
+		return b, true
 	}
 	i, has := c.find(offset)
 	if !has {

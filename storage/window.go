@@ -26,6 +26,15 @@ func (w *window) push(b block) {
 	w.blocks = w.blocks[drop:]
 }
 
+// at returns the block that has the offset.
+func (w *window) at(offset uint64) (b block, ok bool) {
+	i := sort.Search(len(w.blocks), func(i int) bool { return w.blocks[i].last() >= offset })
+	if i == len(w.blocks) || w.blocks[i].first > offset {
+		return block{}, false
+	}
+	return w.blocks[i], true
+}
+
 // from returns up to n blocks beginning with the one that has the offset; none
 // if the window begins later.
 func (w *window) from(offset uint64, n int) []block {

@@ -29,6 +29,7 @@ func run() error {
 	step := flag.String("step", "", "run one step of a measurement, in a process of its own")
 	dir := flag.String("dir", "", "a directory on the disk to be measured (default: one under the working directory)")
 	limit := flag.String("limit", "", "the program of bench/limit (default: build it)")
+	only := flag.String("only", "", "one part: publish, topics, replay or large")
 	full := flag.Bool("full", false, "the whole 10 million messages and 2 GB")
 	flag.Parse()
 	if *step != "" {
@@ -38,10 +39,10 @@ func run() error {
 	if *full {
 		b.stored, b.burst = 10_000_000, 200_000
 	}
-	return b.run(*dir)
+	return b.run(*dir, *only)
 }
 
-func (b *bench) run(dir string) (err error) {
+func (b *bench) run(dir, only string) (err error) {
 	if dir == "" {
 		dir = "."
 	}
@@ -64,8 +65,14 @@ func (b *bench) run(dir string) (err error) {
 		}
 	}
 	var rows []*row
-	for _, measure := range []func() ([]*row, error){b.publish, b.topics, b.replay, b.large} {
-		more, err := measure()
+	for _, part := range []struct {
+		name    string
+		measure func() ([]*row, error)
+	}{{"publish", b.publish}, {"topics", b.topics}, {"replay", b.replay}, {"large", b.large}} {
+		if only != "" && only != part.name {
+			continue
+		}
+		more, err := part.measure()
 		if err != nil {
 			return err
 		}
@@ -83,6 +90,7 @@ func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
 func runStep(step string, args []string) error {
 	steps := map[string]func([]string) error{
 		"publish": stepPublish,
+		"plain":   stepPlain,
 		"fill":    stepFill,
 		"open":    stepOpen,
 		"bare":    stepBare,

@@ -13,10 +13,33 @@ import (
 )
 
 // publish is durable publishing, the storage alone, beside appends and syncs of
-// the very same batches. bench/limit does the measuring.
+// the very same batches, for which bench/limit does the measuring. That replay has
+// no publishers, who need the same cores as the log; what a plain file loses that
+// has them stands beside it, without an aim.
 func (b *bench) publish() ([]*row, error) {
+	what := fmt.Sprintf("%d bytes, %d publishers", payloadBytes, publishers)
+	log, err := b.beside("publish durably, "+what+"; limit: append + fdatasync", "publish")
+	if err != nil {
+		return nil, err
+	}
+	log.aim, log.least = 0.6, true
+	bare, err := b.beside("to compare: to a plain file with group commit, "+what+"; limit: append + fdatasync", "plain")
+	if err != nil {
+		return nil, err
+	}
 	sizes := b.path("sizes")
-	cmd := exec.Command(b.limit, sizes, b.self, "-step", "publish", b.path("publish"), sizes, strconv.Itoa(b.burst))
+	run := func(step string) func() (float64, error) {
+		return func() (float64, error) { return b.step(step, b.path(step), sizes, strconv.Itoa(b.burst)) }
+	}
+	// The ratio is that of the rates, as in the rows above.
+	both, err := compareRates("to compare: publish durably, "+what+"; limit: to a plain file with group commit", run("publish"), run("plain"))
+	return []*row{log, bare, both}, err
+}
+
+// beside has bench/limit run a step that publishes, and replay its batches.
+func (b *bench) beside(name, step string) (*row, error) {
+	sizes := b.path("sizes")
+	cmd := exec.Command(b.limit, sizes, b.self, "-step", step, b.path(step), sizes, strconv.Itoa(b.burst))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -31,12 +54,7 @@ func (b *bench) publish() ([]*row, error) {
 		}
 		samples[name] = s // median, least and most: their median is the median
 	}
-	return []*row{{
-		name:  fmt.Sprintf("publish durably, %d bytes, %d publishers; limit: append + fdatasync", payloadBytes, publishers),
-		ours:  samples["command"].text("s"),
-		limit: samples["limit"].text("s"),
-		ratio: samples["ratio"], aim: 0.6, least: true,
-	}}, nil
+	return &row{name: name, ours: samples["command"].text("s"), limit: samples["limit"].text("s"), ratio: samples["ratio"]}, nil
 }
 
 // stepPublish publishes into a new store: DIR SIZES COUNT.

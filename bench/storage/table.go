@@ -25,11 +25,14 @@ type row struct {
 	ours  string
 	limit string
 	ratio sample
-	aim   float64
-	least bool // the ratio should be the aim at least, not at most
+	aim   float64 // 0 if the row is there to compare with
+	least bool    // the ratio should be the aim at least, not at most
 }
 
 func (r *row) met() bool {
+	if r.aim == 0 {
+		return true
+	}
 	if r.least {
 		return r.ratio.median() >= r.aim
 	}
@@ -56,6 +59,19 @@ func compare(name string, aim float64, ours, limit func() (float64, error)) (*ro
 	return &row{name: name, ours: a.text("s"), limit: b.text("s"), ratio: ratio, aim: aim}, nil
 }
 
+// compareRates is compare without an aim, where both sides do the same work: the
+// ratio is that of their rates.
+func compareRates(name string, ours, limit func() (float64, error)) (*row, error) {
+	r, err := compare(name, 0, ours, limit)
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.ratio {
+		r.ratio[i] = 1 / r.ratio[i]
+	}
+	return r, nil
+}
+
 // printTable returns whether all aims were met.
 func printTable(rows []*row) bool {
 	all := true
@@ -69,7 +85,11 @@ func printTable(rows []*row) bool {
 		if !r.met() {
 			verdict, all = "MISSED", false
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s %g\t%s\n", r.name, r.ours, r.limit, r.ratio.text(""), sign, r.aim, verdict)
+		aim := fmt.Sprint(sign, " ", r.aim)
+		if r.aim == 0 {
+			aim, verdict = "", ""
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.name, r.ours, r.limit, r.ratio.text(""), aim, verdict)
 	}
 	_ = w.Flush()
 	return all

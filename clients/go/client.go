@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"sync"
 	"time"
 
@@ -70,6 +71,7 @@ type life struct {
 	work   sync.WaitGroup // every goroutine of the client
 	opened chan struct{}  // closed when the first session is open
 	ended  chan struct{}  // closed after Client.err was set
+	web    *http.Client   // for history
 }
 
 // Connect makes a client and waits until a broker has welcomed it. It tries
@@ -85,9 +87,10 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	}
 	c := &Client{
 		options: o, targets: targets, outbox: newOutbox(&o),
-		life: life{opened: make(chan struct{}), ended: make(chan struct{})},
+		life: life{opened: make(chan struct{}), ended: make(chan struct{}), web: newWeb(&o)},
 	}
 	c.ctx, c.stop = context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(c.ctx, c.web.CloseIdleConnections)
 	c.work.Go(c.run)
 	select {
 	case <-c.opened:

@@ -8,6 +8,9 @@
 //     notice. [Connect] makes one; [Client.Close] ends it.
 //   - A [Message] is published to a topic by [Client.Publish], which waits for
 //     the [Receipt], or by [Client.PublishAsync], which gives a [Pending].
+//     Many at once: [Client.PublishBatch].
+//   - [Client.History] reads what is stored on a topic, in both directions, page by
+//     page.
 //   - A [Subscription] yields the messages of all topics that a filter selects,
 //     each once and in the order of the log. Its [Subscription.Position] is what
 //     to keep in order to go on after a restart of the program.

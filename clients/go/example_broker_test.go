@@ -3,8 +3,10 @@ package tidewire_test
 import (
 	"bufio"
 	"context"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/lxzan/gws"
 
@@ -28,12 +30,27 @@ func (b *aBroker) dial(context.Context, string, string) (net.Conn, error) {
 		if err != nil {
 			return
 		}
+		if request.URL.Path != "/v1/ws" {
+			b.history(far, request)
+			return
+		}
 		up := gws.NewUpgrader(b, &gws.ServerOption{SubProtocols: []string{protocol.SubprotocolProto}})
 		if socket, err := up.UpgradeFromConn(far, r, request); err == nil {
 			socket.ReadLoop()
 		}
 	}()
 	return near, nil
+}
+
+// history answers with the message, and after it with nothing.
+func (b *aBroker) history(conn net.Conn, r *http.Request) {
+	body := `{"messages":[],"next":"p25-1"}`
+	if r.URL.Query().Get("from") != "p25-1" {
+		body = `{"messages":[{"id":"1","topic":"room.42.chat","position":"p25-1","time":"2026-01-02T15:04:05Z","payload":"hello"}],"next":"p25-1"}`
+	}
+	answer := http.Response{StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body)), Close: true}
+	_ = answer.Write(conn)
+	_ = conn.Close()
 }
 
 func (b *aBroker) OnMessage(socket *gws.Conn, m *gws.Message) {
@@ -44,10 +61,13 @@ func (b *aBroker) OnMessage(socket *gws.Conn, m *gws.Message) {
 	case *tidewirev1.Connect:
 		send(&tidewirev1.Welcome{PingIntervalMs: 25_000, PingTimeoutMs: 10_000})
 	case *protocol.Publish:
-		message := f.Messages[0]
-		message.Position = place
-		b.record = protocol.AppendFramed(nil, protocol.AppendRecord(nil, &message))
-		send(&protocol.Published{Results: []protocol.PublishResult{{Ref: f.Ref, Position: place}}})
+		answers := &protocol.Published{}
+		for i, message := range f.Messages {
+			message.Position = place
+			b.record = protocol.AppendFramed(nil, protocol.AppendRecord(nil, &message))
+			answers.Results = append(answers.Results, protocol.PublishResult{Ref: f.Ref + uint32(i), Position: place})
+		}
+		send(answers)
 	case *protocol.Settle:
 		send(&tidewirev1.Acked{Ref: f.Ref, Sub: f.Sub, Settled: 1})
 	case *tidewirev1.Subscribe:
