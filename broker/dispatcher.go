@@ -10,6 +10,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/tidewire/tidewire/broker/consumer"
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
 )
@@ -31,8 +32,8 @@ type dispatcher struct {
 	machine *consumer.Machine
 	sources [2]source // by consumer.Source
 	members []*member
-	next    int // member to be woken next
-	gaps    []*storage.Gap
+	next    int               // member to be woken next
+	gaps    []*tidewirev1.Gap // to be told to a member
 	burial  burial
 	gone    bool // deleted
 
@@ -116,13 +117,14 @@ type handed struct {
 }
 
 // take returns what a member is to work on next, at most n messages and about
-// maxChunkBytes of them. When it returns nothing the member will be woken.
-func (d *dispatcher) take(m *member, n int) (work []handed, generation uint64) {
-	for {
+// maxChunkBytes of them. When it returns nothing the member will be woken, unless
+// again is true: then only a part of the log was looked through, without a match.
+func (d *dispatcher) take(m *member, n int) (work []handed, generation uint64, again bool) {
+	for range 2 {
 		d.mu.Lock()
 		if d.gone || m.left {
 			d.mu.Unlock()
-			return nil, 0
+			return nil, 0, false
 		}
 		work = d.choose(m, n, nowOf())
 		generation = d.machine.Generation()
@@ -130,17 +132,15 @@ func (d *dispatcher) take(m *member, n int) (work []handed, generation uint64) {
 		m.idle = len(work) == 0 && !behind
 		d.conclude(nil)
 		d.mu.Unlock()
-		switch {
-		case behind:
+		if behind {
 			d.fill(src)
 			continue
-		case len(work) == 0:
-			return nil, generation
 		}
-		if work = d.load(work); len(work) > 0 {
-			return work, generation
-		}
+		want := len(work)
+		work = d.load(work)
+		return work, generation, want > 0 && len(work) == 0
 	}
+	return nil, generation, true
 }
 
 // choose takes retries first and then what was read ahead. Callers hold mu.
@@ -264,6 +264,9 @@ func (d *dispatcher) readAhead(src consumer.Source, c *protocol.Chunk) {
 		rest = next
 	}
 	s.bytes, s.term, s.read = len(c.Records), c.Term, c.Through
+	if n := uint64(len(c.Hidden)); n > 0 {
+		d.pushGap(d.stream.countedGap(0, storage.GapRetention, d.stream.log.PositionOf(c.After), n))
+	}
 	if len(s.ahead) == 0 && c.Through-d.machine.Cursor(src) > skipEvery {
 		d.machine.Skip(src, d.stream.log.PositionOf(c.Through))
 	}
@@ -287,12 +290,17 @@ func (d *dispatcher) passOver(src consumer.Source, gap *storage.Gap) {
 // maxGaps bounds the gaps that wait for a member to tell them to.
 const maxGaps = 100
 
+// tellGap has a member told of what is gone. Callers hold mu.
 func (d *dispatcher) tellGap(gap *storage.Gap) {
+	d.broker.options().Logger.Warn("messages are gone before a consumer got them",
+		"consumer", d.name, "reason", gap.Reason, "after", gap.After, "through", gap.Through)
+	d.pushGap(d.stream.gapFrame(0, gap))
+}
+
+func (d *dispatcher) pushGap(gap *tidewirev1.Gap) {
 	if len(d.gaps) < maxGaps {
 		d.gaps = append(d.gaps, gap)
 	}
-	d.broker.options().Logger.Warn("messages are gone before a consumer got them",
-		"consumer", d.name, "reason", gap.Reason, "after", gap.After, "through", gap.Through)
 }
 
 // load reads the records of retries. What cannot be read any more is told.

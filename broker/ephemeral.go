@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -80,11 +79,7 @@ func (s *Session) tellMissed(sub *subscription, at protocol.Position) {
 	if sub.missed == 0 {
 		return
 	}
-	s.broker.metrics.gaps.WithLabelValues(gapEphemeral).Inc()
-	s.out.push(s.codec.AppendServer(nil, &tidewirev1.Gap{
-		Sub: sub.number, Reason: gapEphemeral, Partition: at.Partition, Term: at.Term.String(),
-		After: at.Offset, Through: at.Offset, Position: at.String(), Offset: at.Offset, Missed: sub.missed,
-	}))
+	s.out.push(s.codec.AppendServer(nil, sub.stream.countedGap(sub.number, gapEphemeral, at, sub.missed)))
 	sub.missed = 0
 }
 

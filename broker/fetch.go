@@ -45,11 +45,14 @@ func (b *Broker) Fetch(ctx context.Context, who *Identity, name string, req *Fet
 	defer wait.Stop()
 	for {
 		r := FetchResult{Created: created}
-		for _, gap := range d.takeGaps() {
-			r.Gaps = append(r.Gaps, d.stream.gapFrame(0, gap))
-		}
+		r.Gaps = d.takeGaps()
 		var work []handed
-		work, r.Generation = d.take(m, req.Max)
+		var again bool
+		work, r.Generation, again = d.take(m, req.Max)
+		if again && ctx.Err() == nil {
+			d.keepGaps(r.Gaps)
+			continue
+		}
 		if r.Chunks = deliveries(work, r.Generation); len(work)+len(r.Gaps) > 0 || req.Wait <= 0 {
 			return r, nil
 		}
@@ -69,4 +72,11 @@ func poke(ch chan struct{}) {
 	case ch <- struct{}{}:
 	default:
 	}
+}
+
+// keepGaps puts gaps back that were not told.
+func (d *dispatcher) keepGaps(gaps []*tidewirev1.Gap) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.gaps = append(gaps, d.gaps...)
 }

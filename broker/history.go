@@ -60,7 +60,7 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 	if err != nil {
 		return nil, err
 	}
-	p := pager{stream: st, query: q, cursor: at.After, now: time.Now()}
+	p := pager{stream: st, query: q, begin: at.After, quiet: at.Quiet, cursor: at.After, now: time.Now()}
 	if at.Gap != nil {
 		p.page.Gap = st.gapFrame(0, at.Gap)
 	}
@@ -72,6 +72,9 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 			return nil, err
 		}
 	}
+	if p.missed > 0 {
+		p.page.Gap = st.countedGap(0, storage.GapRetention, st.log.PositionOf(p.begin), p.missed)
+	}
 	p.page.Next = st.log.PositionOf(p.cursor)
 	return &p.page, nil
 }
@@ -82,7 +85,10 @@ type pager struct {
 	stream *stream
 	query  HistoryQuery
 	page   Page
+	begin  uint64 // the cursor as it was
+	quiet  uint64 // what retention by count hides up to here is not told
 	cursor uint64
+	missed uint64 // what it hides from there on, up to the cursor
 	bytes  int
 	full   bool
 	now    time.Time
@@ -98,16 +104,25 @@ func (p *pager) read(head uint64) error {
 	if err != nil {
 		return err
 	}
+	until, hidden := c.Through, c.Hidden[uint64(len(c.Hidden))-hiddenAbove(c.Hidden, p.quiet):]
+	if p.page.Gap != nil && len(hidden) > 0 {
+		until, p.full = hidden[0]-1, true // the next page tells it, one tells one gap
+	}
 	for m, err := range c.Messages() {
 		if err != nil {
 			return err
 		}
+		if m.Position.Offset > until {
+			break
+		}
 		if !p.add(m) {
-			return nil
+			until = p.cursor
+			break
 		}
 	}
-	p.cursor = c.Through
-	p.full = len(p.page.Messages) >= p.query.Limit
+	p.cursor = until
+	p.missed += uint64(len(hidden)) - hiddenAbove(hidden, until)
+	p.full = p.full || len(p.page.Messages) >= p.query.Limit
 	return nil
 }
 
@@ -129,7 +144,7 @@ func (p *pager) add(m protocol.Message) bool {
 // gap notes that what follows the cursor cannot be given. A gap behind messages
 // or another gap is left to the next page, which begins there.
 func (p *pager) gap(gap *storage.Gap) {
-	if len(p.page.Messages) > 0 || p.page.Gap != nil {
+	if len(p.page.Messages) > 0 || p.page.Gap != nil || p.missed > 0 {
 		p.full = true
 		return
 	}

@@ -22,7 +22,7 @@ func (st *stream) historyBack(ctx context.Context, q HistoryQuery) (*Page, error
 	if err != nil {
 		return nil, err
 	}
-	p := backPager{stream: st, query: q, cursor: through, now: time.Now()}
+	p := backPager{stream: st, query: q, cursor: through, now: time.Now(), resumes: q.From.Kind == protocol.StartPosition}
 	if gap != nil {
 		p.page.Gap = st.gapFrame(0, gap)
 	}
@@ -33,6 +33,9 @@ func (st *stream) historyBack(ctx context.Context, q HistoryQuery) (*Page, error
 		if err := p.read(); err != nil {
 			return nil, err
 		}
+	}
+	if p.missed > 0 {
+		p.page.Gap = st.countedGap(0, storage.GapRetention, st.log.PositionOf(min(through+1, st.head())), p.missed)
 	}
 	if p.cursor > 0 {
 		p.cursor++ // its first message, or the oldest that is left
@@ -77,6 +80,9 @@ type backPager struct {
 	bytes  int
 	full   bool
 	now    time.Time
+
+	resumes bool   // it begins at a position: what retention by count hides is told
+	missed  uint64 // how many that are, down to the cursor
 }
 
 // read adds what one look at the log brings.
@@ -101,13 +107,25 @@ func (p *backPager) read() error {
 		}
 		messages = append(messages, m)
 	}
+	down, hidden := c.After, c.Hidden
+	if !p.resumes {
+		hidden = nil
+	}
+	if p.page.Gap != nil && len(hidden) > 0 {
+		down, p.full = hidden[len(hidden)-1], true // the next page tells it, one tells one gap
+	}
 	for _, m := range slices.Backward(messages) {
+		if m.Position.Offset <= down {
+			break
+		}
 		if !p.add(m) {
-			return nil
+			down = p.cursor
+			break
 		}
 	}
-	p.cursor = c.After
-	p.full = len(p.page.Messages) >= p.query.Limit
+	p.cursor = down
+	p.missed += hiddenAbove(hidden, down)
+	p.full = p.full || len(p.page.Messages) >= p.query.Limit
 	return nil
 }
 
@@ -129,7 +147,7 @@ func (p *backPager) add(m protocol.Message) bool {
 // there is another gap already, this one is left to the next page.
 func (p *backPager) trimmed() {
 	p.full = true
-	if p.page.Gap != nil {
+	if p.page.Gap != nil || p.missed > 0 {
 		return
 	}
 	earliest, _ := p.stream.log.Bounds()
@@ -143,7 +161,7 @@ func (p *backPager) trimmed() {
 // damaged notes what cannot be read below the cursor. A page that has something
 // already ends there, and the next one begins with the gap.
 func (p *backPager) damaged(gap *storage.Gap) {
-	if p.page.Gap != nil || len(p.page.Messages) > 0 {
+	if p.page.Gap != nil || len(p.page.Messages) > 0 || p.missed > 0 {
 		p.full = true
 		return
 	}

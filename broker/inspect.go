@@ -35,6 +35,7 @@ type TopicInfo struct {
 	Stream      string
 	Messages    uint64
 	First, Last protocol.Position
+	Rate        float64 // messages per second over the last minute, without repeats
 }
 
 // Streams describes all streams, in the order in which they claim topics.
@@ -56,12 +57,21 @@ func (st *stream) info() StreamInfo {
 	}
 	earliest, head := st.log.Bounds()
 	i.First, i.Last = st.log.PositionOf(min(earliest, head)), st.log.PositionOf(head)
-	at, err := st.log.Resolve(protocol.Start{Kind: protocol.StartSince, Since: rateSpan}, everything, head)
-	if err == nil && at.After < head {
-		i.Rate = float64(head-at.After) / rateSpan.Seconds()
-	}
+	i.Rate = rateOf(head - st.recent(head))
 	return i
 }
+
+// recent returns the offset behind which everything was stored in the last
+// minute; the head if that cannot be told.
+func (st *stream) recent(head uint64) uint64 {
+	at, err := st.log.Resolve(protocol.Start{Kind: protocol.StartSince, Since: rateSpan}, everything, head)
+	if err != nil {
+		return head
+	}
+	return min(at.After, head)
+}
+
+func rateOf(n uint64) float64 { return float64(n) / rateSpan.Seconds() }
 
 // Topics lists what the streams hold of the topics that match, in the order of
 // topics, at most q.Limit of them, each with all streams that have it. name may be
@@ -81,12 +91,14 @@ func (b *Broker) Topics(ctx context.Context, name string, q storage.TopicQuery) 
 		if err != nil {
 			return nil, err
 		}
+		_, head := st.log.Bounds()
+		q.Recent = st.recent(head)
 		topics, failed := l.Topics(ctx, q)
 		if failed != nil {
 			return nil, failed
 		}
 		for _, t := range topics {
-			all = append(all, TopicInfo{t.Topic, st.name, t.Messages, st.log.PositionOf(t.First), st.log.PositionOf(t.Last)})
+			all = append(all, TopicInfo{t.Topic, st.name, t.Messages, st.log.PositionOf(t.First), st.log.PositionOf(t.Last), rateOf(t.Recent)})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b TopicInfo) int { return cmp.Compare(a.Topic, b.Topic) })

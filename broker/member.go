@@ -6,7 +6,6 @@ import (
 	"github.com/tidewire/tidewire/broker/consumer"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
-	"github.com/tidewire/tidewire/storage"
 )
 
 // member is somebody who takes messages of a consumer: a session's subscription
@@ -60,7 +59,7 @@ func (d *dispatcher) leave(m *member, release bool) {
 }
 
 // takeGaps returns what is to be told to some member.
-func (d *dispatcher) takeGaps() []*storage.Gap {
+func (d *dispatcher) takeGaps() []*tidewirev1.Gap {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	gaps := d.gaps
@@ -97,7 +96,7 @@ func (s *Session) serveWork(sub *subscription) {
 	sub.serving, sub.poked = true, false
 	s.mu.Unlock()
 	gaps := sub.dispatcher.takeGaps()
-	work, generation := sub.dispatcher.take(sub.worker, sub.worker.window)
+	work, generation, again := sub.dispatcher.take(sub.worker, sub.worker.window)
 	frames := deliveries(work, generation)
 	tails := make([][]byte, len(frames))
 	for i := range frames {
@@ -109,12 +108,13 @@ func (s *Session) serveWork(sub *subscription) {
 		return // whoever closed it gives back what it took
 	}
 	for _, gap := range gaps {
-		s.out.push(s.codec.AppendServer(nil, sub.stream.gapFrame(sub.number, gap)))
+		gap.Sub = sub.number
+		s.out.push(s.codec.AppendServer(nil, gap))
 	}
 	for i, tail := range tails {
 		s.queue(sub, frames[i].Count, tail)
 	}
-	if len(work) > 0 || len(gaps) > 0 || sub.poked {
+	if len(work) > 0 || len(gaps) > 0 || sub.poked || again {
 		s.behind = append(s.behind, sub)
 		return
 	}

@@ -129,6 +129,7 @@ type place struct {
 	caughtUp int
 	got      []stored
 	gaps     []*tidewirev1.Gap
+	hides    *hiding // nil unless the log hides something
 	wished
 }
 
@@ -222,6 +223,7 @@ func (l *listener) frame(b []byte) {
 	case *tidewirev1.Subscribed:
 		p := l.subs[f.Sub]
 		p.begun()
+		p.hides.begun()
 		p.cursor, p.from = f.Cursors[0].Offset, f.Position
 		if !p.known {
 			p.start, p.known = p.cursor, true
@@ -230,6 +232,9 @@ func (l *listener) frame(b []byte) {
 		p := l.subs[f.Sub]
 		if f.Reason == "ephemeral" {
 			p.tellMissed(l.w.t, f)
+			return
+		}
+		if p.hides.gap(p, f) {
 			return
 		}
 		p.gaps = append(p.gaps, f)
@@ -241,6 +246,7 @@ func (l *listener) frame(b []byte) {
 		l.ended = f.Sub
 	case *tidewirev1.Progress:
 		for _, n := range f.Subs {
+			l.subs[n].hides.passed(l.subs[n], f.Through, 0)
 			l.subs[n].move(f.Term, f.Through)
 		}
 	case *protocol.Published:
@@ -274,6 +280,7 @@ func (l *listener) deliver(f *protocol.Deliver) {
 	if f.After > p.cursor {
 		l.w.t.Fatalf("filter %s: false hole: cursor %d, after %d", p.filter, p.cursor, f.After)
 	}
+	came := len(p.got)
 	for m, err := range f.Messages() {
 		if err != nil {
 			l.w.t.Fatal(err)
@@ -282,6 +289,7 @@ func (l *listener) deliver(f *protocol.Deliver) {
 			p.got = append(p.got, stored{m.Topic, string(m.Payload), m.Position.Offset})
 		}
 	}
+	p.hides.passed(p, f.Through, len(p.got)-came)
 	p.move(f.Term.String(), f.Through)
 }
 

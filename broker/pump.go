@@ -105,9 +105,11 @@ func (s *Session) serve() {
 		s.rest(sub)
 		return
 	case p.gap != nil:
+		s.tellHidden(sub)
 		s.out.push(s.codec.AppendServer(nil, sub.stream.gapFrame(sub.number, p.gap)))
 		sub.cursor, sub.told = p.gap.Next, p.gap.Next
 	case p.chunk != nil:
+		sub.hidden += p.hidden
 		s.catchUp(sub, p.chunk, tail)
 	}
 	s.fallBack(sub)
@@ -117,6 +119,7 @@ func (s *Session) serve() {
 func (s *Session) catchUp(sub *subscription, c *protocol.Chunk, tail []byte) {
 	sub.cursor = c.Through
 	if c.Count > 0 {
+		s.tellHidden(sub)
 		sub.told = c.Through
 		s.queue(sub, c.Count, tail)
 		s.paceReplay(len(tail))
@@ -135,6 +138,7 @@ func (s *Session) tellCaughtUp(sub *subscription) {
 	if sub.caughtUp || sub.cursor < sub.target {
 		return
 	}
+	s.tellHidden(sub)
 	sub.caughtUp = true
 	s.out.push(s.codec.AppendServer(nil, &tidewirev1.CaughtUp{Sub: sub.number}))
 }
@@ -158,6 +162,7 @@ func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position
 	if sub.told < sub.cursor {
 		// The group's next chunk begins at the end of its last one. That may lie
 		// above what the client knows, which it would take for a hole.
+		s.tellHidden(sub)
 		sub.told = sub.cursor
 		s.out.push(s.codec.AppendServer(nil, progressFrame(at, sub.number)))
 	}

@@ -25,7 +25,7 @@ type subscription struct {
 	progress
 	credit credit
 	latest latest
-	missed uint64 // ephemeral messages that came while it was not live, since that was told
+	untold
 }
 
 // progress is how far a subscription has come. It is guarded by Session.mu.
@@ -78,7 +78,7 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 	if perr != nil {
 		return nil, nil, perr
 	}
-	sub.cursor, sub.told = at.After, at.After
+	sub.cursor, sub.told, sub.quiet = at.After, at.After, at.Quiet
 	begin := st.log.PositionOf(at.After)
 	if at.Gap != nil {
 		// The gap moves the client's cursor, not this answer: a client that is cut
@@ -153,6 +153,8 @@ type pulled struct {
 	live  bool            // it has joined its group: nothing more to pull
 	rest  bool            // it is conflated, and its next round is not due
 	err   error           // the log cannot be read
+
+	hidden uint64 // how many of the chunk's range retention by count hides
 }
 
 // pull reads the next part of the log for a subscription that is behind, or
@@ -186,5 +188,5 @@ func (b *Broker) pull(s *subscription, cursor uint64, first bool) pulled {
 		st.enlist(s)
 	}
 	s.sift(&c, b.metrics)
-	return pulled{chunk: &c}
+	return pulled{chunk: &c, hidden: hiddenAbove(c.Hidden, s.quiet)}
 }

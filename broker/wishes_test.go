@@ -40,6 +40,7 @@ func (p *place) request(n uint32) *tidewirev1.Subscribe {
 		r.Echo = new(false)
 	}
 	p.begun()
+	p.hides.asked(p)
 	if p.credit != nil {
 		p.balance = int64(*p.credit)
 	}

@@ -107,11 +107,12 @@ const (
 
 // A Stream says how long a log keeps what.
 type Stream struct {
-	RetentionAge   Duration `yaml:"retention_age"`   // messages older than this go; or forever
-	RetentionBytes Size     `yaml:"retention_bytes"` // the oldest go when there is more on the disk; or unlimited
-	DedupeWindow   int      `yaml:"dedupe_window"`   // message ids that are remembered
-	SegmentBytes   Size     `yaml:"segment_bytes"`   // retention removes whole files of about this size
-	WindowBytes    Size     `yaml:"window_bytes"`    // newest messages kept in memory
+	RetentionAge   Duration `yaml:"retention_age"`          // messages older than this go; or forever
+	RetentionBytes Size     `yaml:"retention_bytes"`        // the oldest go when there is more on the disk; or unlimited
+	PerTopic       int      `yaml:"max_messages_per_topic"` // readers get the newest so many of each topic; 0 for all
+	DedupeWindow   int      `yaml:"dedupe_window"`          // message ids that are remembered
+	SegmentBytes   Size     `yaml:"segment_bytes"`          // retention removes whole files of about this size
+	WindowBytes    Size     `yaml:"window_bytes"`           // newest messages kept in memory
 }
 
 // Limits bound what clients can make large or many.

@@ -13,6 +13,7 @@ const (
 	maxStreamName      = 64
 	defaultMemoryBytes = 64 << 20
 	maxMemoryBytes     = 64 << 30
+	maxPerTopic        = 1_000_000 // messages whose offsets are kept in memory for each topic
 )
 
 func defaultStream() Stream {
@@ -143,7 +144,7 @@ func checkStreamFilters(at string, others []OtherStream, i int) error {
 
 // checkStream checks what holds for every stream on disk.
 func (c *Config) checkStream(at string, s *Stream) error {
-	if err := checkRetentionAge(at, s); err != nil {
+	if err := checkRetention(at, s); err != nil {
 		return err
 	}
 	if s.RetentionBytes != Unlimited && s.RetentionBytes < minRetention {
@@ -163,7 +164,7 @@ func (c *Config) checkStream(at string, s *Stream) error {
 
 // checkMemory checks a stream in memory: it must be bounded.
 func (s *OtherStream) checkMemory(at string, _ *Stream) error {
-	if err := checkRetentionAge(at, &s.Stream); err != nil {
+	if err := checkRetention(at, &s.Stream); err != nil {
 		return err
 	}
 	if s.RetentionBytes < minRetention || s.RetentionBytes > maxMemoryBytes {
@@ -178,7 +179,10 @@ func (s *OtherStream) checkMemory(at string, _ *Stream) error {
 	return checkDedupe(at, &s.Stream)
 }
 
-func checkRetentionAge(at string, s *Stream) error {
+func checkRetention(at string, s *Stream) error {
+	if s.PerTopic < 0 || s.PerTopic > maxPerTopic {
+		return fmt.Errorf("%smax_messages_per_topic is %d; write a number of messages up to %d, or 0 for no bound", at, s.PerTopic, maxPerTopic)
+	}
 	if s.RetentionAge != Forever && time.Duration(s.RetentionAge) < time.Minute {
 		return fmt.Errorf("%sretention_age is %v; write at least 1m, or forever", at, s.RetentionAge)
 	}

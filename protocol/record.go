@@ -302,6 +302,11 @@ type Chunk struct {
 
 	Attempts   []uint32 // of a consumer's deliveries: one for each record
 	Generation uint64   // of a consumer's deliveries; else 0
+
+	// Hidden has the offsets, increasing, of what matches in the range and is not
+	// in it: retention by count does not give it any more. It is never sent; who
+	// gets the chunk is told their number.
+	Hidden []uint64
 }
 
 // Messages yields the messages of the chunk in the order of their offsets. A

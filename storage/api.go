@@ -31,6 +31,7 @@ type LogOptions struct {
 	SegmentBytes   int64         // size at which a segment is sealed; default 128 MiB, at most a quarter of RetentionBytes
 	RetentionAge   time.Duration // default 7 days; negative to keep for ever
 	RetentionBytes int64         // default 10 GiB; negative for no bound
+	PerTopic       int           // only the newest so many of each topic are given; 0 for no bound
 	WindowBytes    int64         // recent blocks kept in memory; default 64 MiB
 	OpenSegments   int           // sealed segments whose files are kept open; default 128
 	Vital          bool          // it may grow while the disk is full: what is written helps to get over that
@@ -133,12 +134,17 @@ type Query struct {
 // Resolved is where a subscription begins: after the offset After. If Gap is
 // not nil the subscriber must be told of it first.
 //
+// Whoever begins elsewhere than at a position lost nothing by what retention by
+// count has hidden before: up to the offset Quiet it need not be told. For many
+// topics that bound is generous: some of what lies below was hidden later.
+//
 // After may lie before the earliest stored offset, if retention has passed the
 // place to which a rolled back position leads: the first Read then returns
 // [ErrTrimmed], as for any reader that retention overtakes.
 type Resolved struct {
 	After uint64
 	Gap   *Gap
+	Quiet uint64
 }
 
 // A Gap tells what cannot be given: the offsets in (After, Through], counted

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,6 +23,8 @@ type testLog struct {
 	store *Store
 	*Log
 	head uint64 // as commits told
+
+	hidden []uint64 // what the last readAll or readAllBack was told of, in order
 }
 
 func openTest(t *testing.T, dir string, opts LogOptions) *testLog {
@@ -150,6 +153,7 @@ func (l *testLog) settle() {
 func (l *testLog) readAll(filter string, after uint64, maxBytes int) []protocol.Message {
 	l.t.Helper()
 	var all []protocol.Message
+	l.hidden = nil
 	_, head := l.Bounds()
 	for after < head {
 		c, err := l.Read(Query{Filter: mustFilter(l.t, filter), After: after, MaxBytes: maxBytes})
@@ -173,6 +177,8 @@ func (l *testLog) readAll(filter string, after uint64, maxBytes int) []protocol.
 		if n != c.Count {
 			l.t.Fatalf("chunk counts %d records and has %d", c.Count, n)
 		}
+		l.checkHidden(&c)
+		l.hidden = append(l.hidden, c.Hidden...)
 		after = c.Through
 	}
 	return all
@@ -183,6 +189,7 @@ func (l *testLog) readAll(filter string, after uint64, maxBytes int) []protocol.
 func (l *testLog) readAllBack(q Query, n int) []protocol.Message {
 	l.t.Helper()
 	var all []protocol.Message
+	l.hidden = nil
 	earliest, _ := l.Bounds()
 	for q.Through > max(q.After, earliest-1) {
 		c, err := l.ReadBack(q, n)
@@ -202,10 +209,24 @@ func (l *testLog) readAllBack(q Query, n int) []protocol.Message {
 		if len(page) != c.Count {
 			l.t.Fatalf("chunk counts %d records and has %d", c.Count, len(page))
 		}
+		l.checkHidden(&c)
+		l.hidden = append(slices.Clone(c.Hidden), l.hidden...)
 		all = append(page, all...)
 		q.Through = c.After
 	}
 	return all
+}
+
+// checkHidden checks that what a chunk says to be hidden lies in it, in order.
+func (l *testLog) checkHidden(c *protocol.Chunk) {
+	l.t.Helper()
+	before := c.After
+	for _, offset := range c.Hidden {
+		if offset <= before || offset > c.Through {
+			l.t.Fatalf("chunk (%d, %d] hides %v", c.After, c.Through, c.Hidden)
+		}
+		before = offset
+	}
 }
 
 func mustFilter(t testing.TB, s string) protocol.Filter {

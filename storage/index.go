@@ -58,6 +58,16 @@ func (p *postings) add(offset uint64) {
 	p.count++
 }
 
+// step returns the distance from the first offset to the second, and what follows
+// it; 0 if there is no second.
+func (p *postings) step() (delta uint64, rest []byte) {
+	delta, size := binary.Uvarint(p.deltas)
+	if size <= 0 {
+		return 0, nil
+	}
+	return delta, p.deltas[size:]
+}
+
 // after appends the offsets above the given one to dst, at most n.
 func (p *postings) after(dst []uint64, after uint64, n int) []uint64 {
 	if p.count == 0 || p.last <= after {
@@ -95,21 +105,28 @@ func (p *postings) until(dst []uint64, through uint64, n int) []uint64 {
 			n--
 			dst = append(dst, offset)
 		}
-		start := len(rest) - 1
-		for start > 0 && rest[start-1] >= 0x80 {
-			start--
-		}
-		if start < 0 {
+		if offset, rest = p.before(offset, rest); rest == nil {
 			return dst
 		}
-		delta, size := binary.Uvarint(rest[start:])
-		if size <= 0 {
-			return dst
-		}
-		rest = rest[:start]
-		offset -= delta
 	}
 	return dst
+}
+
+// before returns the offset before one, to which the deltas lead, and the deltas
+// that lead to it; rest is nil if there is none.
+func (*postings) before(offset uint64, deltas []byte) (before uint64, rest []byte) {
+	start := len(deltas) - 1
+	for start > 0 && deltas[start-1] >= 0x80 {
+		start--
+	}
+	if start < 0 {
+		return 0, nil
+	}
+	delta, size := binary.Uvarint(deltas[start:])
+	if size <= 0 {
+		return 0, nil
+	}
+	return offset - delta, deltas[:start]
 }
 
 // A stored posting list is the count, the first offset, the distance to the

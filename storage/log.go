@@ -34,6 +34,7 @@ type Log struct {
 	keeper    *keeper
 	metrics   *metrics
 	damages   damages
+	kept      *kept // nil without retention by count
 	state     state
 }
 

@@ -17,6 +17,7 @@ type MemoryOptions struct {
 	Bytes        int64         // of records and what it takes to keep them; 64 MiB
 	Messages     int           // 0 for no bound
 	Age          time.Duration // 7 days; negative for no bound
+	PerTopic     int           // only the newest so many of each topic are given; 0 for no bound
 	DedupeWindow int           // ids that are remembered; 1,000,000
 	Registerer   prometheus.Registerer
 	Now          func() time.Time // time.Now
@@ -36,6 +37,7 @@ type MemoryLog struct {
 	queue   *queue
 	dedupe  *dedupe
 	metrics *metrics
+	kept    *kept // nil without retention by count
 
 	mu       sync.RWMutex
 	records  []memoryRecord // in the order of offsets, which repeats leave holes in
@@ -66,7 +68,7 @@ func NewMemoryLog(stream string, o MemoryOptions) *MemoryLog {
 	}
 	l := &MemoryLog{
 		opts: o, terms: chain(nil).next(protocol.NewTerm(), 0), queue: newQueue(), dedupe: newDedupe(o.DedupeWindow),
-		metrics: newMetrics(o.Registerer, stream), earliest: 1,
+		metrics: newMetrics(o.Registerer, stream), kept: newKept(o.PerTopic), earliest: 1,
 	}
 	// Ids from before the boot are forgotten: their repeats are refused as too old,
 	// since what became of the first cannot be told.
@@ -138,6 +140,7 @@ func (l *MemoryLog) commit(entries []*Entry) *Commit {
 		c.Answers = append(c.Answers, Answer{e, l.store(c, e)})
 	}
 	c.Chunk.Through = l.head
+	l.noteKept(c)
 	l.dedupe.keep(len(l.dedupe.undo))
 	l.metrics.messages.Add(float64(c.Chunk.Count))
 	l.metrics.bytes.Add(float64(len(c.Chunk.Records)))
@@ -225,6 +228,7 @@ func (l *MemoryLog) observe() {
 
 // forget frees a record, the oldest one.
 func (l *MemoryLog) forget(r *memoryRecord) {
+	l.kept.forget([][]byte{protocol.RecordTopic(r.record)}, r.offset)
 	l.bytes -= r.cost()
 	l.earliest = r.offset + 1
 	*r = memoryRecord{}
@@ -267,7 +271,7 @@ func (l *MemoryLog) Read(q Query) (protocol.Chunk, error) {
 	if most <= 0 {
 		most = defaultReadBytes
 	}
-	match, only := collector{filter: q.Filter}, q.Offsets
+	match, only := collector{filter: q.Filter, kept: l.kept}, q.Offsets
 	for i := l.find(q.After + 1); i < len(l.records) && l.records[i].offset <= c.Through; i++ {
 		r := &l.records[i]
 		if q.Picked {
@@ -276,16 +280,19 @@ func (l *MemoryLog) Read(q Query) (protocol.Chunk, error) {
 				continue
 			}
 		}
-		full := c.Count > 0 && int64(len(c.Records)+len(r.record)) > most
+		full := c.Count > 0 && int64(len(c.Records)+len(r.record)) > most || len(match.hidden) >= hiddenAtOnce
 		if full || budget < 0 {
 			c.Through = r.offset - 1
 			break
 		}
 		budget -= r.cost()
-		if match.match(protocol.RecordTopic(r.record)) {
+		if match.given(protocol.RecordTopic(r.record), r.offset) {
 			c.Records = protocol.AppendFramed(c.Records, r.record)
 			c.Count++
 		}
+	}
+	if !q.Picked { // else a newer one comes in the next round
+		c.Hidden = match.hidden
 	}
 	return c, nil
 }
@@ -307,6 +314,14 @@ func (l *MemoryLog) find(offset uint64) int {
 
 // Resolve says where a start begins; see [Log.Resolve].
 func (l *MemoryLog) Resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
+	at, err := l.resolve(s, f, head)
+	if s.Kind != protocol.StartPosition {
+		at.Quiet = l.kept.hiddenUpTo(f)
+	}
+	return at, err
+}
+
+func (l *MemoryLog) resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	switch s.Kind {
@@ -330,7 +345,7 @@ func (l *MemoryLog) Resolve(s protocol.Start, f protocol.Filter, head uint64) (R
 func (l *MemoryLog) beforeLast(f protocol.Filter, head uint64, n int) uint64 {
 	match := collector{filter: f}
 	for _, r := range slices.Backward(l.records[:l.find(head+1)]) {
-		if !match.match(protocol.RecordTopic(r.record)) {
+		if topic := protocol.RecordTopic(r.record); !match.match(topic) || l.kept.hides(topic, r.offset) {
 			continue
 		}
 		if n--; n == 0 {

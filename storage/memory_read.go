@@ -26,17 +26,17 @@ func (l *MemoryLog) ReadBack(q Query, n int) (protocol.Chunk, error) {
 	if most <= 0 {
 		most = defaultReadBytes
 	}
-	match, size := collector{filter: q.Filter}, 0
+	match, size := collector{filter: q.Filter, kept: l.kept}, 0
 	var found [][]byte // the newest first
 	c.After = max(q.After, l.earliest-1)
 	for i := l.find(through+1) - 1; i >= 0 && l.records[i].offset > c.After; i-- {
 		r := &l.records[i]
-		if full := len(found) > 0 && size+len(r.record) > most; full || budget < 0 {
+		if full := len(found) > 0 && size+len(r.record) > most || len(match.hidden) >= hiddenAtOnce; full || budget < 0 {
 			c.After = r.offset
 			break
 		}
 		budget -= r.cost()
-		if !match.match(protocol.RecordTopic(r.record)) {
+		if !match.given(protocol.RecordTopic(r.record), r.offset) {
 			continue
 		}
 		found = append(found, r.record)
@@ -48,7 +48,8 @@ func (l *MemoryLog) ReadBack(q Query, n int) (protocol.Chunk, error) {
 	for _, record := range slices.Backward(found) {
 		c.Records = protocol.AppendFramed(c.Records, record)
 	}
-	c.Count = len(found)
+	slices.Reverse(match.hidden)
+	c.Count, c.Hidden = len(found), match.hidden
 	return c, nil
 }
 

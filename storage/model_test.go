@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ type model struct {
 	ids     []modelID     // one for each entry with an id that took an offset
 	head    uint64
 	terms   map[uint64]protocol.Term // of every offset
+	keep    int                      // how many of each topic are given; 0 for all
 }
 
 type modelRecord struct {
@@ -87,14 +89,29 @@ func (m *model) publish(topic, id, payload string, at, firstAttempt time.Time, t
 	return result
 }
 
+// matches returns the records above an offset that match and are given.
 func (m *model) matches(f protocol.Filter, after uint64) []modelRecord {
-	var found []modelRecord
-	for _, r := range m.records {
-		if r.offset > after && f.Match(r.topic) {
-			found = append(found, r)
+	given, _ := m.split(f, after, m.head)
+	return given
+}
+
+// split returns the records in (after, through] that match, and the offsets of
+// those that are not given since there are enough newer ones of their topic.
+func (m *model) split(f protocol.Filter, after, through uint64) (given []modelRecord, hidden []uint64) {
+	newer := make(map[string]int)
+	for _, r := range slices.Backward(m.records) {
+		newer[r.topic]++
+		switch {
+		case r.offset <= after || r.offset > through || !f.Match(r.topic):
+		case m.keep > 0 && newer[r.topic] > m.keep:
+			hidden = append(hidden, r.offset)
+		default:
+			given = append(given, r)
 		}
 	}
-	return found
+	slices.Reverse(given)
+	slices.Reverse(hidden)
+	return given, hidden
 }
 
 // run is a random test under way.
@@ -112,7 +129,9 @@ func TestModel(t *testing.T) {
 	r := &run{t: t, rand: newRand(t), clock: newClock()}
 	window := 40 + r.rand.IntN(200)
 	r.model = newModel(window)
+	r.model.keep = r.keep()
 	r.log = openTest(t, t.TempDir(), LogOptions{
+		PerTopic:     r.model.keep,
 		DedupeWindow: window, SegmentBytes: 1, WindowBytes: 1 << (8 + r.rand.IntN(12)),
 		RetentionAge: time.Hour, RetentionBytes: 1 << 20, Now: r.clock.now,
 	})
@@ -131,9 +150,11 @@ func TestModel(t *testing.T) {
 		{20, "read back", r.readBack},
 		{12, "resolve", r.resolve},
 		{5, "reopen", func() { r.log = r.log.reopen() }},
+		{2, "reopen with another bound", r.rebound},
 		{5, "crash", func() { old := r.log; r.log = old.crash(); old.close() }},
-		{8, "settle", func() { r.log.settle() }},
+		{8, "settle", r.settle},
 		{6, "wait", func() { r.clock.at = r.clock.at.Add(time.Duration(r.rand.IntN(int(20 * time.Minute)))) }},
+		{2, "topics", r.topics},
 		{2, "check", r.check},
 	}
 	total := 0
@@ -225,7 +246,9 @@ func (r *run) read() {
 	filter, after := r.filter(), r.place()
 	maxBytes := []int{1, 100, 5000, 0}[r.rand.IntN(4)]
 	r.note("%s after %d by %d", filter, after, maxBytes)
-	r.compare(r.log.readAll(filter, after, maxBytes), r.model.matches(mustFilter(r.t, filter), after))
+	want, hidden := r.model.split(mustFilter(r.t, filter), after, r.model.head)
+	r.compare(r.log.readAll(filter, after, maxBytes), want)
+	r.compareHidden(hidden)
 	if earliest, _ := r.log.Bounds(); earliest > 1 {
 		if _, err := r.log.Read(Query{Filter: mustFilter(r.t, filter), After: earliest - 2}); !errors.Is(err, ErrTrimmed) && r.model.head >= earliest-1 && r.model.head > earliest-2 {
 			r.t.Fatalf("read before the earliest offset %d: %v", earliest, err)
@@ -241,11 +264,9 @@ func (r *run) readBack() {
 	}
 	maxBytes, n := []int{1, 100, 5000, 0}[r.rand.IntN(4)], []int{1, 2, 30, 1000}[r.rand.IntN(4)]
 	r.note("%s (%d, %d] by %d and %d", filter, after, from, maxBytes, n)
-	want := r.model.matches(mustFilter(r.t, filter), after)
-	for len(want) > 0 && want[len(want)-1].offset > from {
-		want = want[:len(want)-1]
-	}
+	want, hidden := r.model.split(mustFilter(r.t, filter), after, from)
 	r.compare(r.log.readAllBack(Query{Filter: mustFilter(r.t, filter), After: after, Through: from, MaxBytes: maxBytes}, n), want)
+	r.compareHidden(hidden)
 	if earliest, _ := r.log.Bounds(); earliest > 1 {
 		if _, err := r.log.ReadBack(Query{Filter: mustFilter(r.t, filter), Through: earliest - 1}, 1); !errors.Is(err, ErrTrimmed) {
 			r.t.Fatalf("read back from before the earliest offset %d: %v", earliest, err)
@@ -267,6 +288,57 @@ func (r *run) compare(got []protocol.Message, want []modelRecord) {
 		if m.Position.Term != r.model.terms[w.offset] {
 			r.t.Fatalf("offset %d has term %v, the model says %v", w.offset, m.Position.Term, r.model.terms[w.offset])
 		}
+	}
+}
+
+func (r *run) compareHidden(want []uint64) {
+	r.t.Helper()
+	if !slices.Equal(r.log.hidden, want) {
+		r.t.Fatalf("%d are hidden, %v; the model says %d, %v", len(r.log.hidden), r.log.hidden, len(want), want)
+	}
+}
+
+// keep draws how many of each topic are given.
+func (r *run) keep() int { return []int{0, 1, 2, 7, 60, 500}[r.rand.IntN(6)] }
+
+// rebound opens the log anew with another bound.
+func (r *run) rebound() {
+	r.model.keep = r.keep()
+	r.note("%d", r.model.keep)
+	r.log.opts.PerTopic = r.model.keep
+	r.log = r.log.reopen()
+}
+
+// settle lets the keeper work. What retention by count knows is bounded then.
+func (r *run) settle() {
+	r.log.settle()
+	if r.log.kept == nil {
+		return
+	}
+	earliest, _ := r.log.Bounds()
+	for topic, p := range r.log.kept.topics {
+		if offsets := p.until(nil, p.last, p.count+1); p.last < earliest || p.count > r.model.keep || len(offsets) != p.count || offsets[p.count-1] != p.first || p.topic != topic {
+			r.t.Fatalf("of %s the offsets %v are known, %d in number, of a log from %d on", topic, offsets, p.count, earliest)
+		}
+	}
+}
+
+// topics lists what is given of some topics.
+func (r *run) topics() {
+	filter := mustFilter(r.t, r.filter())
+	want := make(topicSums)
+	for _, m := range r.model.matches(filter, 0) {
+		want.add([]TopicStats{{Topic: m.topic, Messages: 1, First: m.offset, Last: m.offset}})
+	}
+	for _, m := range r.model.records {
+		if t, known := want[m.topic]; known { // hidden ones were stored too
+			t.Recent++
+			want[m.topic] = t
+		}
+	}
+	got, err := r.log.Topics(r.t.Context(), TopicQuery{Filter: filter, Limit: 20})
+	if err != nil || !slices.Equal(got, want.first(20)) {
+		r.t.Fatalf("topics of %s: %v, the model says %v", filter, got, want.first(20))
 	}
 }
 
@@ -292,6 +364,10 @@ func (r *run) resolve() {
 	if got := resolve(protocol.Start{Kind: protocol.StartLast, Last: n}); got.After != want || got.Gap != nil {
 		r.t.Fatalf("last:%d of %s at head %d is after %d, the model says %d", n, filter, head, got.After, want)
 	}
+	_, hidden := r.model.split(filter, 0, r.model.head)
+	if quiet := resolve(protocol.Start{Kind: protocol.StartNew}).Quiet; len(hidden) > 0 && quiet < hidden[len(hidden)-1] || r.model.keep == 0 && quiet != 0 {
+		r.t.Fatalf("of %s nothing above %d is said to be hidden, the model hides %v", filter, quiet, hidden)
+	}
 	at := r.clock.at.Add(-time.Duration(r.rand.IntN(int(2 * time.Hour))))
 	got := resolve(protocol.Start{Kind: protocol.StartTime, Time: at}).After
 	for _, m := range r.model.records {
@@ -303,7 +379,7 @@ func (r *run) resolve() {
 		}
 	}
 	p := r.log.PositionOf(r.place())
-	if got := resolve(protocol.Start{Kind: protocol.StartPosition, Position: p}); got.After != p.Offset || got.Gap != nil {
+	if got := resolve(protocol.Start{Kind: protocol.StartPosition, Position: p}); got.After != p.Offset || got.Gap != nil || got.Quiet != 0 {
 		r.t.Fatalf("position %v resolves to %+v", p, got)
 	}
 }

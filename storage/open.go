@@ -40,6 +40,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 		handles: handles{most: opts.OpenSegments},
 	}
 	l.state.window.limit = opts.WindowBytes
+	l.kept = newKept(opts.PerTopic)
 	l.committer, l.keeper = newCommitter(l), newKeeper(l)
 	o := &opening{log: l, anyWindow: anyWindow}
 	if err := o.run(); err != nil {
@@ -56,7 +57,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 }
 
 func (o *opening) run() error {
-	steps := []func() error{o.list, o.openMeta, o.checkDefinition, o.openSealed, o.openUnsealed, o.checkOrder, o.loadDedupe, o.begin, o.storeDefinition}
+	steps := []func() error{o.list, o.openMeta, o.checkDefinition, o.openSealed, o.openUnsealed, o.checkOrder, o.fillKept, o.loadDedupe, o.begin, o.storeDefinition}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err

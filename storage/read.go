@@ -15,6 +15,7 @@ const (
 	scanBudget       = 4 << 20 // bytes that one Read looks through at most
 	picksAtOnce      = 256
 	blocksAtOnce     = 64
+	hiddenAtOnce     = 4096 // records that retention by count hides; a block may add some
 )
 
 // Read returns the records in (After, Through] that match, oldest first, until
@@ -38,6 +39,7 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 	r := reader{log: l, collector: collector{
 		filter: q.Filter,
 		cur:    q.After,
+		kept:   l.kept,
 		limit:  min(head, l.terms.end(q.After+1)),
 		max:    q.MaxBytes,
 		budget: scanBudget,
@@ -62,9 +64,12 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 	if r.lost > 0 && r.cur == q.After { // else the next Read will say so
 		return protocol.Chunk{}, &LostError{After: q.After, Through: r.lost}
 	}
+	if q.Picked {
+		r.hidden = nil // a newer one comes in the next round
+	}
 	return protocol.Chunk{
 		Term: l.terms.at(min(q.After+1, r.limit)), After: q.After, Through: r.cur,
-		Count: r.count, Records: r.out,
+		Count: r.count, Records: r.out, Hidden: r.hidden,
 	}, nil
 }
 
@@ -295,12 +300,16 @@ type collector struct {
 	budget int    // bytes that may still be looked through
 	out    []byte
 	count  int
+	kept   *kept
+	hidden []uint64 // offsets of what matches and is not given any more
 
 	topic   []byte // of the record before, and whether it matched
 	matched bool
 }
 
-func (c *collector) full() bool { return len(c.out) >= c.max || c.budget <= 0 }
+func (c *collector) full() bool {
+	return len(c.out) >= c.max || c.budget <= 0 || len(c.hidden) >= hiddenAtOnce
+}
 
 // block takes what matches from a block, from cur on. Blocks in memory need not
 // be verified. Neighbours that match are copied together.
@@ -338,7 +347,7 @@ func (c *collector) block(b *block, verify bool) error {
 
 // wants reports whether everything in the block matches.
 func (c *collector) wants(b *block) bool {
-	return c.filter.All() && !b.dollar && c.cur < b.first && b.last() <= c.limit
+	return c.filter.All() && !b.dollar && c.cur < b.first && b.last() <= c.limit && c.kept.hiddenTop() < b.first
 }
 
 // pick takes one record from a block, if there is one and it matches.
@@ -374,11 +383,24 @@ func (c *collector) look(b *block, slot int, verify bool) (framed []byte, err er
 	if record == nil {
 		return nil, nil
 	}
-	if !c.match(protocol.RecordTopic(record)) {
+	if !c.given(protocol.RecordTopic(record), c.cur) {
 		return nil, nil
 	}
 	c.count++
 	return framed, nil
+}
+
+// given reports whether the record of a topic matches and is given. If it matches
+// and is not, it is noted.
+func (c *collector) given(topic []byte, offset uint64) bool {
+	if !c.match(topic) {
+		return false
+	}
+	if c.kept.hides(topic, offset) {
+		c.hidden = append(c.hidden, offset)
+		return false
+	}
+	return true
 }
 
 // forget lets go of the bytes of a transaction that ends.

@@ -36,7 +36,7 @@ func (l *Log) ReadBack(q Query, n int) (protocol.Chunk, error) {
 	r := backReader{
 		log: l, cur: through, n: n, max: q.MaxBytes, budget: scanBudget,
 		floor:   max(q.After, earliest-1, l.terms.begin(through)),
-		matcher: collector{filter: q.Filter},
+		matcher: collector{filter: q.Filter, kept: l.kept},
 	}
 	if r.max <= 0 {
 		r.max = defaultReadBytes
@@ -59,7 +59,7 @@ func (l *Log) ReadBack(q Query, n int) (protocol.Chunk, error) {
 // backReader is one ReadBack under way.
 type backReader struct {
 	log     *Log
-	matcher collector // for match and forget alone
+	matcher collector // for match, forget and what is hidden, the newest first
 	cur     uint64    // everything above has been looked at
 	floor   uint64    // nothing up to here is wanted
 	n       int       // records wanted
@@ -72,7 +72,9 @@ type backReader struct {
 
 func (r *backReader) full() bool { return r.enough() || r.budget <= 0 }
 
-func (r *backReader) enough() bool { return len(r.out) >= r.max || len(r.sizes) >= r.n }
+func (r *backReader) enough() bool {
+	return len(r.out) >= r.max || len(r.sizes) >= r.n || len(r.matcher.hidden) >= hiddenAtOnce
+}
 
 // chunk returns what was collected, the oldest first.
 func (r *backReader) chunk(through uint64) protocol.Chunk {
@@ -81,7 +83,11 @@ func (r *backReader) chunk(through uint64) protocol.Chunk {
 		b = append(b, r.out[end-size:end]...)
 		end -= size
 	}
-	return protocol.Chunk{Term: r.log.terms.at(through), After: r.cur, Through: through, Count: len(r.sizes), Records: b}
+	slices.Reverse(r.matcher.hidden)
+	return protocol.Chunk{
+		Term: r.log.terms.at(through), After: r.cur, Through: through,
+		Count: len(r.sizes), Records: b, Hidden: r.matcher.hidden,
+	}
 }
 
 // step goes on within one segment.
@@ -244,8 +250,9 @@ func (r *backReader) take(b *block, verify bool) error {
 			return err
 		}
 	}
+	offset := r.cur
 	r.cur--
-	if record != nil && r.matcher.match(protocol.RecordTopic(record)) {
+	if record != nil && r.matcher.given(protocol.RecordTopic(record), offset) {
 		r.out = append(r.out, framed...)
 		r.sizes = append(r.sizes, len(framed))
 	}

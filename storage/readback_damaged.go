@@ -44,6 +44,7 @@ func (l *Log) readBackDamaged(q Query, floor, through uint64, n int) (protocol.C
 			return protocol.Chunk{}, err
 		}
 		after = c.Through
+		out.Hidden = append(out.Hidden, c.Hidden...)
 		for rest := c.Records; len(rest) > 0; {
 			_, next, _ := protocol.NextFramed(rest)
 			records = append(records, rest[:len(rest)-len(next)])
@@ -57,6 +58,8 @@ func (l *Log) readBackDamaged(q Query, floor, through uint64, n int) (protocol.C
 			records = records[1:]
 		}
 	}
+	below, _ := slices.BinarySearch(out.Hidden, out.After+1)
+	out.Hidden = out.Hidden[below:]
 	out.Count, out.Records = len(records), slices.Concat(records...)
 	return out, nil
 }

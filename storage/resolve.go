@@ -17,6 +17,14 @@ import (
 // the end of the term the log was put back to an earlier state: exactly what was
 // written after that is gone. An unknown term is another log's.
 func (l *Log) Resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
+	at, err := l.resolve(s, f, head)
+	if s.Kind != protocol.StartPosition {
+		at.Quiet = l.kept.hiddenUpTo(f)
+	}
+	return at, err
+}
+
+func (l *Log) resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
 	earliest, last := l.Bounds()
 	switch s.Kind {
 	case protocol.StartEarliest:
@@ -108,6 +116,9 @@ func earlier(c blockWalk, info *segmentInfo, micros uint64) (low uint64, err err
 // beforeLast returns the offset before the n-th newest match up to head, or
 // before everything if there are fewer.
 func (l *Log) beforeLast(f protocol.Filter, head uint64, n int) (uint64, error) {
+	if l.kept != nil {
+		return l.beforeLastKept(f, head, n)
+	}
 	l.state.mu.RLock()
 	segs := l.state.segs
 	l.state.mu.RUnlock()

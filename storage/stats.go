@@ -22,13 +22,15 @@ type Stats struct {
 	Segments int       // 0 in memory
 	Oldest   time.Time // when the oldest message was stored; zero if there is none
 	Newest   time.Time
+	PerTopic int // how many of each topic are given, 0 for all; the others count as long as they are stored
 }
 
-// TopicStats says what a log holds of a topic.
+// TopicStats says what a log holds of a topic and gives.
 type TopicStats struct {
 	Topic       string
 	Messages    uint64
 	First, Last uint64 // offsets
+	Recent      uint64 // what was stored behind the offset that was asked about, given or not
 }
 
 // A TopicQuery asks for some of the topics that a log holds, in their order.
@@ -36,6 +38,7 @@ type TopicQuery struct {
 	Filter protocol.Filter
 	After  string // the topics behind this one; empty for all
 	Limit  int
+	Recent uint64 // an offset: what each topic has behind it is counted too
 }
 
 // matches reports whether a topic is asked for.
@@ -54,7 +57,7 @@ func (q *TopicQuery) prefix() string {
 func (l *Log) Stats() Stats {
 	l.state.mu.RLock()
 	defer l.state.mu.RUnlock()
-	s := Stats{Storage: "disk", Segments: len(l.state.segs)}
+	s := Stats{Storage: "disk", Segments: len(l.state.segs), PerTopic: l.opts.PerTopic}
 	for _, seg := range l.state.segs {
 		if seg.info.last == 0 {
 			continue
@@ -92,7 +95,7 @@ func (l *Log) Topics(ctx context.Context, q TopicQuery) ([]TopicStats, error) {
 		}
 		found.add(part)
 	}
-	return found.first(q.Limit), nil
+	return l.kept.bound(found.first(q.Limit)), nil
 }
 
 // segmentTopics returns the first topics of a segment that match.
@@ -102,7 +105,7 @@ func (l *Log) segmentTopics(seg *segment, q *TopicQuery) ([]TopicStats, error) {
 		part := make(topicSums)
 		for topic, p := range seg.index.topics {
 			if q.matches(topic) {
-				part[topic] = TopicStats{topic, uint64(p.count), p.first, p.last}
+				part[topic] = p.stats(topic, q.Recent)
 			}
 		}
 		l.state.mu.RUnlock()
@@ -121,11 +124,38 @@ func (l *Log) segmentTopics(seg *segment, q *TopicQuery) ([]TopicStats, error) {
 				return true, nil
 			}
 			p, err := decodePostings(postings)
-			part = append(part, TopicStats{name, uint64(p.count), p.first, p.last})
+			part = append(part, p.stats(name, q.Recent))
 			return len(part) < q.Limit, err
 		})
 	})
 	return part, err
+}
+
+// stats describes a topic in a part of the log.
+func (p *postings) stats(topic string, recent uint64) TopicStats {
+	return TopicStats{topic, uint64(p.count), p.first, p.last, p.behind(recent)}
+}
+
+// behind returns how many of the offsets lie above one. Where a stored list has
+// no offsets but the first and the last that is an estimate: they are many, and
+// taken to come evenly.
+func (p *postings) behind(after uint64) uint64 {
+	switch {
+	case p.last <= after:
+		return 0
+	case p.first > after:
+		return uint64(p.count)
+	case p.count > 2 && len(p.deltas) == 0:
+		return uint64(float64(p.count-1) * float64(p.last-after) / float64(p.last-p.first))
+	}
+	n, offset, rest := uint64(0), p.last, p.deltas
+	for offset > after {
+		n++
+		if offset, rest = p.before(offset, rest); rest == nil {
+			break
+		}
+	}
+	return n
 }
 
 // topicSums adds up what several parts of a log have of each topic. Parts come
@@ -137,6 +167,7 @@ func (s topicSums) add(part []TopicStats) {
 		if before, ok := s[t.Topic]; ok {
 			t.Messages += before.Messages
 			t.First = before.First
+			t.Recent += before.Recent
 		}
 		s[t.Topic] = t
 	}
@@ -152,7 +183,7 @@ func (s topicSums) first(n int) []TopicStats {
 func (l *MemoryLog) Stats() Stats {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	s := Stats{Storage: "memory", Messages: uint64(len(l.records)), Bytes: uint64(l.bytes)}
+	s := Stats{Storage: "memory", PerTopic: l.opts.PerTopic, Messages: uint64(len(l.records)), Bytes: uint64(l.bytes)}
 	if n := len(l.records); n > 0 {
 		s.Oldest = time.UnixMicro(int64(l.records[0].time)).UTC()
 		s.Newest = time.UnixMicro(int64(l.records[n-1].time)).UTC()
@@ -173,7 +204,7 @@ func (l *MemoryLog) Topics(ctx context.Context, q TopicQuery) ([]TopicStats, err
 		}
 		next, more = l.sumTopics(&q, next, found)
 	}
-	return found.first(q.Limit), nil
+	return l.kept.bound(found.first(q.Limit)), nil
 }
 
 // sumTopics adds some records from an offset on, and returns where to go on.
@@ -184,7 +215,7 @@ func (l *MemoryLog) sumTopics(q *TopicQuery, from uint64, found topicSums) (next
 	end := min(i+recordsAtOnce, len(l.records))
 	for _, r := range l.records[i:end] {
 		if topic := string(protocol.RecordTopic(r.record)); q.matches(topic) {
-			found.add([]TopicStats{{topic, 1, r.offset, r.offset}})
+			found.add([]TopicStats{(&postings{count: 1, first: r.offset, last: r.offset}).stats(topic, q.Recent)})
 		}
 		from = r.offset + 1
 	}

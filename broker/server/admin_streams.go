@@ -38,6 +38,7 @@ type streamForm struct {
 	Bytes    uint64     `json:"bytes"`
 	Segments int        `json:"segments,omitempty"`
 	Rate     float64    `json:"rate"` // per second, over the last minute
+	PerTopic int        `json:"max_messages_per_topic,omitempty"`
 	First    string     `json:"first,omitempty"`
 	Last     string     `json:"last"`
 	Oldest   *time.Time `json:"oldest,omitempty"`
@@ -47,7 +48,7 @@ type streamForm struct {
 func streamFormOf(i *broker.StreamInfo) streamForm {
 	f := streamForm{
 		Name: i.Name, Storage: i.Stats.Storage, Messages: i.Stats.Messages, Bytes: i.Stats.Bytes,
-		Segments: i.Stats.Segments, Rate: i.Rate, Last: i.Last.String(), Filters: []string{},
+		Segments: i.Stats.Segments, Rate: i.Rate, PerTopic: i.Stats.PerTopic, Last: i.Last.String(), Filters: []string{},
 	}
 	for _, filter := range i.Filters {
 		f.Filters = append(f.Filters, filter.String())
@@ -60,11 +61,12 @@ func streamFormOf(i *broker.StreamInfo) streamForm {
 
 // topicForm is a topic as operators see it.
 type topicForm struct {
-	Topic    string `json:"topic"`
-	Stream   string `json:"stream"`
-	Messages uint64 `json:"messages"`
-	First    string `json:"first"`
-	Last     string `json:"last"`
+	Topic    string  `json:"topic"`
+	Stream   string  `json:"stream"`
+	Messages uint64  `json:"messages"`
+	First    string  `json:"first"`
+	Last     string  `json:"last"`
+	Rate     float64 `json:"rate"` // per second, over the last minute
 }
 
 // streams is GET /v1/streams.
@@ -105,7 +107,7 @@ func (in *inspector) topics(w http.ResponseWriter, r *http.Request) {
 		if i == 0 || t.Topic != topics[i-1].Topic {
 			distinct++
 		}
-		forms = append(forms, topicForm{t.Topic, t.Stream, t.Messages, t.First.String(), t.Last.String()})
+		forms = append(forms, topicForm{t.Topic, t.Stream, t.Messages, t.First.String(), t.Last.String(), t.Rate})
 	}
 	body := map[string]any{"topics": forms}
 	if distinct == query.Limit {

@@ -30,7 +30,7 @@ func columns(table string) (rows [][]string) {
 // Operators list, describe and purge streams of a running broker; whoever had not
 // read what was purged is told.
 func TestStreamsCommand(t *testing.T) {
-	s := start(t, withStreams(t, filepath.Join(t.TempDir(), "data"), "    - name: orders\n      filters: [orders.>, bills]\n    - name: prices\n      filters: [prices.>]\n      storage: memory\n"))
+	s := start(t, withStreams(t, filepath.Join(t.TempDir(), "data"), "    - name: orders\n      filters: [orders.>, bills]\n      max_messages_per_topic: 3\n    - name: prices\n      filters: [prices.>]\n      storage: memory\n"))
 	first := s.publish(t, "orders.a", "1", "x")
 	s.publish(t, "orders.b", "1", "y")
 	last := s.publish(t, "bills", "1", "z")
@@ -38,7 +38,7 @@ func TestStreamsCommand(t *testing.T) {
 
 	out, errs, failed := asProcess(t, "streams", "--admin", s.admin)
 	rows := columns(out)
-	if failed || errs != "" || len(rows) != 5 || strings.Join(rows[0], " ") != "NAME STORAGE MESSAGES SIZE RATE OLDEST FILTERS" {
+	if failed || errs != "" || len(rows) != 5 || strings.Join(rows[0], " ") != "NAME STORAGE MESSAGES SIZE RATE PER TOPIC OLDEST FILTERS" {
 		t.Fatalf("%q, %q", out, errs)
 	}
 	for i, want := range [][]string{{"orders", "disk", "3"}, {"prices", "memory", "1"}, {"dead", "disk", "0"}, {"main", "disk", "0"}} {
@@ -51,10 +51,10 @@ func TestStreamsCommand(t *testing.T) {
 	}
 	out, _, _ = asProcess(t, "streams", "info", "orders", "--json", "--admin", strings.TrimPrefix(s.admin, "http://"))
 	var info streamLine
-	if err := json.Unmarshal([]byte(out), &info); err != nil || info.Name != "orders" || info.First != first || info.Last != last || info.Rate != 0.05 || info.Oldest == nil || info.Newest.Before(*info.Oldest) || info.Bytes == 0 || strings.Count(out, "\n") != 1 {
+	if err := json.Unmarshal([]byte(out), &info); err != nil || info.Name != "orders" || info.First != first || info.Last != last || info.Rate != 0.05 || info.PerTopic != 3 || info.Oldest == nil || info.Newest.Before(*info.Oldest) || info.Bytes == 0 || strings.Count(out, "\n") != 1 {
 		t.Errorf("%s: %v", out, err)
 	}
-	if out, _, _ = asProcess(t, "streams", "info", "orders", "--admin", s.admin); !strings.Contains(out, "\nhead      "+last+"\n") {
+	if out, _, _ = asProcess(t, "streams", "info", "orders", "--admin", s.admin); !strings.Contains(out, "\nhead       "+last+"\n") || !strings.Contains(out, "\nper topic  3\n") {
 		t.Error(out)
 	}
 
@@ -106,7 +106,7 @@ func TestTopicsCommand(t *testing.T) {
 		at = append(at, s.publish(t, "orders.a", fmt.Sprint(i), "x"))
 	}
 	out, errs, failed := asProcess(t, "topics", "--filter", "orders.>", "--admin", s.admin)
-	want := [][]string{{"TOPIC", "STREAM", "MESSAGES", "FIRST", "LAST"}, {"orders.a", "orders", "3", at[0], at[2]}}
+	want := [][]string{{"TOPIC", "STREAM", "MESSAGES", "RATE", "FIRST", "LAST"}, {"orders.a", "orders", "3", "0.1/s", at[0], at[2]}}
 	if failed || errs != "" || fmt.Sprint(columns(out)) != fmt.Sprint(want) {
 		t.Errorf("%q, %q", out, errs)
 	}

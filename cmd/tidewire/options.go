@@ -30,6 +30,7 @@ func (o options) log(s config.Stream) storage.LogOptions {
 		SegmentBytes:   int64(s.SegmentBytes),
 		RetentionAge:   time.Duration(s.RetentionAge), // both understand a negative one as none
 		RetentionBytes: int64(s.RetentionBytes),
+		PerTopic:       s.PerTopic,
 		WindowBytes:    int64(s.WindowBytes),
 		OpenSegments:   o.files.segments,
 		Registerer:     o.registry,
@@ -53,6 +54,7 @@ func (o options) memory(s config.OtherStream) storage.MemoryOptions {
 		Bytes:        int64(s.RetentionBytes),
 		Messages:     s.RetentionMessages,
 		Age:          time.Duration(s.RetentionAge),
+		PerTopic:     s.PerTopic,
 		DedupeWindow: s.DedupeWindow,
 		Registerer:   o.registry,
 	}

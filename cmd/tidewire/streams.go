@@ -22,6 +22,7 @@ type streamLine struct {
 	Bytes    uint64     `json:"bytes"`
 	Segments int        `json:"segments"`
 	Rate     float64    `json:"rate"`
+	PerTopic int        `json:"max_messages_per_topic"`
 	First    string     `json:"first"`
 	Last     string     `json:"last"`
 	Oldest   *time.Time `json:"oldest"`
@@ -74,9 +75,9 @@ func (f *adminFlags) list(ctx context.Context, out io.Writer) error {
 	if f.json {
 		return printRaw(out, raw)
 	}
-	rows := [][]string{{"NAME", "STORAGE", "MESSAGES", "SIZE", "RATE", "OLDEST", "FILTERS"}}
+	rows := [][]string{{"NAME", "STORAGE", "MESSAGES", "SIZE", "RATE", "PER TOPIC", "OLDEST", "FILTERS"}}
 	for _, s := range lines {
-		rows = append(rows, []string{s.Name, s.Storage, fmt.Sprint(s.Messages), sizeText(s.Bytes), rateText(s.Rate), timeText(s.Oldest), strings.Join(s.Filters, " ")})
+		rows = append(rows, []string{s.Name, s.Storage, fmt.Sprint(s.Messages), sizeText(s.Bytes), rateText(s.Rate), boundText(s.PerTopic), timeText(s.Oldest), strings.Join(s.Filters, " ")})
 	}
 	return printTable(out, rows)
 }
@@ -146,6 +147,7 @@ func newStreamsInfoCommand() *cobra.Command {
 				{"size", sizeText(s.Bytes)},
 				{"segments", fmt.Sprint(s.Segments)},
 				{"rate", rateText(s.Rate)},
+				{"per topic", boundText(s.PerTopic)},
 				{"oldest", timeText(s.Oldest) + " " + s.First},
 				{"newest", timeText(s.Newest)},
 				{"head", s.Last},
@@ -234,6 +236,14 @@ func sizeText(n uint64) string {
 }
 
 func rateText(perSecond float64) string { return fmt.Sprintf("%.1f/s", perSecond) }
+
+// boundText shows how many messages there may be; 0 is no bound.
+func boundText(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
 
 func timeText(t *time.Time) string {
 	if t == nil {

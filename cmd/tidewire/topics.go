@@ -30,7 +30,8 @@ func newTopicsCommand() *cobra.Command {
 		Use:   "topics",
 		Short: "List the topics that a running broker holds messages of",
 		Long: `List the topics that the streams of a running broker hold messages of, with how
-many and where the first and the last are. A topic whose stream was changed is
+many, where the first and the last are, and how fast they came in the last
+minute. A topic whose stream was changed is
 listed for each stream that has some of it.`,
 		Example: `  tidewire topics --filter 'room.>'
   tidewire topics --stream orders --limit 0 --json`,
@@ -47,11 +48,12 @@ listed for each stream that has some of it.`,
 
 // topicLine is a topic as the admin listener describes it.
 type topicLine struct {
-	Topic    string `json:"topic"`
-	Stream   string `json:"stream"`
-	Messages uint64 `json:"messages"`
-	First    string `json:"first"`
-	Last     string `json:"last"`
+	Topic    string  `json:"topic"`
+	Stream   string  `json:"stream"`
+	Messages uint64  `json:"messages"`
+	First    string  `json:"first"`
+	Last     string  `json:"last"`
+	Rate     float64 `json:"rate"`
 }
 
 // topicAnswer is a page of topics.
@@ -67,7 +69,7 @@ func (t *topicsCommand) run(ctx context.Context, out, errs io.Writer) error {
 	if t.limit < 0 {
 		return fmt.Errorf("--limit %d: give a number above 0, or 0 for all", t.limit)
 	}
-	rows := [][]string{{"TOPIC", "STREAM", "MESSAGES", "FIRST", "LAST"}}
+	rows := [][]string{{"TOPIC", "STREAM", "MESSAGES", "RATE", "FIRST", "LAST"}}
 	after, left := "", t.limit
 	for {
 		page, n, err := t.page(ctx, after, left)
@@ -121,7 +123,7 @@ func appendTopics(rows [][]string, topics []json.RawMessage) ([][]string, error)
 		if err := json.Unmarshal(raw, &l); err != nil {
 			return nil, fmt.Errorf("the broker describes a topic in a way that this version does not know: %w", err)
 		}
-		rows = append(rows, []string{l.Topic, l.Stream, strconv.FormatUint(l.Messages, 10), l.First, l.Last})
+		rows = append(rows, []string{l.Topic, l.Stream, strconv.FormatUint(l.Messages, 10), rateText(l.Rate), l.First, l.Last})
 	}
 	return rows, nil
 }
