@@ -36,6 +36,7 @@ func (b *Broker) Fetch(ctx context.Context, who *Identity, name string, req *Fet
 	if exclusive {
 		return FetchResult{}, protocol.Errorf(protocol.CodeBadRequest, "the consumer %s is exclusive, and nobody stays its member over HTTP: subscribe to it over WebSocket", name)
 	}
+	d.hearAll()
 	ready := make(chan struct{}, 1)
 	m := &member{id: b.consumers.nextMember(), window: req.Max, wake: func() { poke(ready) }}
 	d.join(m, nil)
@@ -45,14 +46,13 @@ func (b *Broker) Fetch(ctx context.Context, who *Identity, name string, req *Fet
 	defer wait.Stop()
 	for {
 		r := FetchResult{Created: created}
-		r.Gaps = d.takeGaps()
 		var work []handed
 		var again bool
 		work, r.Generation, again = d.take(m, req.Max)
 		if again && ctx.Err() == nil {
-			d.keepGaps(r.Gaps)
 			continue
 		}
+		r.Gaps = d.takeGaps() // those that take has met, too
 		if r.Chunks = deliveries(work, r.Generation); len(work)+len(r.Gaps) > 0 || req.Wait <= 0 {
 			return r, nil
 		}
@@ -72,11 +72,4 @@ func poke(ch chan struct{}) {
 	case ch <- struct{}{}:
 	default:
 	}
-}
-
-// keepGaps puts gaps back that were not told.
-func (d *dispatcher) keepGaps(gaps []*tidewirev1.Gap) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.gaps = append(gaps, d.gaps...)
 }

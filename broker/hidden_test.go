@@ -3,7 +3,6 @@ package broker_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -118,7 +117,7 @@ func hidingWorld(t *testing.T, log broker.Log, o broker.Options) *world {
 }
 
 func diskLog(t *testing.T, o storage.LogOptions) broker.Log {
-	o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	o.Logger = slog.New(slog.DiscardHandler)
 	store, err := storage.Open(t.TempDir(), storage.Options{ReserveBytes: -1, Logger: o.Logger})
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ type member struct {
 	window int    // messages that it wants in flight at most
 	idle   bool   // take has returned nothing: it is to be woken
 	left   bool
+	bye    bool   // it has unsubscribed, and does not come back
 	wake   func() // must not block; called with mu held
 
 	session *Session      // nil for a fetch
@@ -39,8 +40,17 @@ func (d *dispatcher) join(m *member, done func(stored)) {
 	d.conclude(done)
 }
 
+// goodbye notes that a member unsubscribes: nobody comes back to answer for what it
+// has in flight, be it still on its way to it.
+func (d *dispatcher) goodbye(m *member) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m.bye = true
+}
+
 // leave takes a member out. What it had in flight goes to the others at once; if
-// there are none it stays in flight, for the member may come back.
+// there are none, and its connection was lost, it stays in flight, for the member
+// may come back.
 func (d *dispatcher) leave(m *member, release bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -53,7 +63,7 @@ func (d *dispatcher) leave(m *member, release bool) {
 	}
 	d.next = 0
 	if release {
-		d.machine.Release(m.id, nowOf(), len(d.members) > 0)
+		d.machine.Release(m.id, nowOf(), len(d.members) > 0 || m.bye)
 	}
 	d.conclude(nil)
 }

@@ -162,6 +162,17 @@ func (s *source) hear(n news) {
 	s.news = max(s.news, n.through)
 }
 
+// hearAll has everything that is stored looked at: who published a moment ago, and
+// was answered, must find it, although the news may still be on its way.
+func (d *dispatcher) hearAll() {
+	head := d.stream.head()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for src := range d.sources {
+		d.sources[src].news = max(d.sources[src].news, head)
+	}
+}
+
 // conclude ends whatever has changed a consumer: what was decided goes to the
 // control log, done is told when it is durable, dying messages are buried,
 // members that have something to do are woken. Callers hold mu.

@@ -229,6 +229,9 @@ func (s *Session) Unsubscribe(number uint32) {
 	s.out.push(s.codec.AppendServer(nil, &tidewirev1.Unsubscribed{Sub: number}))
 	s.checkHard()
 	s.unlockAndWake()
+	if sub.dispatcher != nil {
+		sub.dispatcher.goodbye(sub.worker)
+	}
 	s.broker.leave(sub)
 }
 

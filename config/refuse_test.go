@@ -166,6 +166,8 @@ func TestWhatMakesNoSense(t *testing.T) {
 		{others("name: a, filters: [a], retention_messages: 5"), `streams.others[0].retention_messages is 5, but messages are counted in memory alone; leave it out, or write storage: memory`},
 		{others("name: a, filters: [a], storage: memory, retention_bytes: unlimited"), `streams.others[0].retention_bytes is unlimited; a stream in memory needs a bound, write a size from 1MiB to 64GiB`},
 		{others("name: a, filters: [a], storage: memory, retention_messages: -1"), `streams.others[0].retention_messages is -1; write a number of messages, or 0 for no bound`},
+		{others("name: a, filters: [a], storage: memory, max_messages_per_topic: -1"), `streams.others[0].max_messages_per_topic is -1; write a number of messages up to 1000000, or 0 for no bound`},
+		{"streams: {main: {max_messages_per_topic: 1000001}}", `streams.main.max_messages_per_topic is 1000001; write a number of messages up to 1000000, or 0 for no bound`},
 		{others("name: a, filters: [a], storage: memory, window_bytes: 1MiB"), `streams.others[0].segment_bytes and streams.others[0].window_bytes mean nothing for a stream in memory; leave them out, retention_bytes says how much it holds`},
 
 		{"limits: {publish_messages: 0}", `limits.publish_messages is 0; write a number from 1 to 100000`},
@@ -208,7 +210,8 @@ func TestWhatMakesSense(t *testing.T) {
 		"allowed_origins: ['*', 'null', 'http://localhost:5173']",
 		"limits: {payload_bytes: 4MiB, frame_bytes: 16MiB, outbound_hard_bytes: 32MiB}",
 		"shutdown: {drain: 0s, spread: 0s}",
-		others("name: a, filters: [a.b]", "name: b-2, filters: [a.>, '*.b']", "name: m, filters: [m], storage: memory, retention_messages: 10"),
+		others("name: a, filters: [a.b]", "name: b-2, filters: [a.>, '*.b']", "name: m, filters: [m], storage: memory, retention_messages: 10, max_messages_per_topic: 1"),
+		"streams: {main: {max_messages_per_topic: 1000000}}",
 		"listen:\nlog:\n# nothing but comments\n",
 		"---\ndata: x\n",
 		"",

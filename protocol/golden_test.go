@@ -208,6 +208,7 @@ func serverSamples() map[string][]sample {
 		"gap": {
 			{name: "retention", frame: &tidewirev1.Gap{Sub: 1, Reason: "retention", Term: "1z141z3", After: 10, Through: 41, Position: "p1z141z3-41", Offset: 41}},
 			{name: "other log", frame: &tidewirev1.Gap{Sub: 1, Reason: "other_log", Position: "p1z141z3-0"}},
+			{name: "counted", frame: &tidewirev1.Gap{Sub: 1, Reason: "retention", Term: "1z141z3", After: 41, Through: 41, Position: "p1z141z3-41", Offset: 41, Missed: 3}},
 			{name: "ephemeral", frame: &tidewirev1.Gap{Sub: 1, Reason: "ephemeral", Term: "1z141z3", After: 41, Through: 41, Position: "p1z141z3-41", Offset: 41, Missed: 12}},
 			{name: "rolled back, another partition", frame: &tidewirev1.Gap{Sub: 2, Partition: 3, Reason: "rolled_back", Term: "z", After: 10, Through: MaxOffset, Position: "p1z141z3-3_10", Offset: 10}},
 		},

@@ -279,7 +279,7 @@ func (c *committer) publish(b *batch) *Commit {
 	}
 	c.active.info.add(&blk)
 	c.active.info.size = uint64(b.used)
-	c.log.kept.stored(b.stored)
+	c.log.state.kept.stored(b.stored)
 	s.window.push(blk)
 	s.head = blk.last()
 	c.log.metrics.window.Set(float64(s.window.bytes))

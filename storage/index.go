@@ -92,10 +92,10 @@ func (p *postings) after(dst []uint64, after uint64, n int) []uint64 {
 	return dst
 }
 
-// until appends the offsets up to the given one to dst, the newest first, at
-// most n. It walks from the end: a varint ends with its only byte below 128, so
+// until returns the offsets up to the given one, the newest first, at most n. It
+// walks from the end: a varint ends with its only byte below 128, so
 // the list can be read in both directions.
-func (p *postings) until(dst []uint64, through uint64, n int) []uint64 {
+func (p *postings) until(through uint64, n int) (dst []uint64) {
 	offset, rest := p.last, p.deltas
 	for range p.count {
 		if offset <= through {

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -14,22 +15,21 @@ import (
 // index has none at all: there the records are looked at, from the end.
 func (o *opening) fillKept() error {
 	l := o.log
-	if l.kept == nil {
+	if l.state.kept == nil {
 		return nil
 	}
-	for i := len(l.state.segs) - 1; i >= 0; i-- {
-		f := keptFill{kept: l.kept, want: make(map[string]int), found: make(map[string][]uint64)}
-		seg := l.state.segs[i]
+	for _, seg := range slices.Backward(l.state.segs) {
+		f := keptFill{kept: l.state.kept, want: make(map[string]int), found: make(map[string][]uint64)}
 		if seg.index != nil {
 			f.memory(seg.index)
 		} else if err := f.sealed(l, seg); err != nil {
 			return err
 		}
 		for topic, offsets := range f.found {
-			l.kept.older(topic, offsets)
+			l.state.kept.older(topic, offsets)
 		}
 	}
-	l.kept.filled()
+	l.state.kept.filled()
 	return nil
 }
 
@@ -44,7 +44,7 @@ type keptFill struct {
 func (f *keptFill) memory(x *topicIndex) {
 	for _, p := range x.order {
 		if n := f.kept.lacks([]byte(p.topic)); n > 0 {
-			f.found[p.topic] = p.until(nil, p.last, n)
+			f.found[p.topic] = p.until(p.last, n)
 		}
 	}
 }
@@ -63,7 +63,7 @@ func (f *keptFill) sealed(l *Log, seg *segment) error {
 			case p.count > 1 && p.dense(int(seg.info.records)):
 				f.want[string(topic)] = min(n, p.count)
 			default:
-				f.found[string(topic)] = p.until(nil, p.last, n)
+				f.found[string(topic)] = p.until(p.last, n)
 			}
 			return true, nil
 		})

@@ -125,7 +125,7 @@ func offsetsOf(records []modelRecord) []uint64 {
 }
 
 // modelOf returns the model of a log without damage.
-func modelOf(t *testing.T, l *testLog, keep int) *model {
+func modelOf(l *testLog, keep int) *model {
 	m := newModel(0)
 	for _, got := range append(l.readAll(">", 0, 0), l.readAll("$dead.*", 0, 0)...) {
 		m.records = append(m.records, modelRecord{offset: got.Position.Offset, topic: got.Topic})
@@ -143,7 +143,7 @@ func TestKeptPastDamage(t *testing.T) {
 	r := newRand(t)
 	opts := LogOptions{SegmentBytes: 1, WindowBytes: 1}
 	sample, _ := damagedSample(t, opts)
-	truths, m := readTruth(t, sample), modelOf(t, sample, 0)
+	truths, m := readTruth(t, sample), modelOf(sample, 0)
 	sample.close()
 	hid := 0
 	for step := range (*stepsFlag + 1) / 2 {
@@ -185,7 +185,7 @@ func TestKeptPastDamage(t *testing.T) {
 func TestKeptWithoutIndexes(t *testing.T) {
 	opts := LogOptions{SegmentBytes: 1, WindowBytes: 1}
 	sample, _ := damagedSample(t, opts)
-	m := modelOf(t, sample, 5)
+	m := modelOf(sample, 5)
 	sample.close()
 	harmed := 0
 	for _, path := range files(t, sample.dir) {
@@ -302,7 +302,7 @@ func TestKeptForgetsSweptTopics(t *testing.T) {
 		return index.Put(k, v)
 	})
 	l = openTest(t, l.dir, opts)
-	if _, known := l.kept.topics["old"]; !known {
+	if _, known := l.state.kept.topics["old"]; !known {
 		t.Fatal("the records did not tell")
 	}
 	c.at = c.at.Add(50 * time.Minute)
@@ -310,7 +310,7 @@ func TestKeptForgetsSweptTopics(t *testing.T) {
 	if earliest, _ := l.Bounds(); earliest == 1 {
 		t.Fatal("nothing was trimmed")
 	}
-	if got := slices.Sorted(maps.Keys(l.kept.topics)); !slices.Equal(got, []string{"both", "new"}) {
+	if got := slices.Sorted(maps.Keys(l.state.kept.topics)); !slices.Equal(got, []string{"both", "new"}) {
 		t.Errorf("topics %v are known", got)
 	}
 }

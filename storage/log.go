@@ -34,7 +34,6 @@ type Log struct {
 	keeper    *keeper
 	metrics   *metrics
 	damages   damages
-	kept      *kept // nil without retention by count
 	state     state
 }
 
@@ -52,6 +51,8 @@ type state struct {
 	window window
 	head   uint64
 	closed bool // the files are, or soon will be
+
+	kept *kept // nil without retention by count; it has its own lock
 }
 
 // term returns the term of this boot.

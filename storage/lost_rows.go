@@ -90,7 +90,7 @@ func (k *keeper) sweepLast(ctx context.Context, through uint64) error {
 	for from, more := []byte(nil), true; more; {
 		old, next, err := k.log.meta.topicsUpTo(from, through)
 		if err == nil && len(old) > 0 {
-			k.log.kept.forget(old, through)
+			k.log.state.kept.forget(old, through)
 			err = k.log.meta.dropLast(old, through)
 		}
 		if err == nil {

@@ -312,12 +312,12 @@ func (r *run) rebound() {
 // settle lets the keeper work. What retention by count knows is bounded then.
 func (r *run) settle() {
 	r.log.settle()
-	if r.log.kept == nil {
+	if r.log.state.kept == nil {
 		return
 	}
 	earliest, _ := r.log.Bounds()
-	for topic, p := range r.log.kept.topics {
-		if offsets := p.until(nil, p.last, p.count+1); p.last < earliest || p.count > r.model.keep || len(offsets) != p.count || offsets[p.count-1] != p.first || p.topic != topic {
+	for topic, p := range r.log.state.kept.topics {
+		if offsets := p.until(p.last, p.count+1); p.last < earliest || p.count > r.model.keep || len(offsets) != p.count || offsets[p.count-1] != p.first || p.topic != topic {
 			r.t.Fatalf("of %s the offsets %v are known, %d in number, of a log from %d on", topic, offsets, p.count, earliest)
 		}
 	}

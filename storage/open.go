@@ -40,7 +40,7 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 		handles: handles{most: opts.OpenSegments},
 	}
 	l.state.window.limit = opts.WindowBytes
-	l.kept = newKept(opts.PerTopic)
+	l.state.kept = newKept(opts.PerTopic)
 	l.committer, l.keeper = newCommitter(l), newKeeper(l)
 	o := &opening{log: l, anyWindow: anyWindow}
 	if err := o.run(); err != nil {

@@ -39,7 +39,7 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 	r := reader{log: l, collector: collector{
 		filter: q.Filter,
 		cur:    q.After,
-		kept:   l.kept,
+		kept:   l.state.kept,
 		limit:  min(head, l.terms.end(q.After+1)),
 		max:    q.MaxBytes,
 		budget: scanBudget,

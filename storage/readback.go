@@ -36,7 +36,7 @@ func (l *Log) ReadBack(q Query, n int) (protocol.Chunk, error) {
 	r := backReader{
 		log: l, cur: through, n: n, max: q.MaxBytes, budget: scanBudget,
 		floor:   max(q.After, earliest-1, l.terms.begin(through)),
-		matcher: collector{filter: q.Filter, kept: l.kept},
+		matcher: collector{filter: q.Filter, kept: l.state.kept},
 	}
 	if r.max <= 0 {
 		r.max = defaultReadBytes
@@ -172,7 +172,7 @@ func (p *postings) planBack(through uint64, records, n int) plan {
 	if p.count > 0 && p.first <= through && p.dense(records) {
 		return plan{scan: true, newest: p.last}
 	}
-	offsets := p.until(nil, through, n)
+	offsets := p.until(through, n)
 	return plan{offsets: offsets, all: len(offsets) < n}
 }
 

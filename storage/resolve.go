@@ -19,7 +19,7 @@ import (
 func (l *Log) Resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
 	at, err := l.resolve(s, f, head)
 	if s.Kind != protocol.StartPosition {
-		at.Quiet = l.kept.hiddenUpTo(f)
+		at.Quiet = l.state.kept.hiddenUpTo(f)
 	}
 	return at, err
 }
@@ -116,7 +116,7 @@ func earlier(c blockWalk, info *segmentInfo, micros uint64) (low uint64, err err
 // beforeLast returns the offset before the n-th newest match up to head, or
 // before everything if there are fewer.
 func (l *Log) beforeLast(f protocol.Filter, head uint64, n int) (uint64, error) {
-	if l.kept != nil {
+	if l.state.kept != nil {
 		return l.beforeLastKept(f, head, n)
 	}
 	l.state.mu.RLock()

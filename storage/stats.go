@@ -95,7 +95,7 @@ func (l *Log) Topics(ctx context.Context, q TopicQuery) ([]TopicStats, error) {
 		}
 		found.add(part)
 	}
-	return l.kept.bound(found.first(q.Limit)), nil
+	return l.state.kept.bound(found.first(q.Limit)), nil
 }
 
 // segmentTopics returns the first topics of a segment that match.

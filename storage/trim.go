@@ -148,7 +148,7 @@ func (k *keeper) dropLast(ctx context.Context, s *segment) error {
 		if err != nil || len(topics) == 0 {
 			return err
 		}
-		k.log.kept.forget(topics, s.info.last)
+		k.log.state.kept.forget(topics, s.info.last)
 		if err := k.log.meta.dropLast(topics, s.info.last); err != nil {
 			return err
 		}

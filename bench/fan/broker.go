@@ -78,6 +78,36 @@ func (r *broker) resident() (float64, error) {
 	return float64(pages*os.Getpagesize()) / (1 << 20), err
 }
 
+// heap returns the MiB of the broker's heap that are in use, after what is not was
+// collected: pools of buffers live for one collection more.
+func (r *broker) heap() (float64, error) {
+	for range 2 {
+		if _, err := r.get("/debug/pprof/heap?gc=1&debug=1"); err != nil {
+			return 0, err
+		}
+	}
+	text, err := r.get("/debug/pprof/heap?gc=1&debug=1")
+	if err != nil {
+		return 0, err
+	}
+	m := regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)$`).FindSubmatch(text)
+	if m == nil {
+		return 0, errors.New("the profile of the heap does not say how large it is")
+	}
+	size, err := strconv.ParseFloat(string(m[1]), 64)
+	return size / (1 << 20), err
+}
+
+// get reads from the admin listener.
+func (r *broker) get(path string) ([]byte, error) {
+	response, err := http.Get(r.admin + path)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(response.Body)
+	return text, errors.Join(err, response.Body.Close())
+}
+
 // watch samples the broker's memory until done is closed, and returns the most.
 func (r *broker) watch(done <-chan struct{}) (float64, error) {
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -112,12 +142,8 @@ func (r *broker) cpu() (float64, error) {
 
 // metric returns a metric that has no labels.
 func (r *broker) metric(name string) (float64, error) {
-	response, err := http.Get(r.admin + "/metrics")
+	text, err := r.get("/metrics")
 	if err != nil {
-		return 0, err
-	}
-	text, err := io.ReadAll(response.Body)
-	if err := errors.Join(err, response.Body.Close()); err != nil {
 		return 0, err
 	}
 	m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindSubmatch(text)

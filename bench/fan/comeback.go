@@ -75,6 +75,11 @@ func (b *bench) comeBack() (rows []*row, err error) {
 	if err != nil {
 		return nil, err
 	}
+	return comeBackRows(b.returning, times, late), nil
+}
+
+// comeBackRows makes the rows of how long it took and of how late answers were.
+func comeBackRows(returning int, times, late []sample) []*row {
 	for i := range late {
 		late[i] = late[i][1:] // the first turn warms up
 	}
@@ -83,14 +88,14 @@ func (b *bench) comeBack() (rows []*row, err error) {
 	}
 	return []*row{
 		{
-			name: fmt.Sprintf("%d come back and get %d messages each; limit: they connect", b.returning, missed),
+			name: fmt.Sprintf("%d come back and get %d messages each; limit: they connect", returning, missed),
 			ours: times[2].text(" s"), limit: times[1].text(" s"), ratio: each(times[2], times[1], over), aim: 3,
 		},
 		meanwhile("P99 of publishers meanwhile; limit: when nobody comes", 2, 2),
 		meanwhile("to compare: P99 while they connect", 1, 0),
 		meanwhile(fmt.Sprintf("to compare: P99 while %d a second come back", spread), 3, 0),
 		meanwhile("to compare: P99 while all come back to another broker of this machine", 4, 0),
-	}, nil
+	}
 }
 
 // miss publishes what will have been missed, and returns the position before it.

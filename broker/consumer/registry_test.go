@@ -145,6 +145,28 @@ func TestPageReplacesTheState(t *testing.T) {
 	want(t, "a creation behind its page", list(replay(t, g.Page(m), created)), "c#1:3")
 }
 
+func TestPageOfAnotherConsumerOfTheName(t *testing.T) {
+	g := &consumer.Registry{}
+	create(t, g, "c")
+	created := g.Deltas()
+	g.Delete("c")
+	take(create(t, g, "c"), 1)
+	r := replay(t, created, g.Page(g.Get("c")))
+	want(t, "the consumers", list(r), "c#2:1")
+	want(t, "of the name", r.Get("c").Incarnation(), 2)
+}
+
+func TestOffsetsBeyondTheLastAreRefused(t *testing.T) {
+	g := &consumer.Registry{}
+	m := create(t, g, "c")
+	m.Buried(1, protocol.MaxOffset)
+	replay(t, g.Page(m))
+	m.Buried(1, protocol.MaxOffset+1)
+	if replay(t).Apply(g.Page(m)) == nil {
+		t.Error("a dead letter beyond the last offset")
+	}
+}
+
 func TestPagesInParts(t *testing.T) {
 	g := &consumer.Registry{}
 	m := create(t, g, "c")
@@ -177,6 +199,10 @@ func TestPagesInParts(t *testing.T) {
 	more := g.Pages(m, 500)
 	if got := replay(t, slices.Concat(known, pages[:3], [][]byte{between}, more)...).Get("c"); !bytes.Equal(got.AppendState(nil), m.AppendState(nil)) {
 		t.Error("left parts come into the next page")
+	}
+	r = replay(t, slices.Concat(known, pages[:1], g.Pages(m, 1<<20))...)
+	if r.Apply(pages[1]) == nil {
+		t.Error("a page goes on after another one")
 	}
 	r = replay(t, pages[0])
 	if r.Apply(pages[2]) == nil {
@@ -224,6 +250,9 @@ func TestApplyRefuses(t *testing.T) {
 		if (err == nil) != accepted {
 			t.Errorf("entry %d: %v", offset, err)
 		}
+	}
+	if g.Apply(group(1, 11, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0)) == nil {
+		t.Error("an entry of two sources")
 	}
 	if g.Apply(group(2, 14, 3, 1, 0, 0)) != nil || g.Apply(group(2, 14, 0, 1, 0, 0)) == nil {
 		t.Error("a dying entry comes to life")

@@ -24,29 +24,37 @@ const defaultFetch = 10 // messages
 // fetch is POST /v1/consumers/{name}/fetch: messages of a consumer, which are in
 // flight to nobody in particular until they are settled or their time is over.
 func (s *Server) fetch(w http.ResponseWriter, r *http.Request) {
-	messages, generation, size, err := s.fetchSome(r)
+	result, size, err := s.fetchSome(r)
 	if err != nil {
 		writeProblem(w, err)
 		return
 	}
 	defer s.pages.leave(size)
-	s.writeMessages(w, messages, []byte(`],"generation":`+strconv.FormatUint(generation, 10)+"}\n"))
+	end := strconv.AppendUint([]byte(`],"generation":`), result.Generation, 10)
+	if len(result.Gaps) > 0 {
+		gaps := make([]*gap, 0, len(result.Gaps))
+		for _, g := range result.Gaps {
+			gaps = append(gaps, gapOf(g))
+		}
+		end = appendJSON(append(end, `,"gaps":`...), gaps)
+	}
+	s.writeMessages(w, messagesOf(result.Chunks), append(end, "}\n"...))
 }
 
-// fetchSome returns messages and the bytes that they hold until leave.
-func (s *Server) fetchSome(r *http.Request) (messages iter.Seq[protocol.Message], generation uint64, size int64, err *protocol.Error) {
+// fetchSome returns what was fetched and the bytes that it holds until leave.
+func (s *Server) fetchSome(r *http.Request) (result broker.FetchResult, size int64, err *protocol.Error) {
 	who, name, err := s.consumerOf(r)
 	if err != nil {
-		return nil, 0, 0, err
+		return result, 0, err
 	}
 	req, err := fetchRequest(r)
 	if err != nil {
-		return nil, 0, 0, err
+		return result, 0, err
 	}
 	// Before anything is taken: what is in flight and not written comes again only
 	// when its time is over.
 	if err := s.pages.full(); err != nil {
-		return nil, 0, 0, err
+		return result, 0, err
 	}
 	if !who.Expires.IsZero() {
 		req.Wait = min(req.Wait, time.Until(who.Expires))
@@ -55,17 +63,16 @@ func (s *Server) fetchSome(r *http.Request) (messages iter.Seq[protocol.Message]
 	defer cancel()
 	defer context.AfterFunc(s.draining.ctx, cancel)() // nobody waits longer than the broker lives
 	if s.draining.Load() {
-		return nil, 0, 0, errDraining
+		return result, 0, errDraining
 	}
-	result, perr := s.broker.Fetch(ctx, who, name, req)
-	if perr != nil {
-		return nil, 0, 0, s.refusal("fetch", perr)
+	if result, err = s.broker.Fetch(ctx, who, name, req); err != nil {
+		return result, 0, s.refusal("fetch", err)
 	}
 	for i := range result.Chunks {
 		size += int64(len(result.Chunks[i].Records)) + int64(result.Chunks[i].Count)*messageOverhead
 	}
 	s.pages.held.Add(size)
-	return messagesOf(result.Chunks), result.Generation, size, nil
+	return result, size, nil
 }
 
 // messagesOf yields the messages of chunks that the log made.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -39,6 +40,7 @@ type fetchedForm struct {
 		Generation uint64
 	}
 	Generation uint64
+	Gaps       []gap
 }
 
 func (f *fetchedForm) payloads() string {
@@ -327,4 +329,45 @@ func TestConsumePermission(t *testing.T) {
 		}
 		wantProblem(t, e.do("POST", "/v1/consumers/narrow/fetch", ""), protocol.CodeUnauthorized, "")
 	})
+}
+
+// TestFetchGap: what retention took before it was delivered is told, once.
+func TestFetchGap(t *testing.T) {
+	consuming(t, anyone(), func(t *testing.T, e *testEdge) {
+		for _, payload := range []string{"1", "2", "3"} {
+			e.publishText("a", payload)
+		}
+		e.put("c", `{"filter":"a"}`, 201)
+		e.log.Trim(2)
+		f := e.fetchFrom("c", "")
+		if len(f.Gaps) != 1 || f.Gaps[0].Reason != "retention" || f.Gaps[0].After != 0 || f.Gaps[0].Through != 2 {
+			t.Errorf("%+v", f)
+		}
+		if f.payloads() != "3" {
+			f = e.fetchFrom("c", "?wait=1")
+		}
+		if f.payloads() != "3" {
+			t.Errorf("behind the gap: %+v", f)
+		}
+		e.publishText("a", "4")
+		if f := e.fetchFrom("c", "?wait=1"); len(f.Gaps) != 0 || f.payloads() != "4" {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+// TestFetchFindsWhatWasPublished: who was told that a message is stored finds it
+// with the next fetch, without waiting.
+func TestFetchFindsWhatWasPublished(t *testing.T) {
+	e := newTestEdge(t, anyone())
+	e.fetchFrom("c", "?filter=a")
+	for i := range 300 {
+		payload := strconv.Itoa(i)
+		e.publishText("a", payload)
+		f := e.fetchFrom("c", "")
+		if f.payloads() != payload {
+			t.Fatalf("published %s, fetched %+v", payload, f)
+		}
+		e.settleWith("c", `{'ack':['`+f.Messages[0].Position+`']}`)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/brokertest"
 	"github.com/tidewire/tidewire/broker/server"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -79,7 +80,7 @@ func settle(kind protocol.SettleKind, messages ...protocol.Message) *protocol.Se
 
 // acked sends a frame and wants its answer: how many were settled, and the code of
 // what was refused.
-func (c *client) acked(s *protocol.Settle, settled uint32, code protocol.Code) *tidewirev1.Acked {
+func (c *client) acked(s *protocol.Settle, settled uint32, code protocol.Code) {
 	c.t.Helper()
 	c.send(s)
 	a := next[*tidewirev1.Acked](c)
@@ -91,7 +92,6 @@ func (c *client) acked(s *protocol.Settle, settled uint32, code protocol.Code) *
 			c.t.Errorf("%+v: refused %v, want %s", s, r, code)
 		}
 	}
-	return a
 }
 
 func TestMember(t *testing.T) {
@@ -376,4 +376,53 @@ func mustParse(t *testing.T, text string) protocol.Filter {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// TestLateUpTo: an ack up to a message takes the message itself, too, although its
+// time is over and it waits for its repeat.
+func TestLateUpTo(t *testing.T) {
+	bubble(t, server.Options{}, func(t *testing.T, e *edge) {
+		e.publish(msg("a", "1"), msg("a", "2"))
+		sub := &tidewirev1.Subscribe{Sub: 1, Filter: "a", Consumer: "work"}
+		sub.Settings = &tidewirev1.ConsumerSettings{BackoffBaseMs: new(uint64(60_000)), BackoffCapMs: new(uint64(60_000)), BackoffJitter: new(false)}
+		c := e.connect(protocol.Proto{}, sub)
+		got := c.deliveries(2)
+		time.Sleep(40 * time.Second)
+		if info, _ := e.broker.Consumer("work"); info.Waiting != 2 {
+			t.Fatalf("%+v", info)
+		}
+		late := settle(protocol.SettleAck, got[0])
+		late.UpTo = true
+		c.acked(late, 1, "")
+		if info, _ := e.broker.Consumer("work"); info.Waiting != 1 {
+			t.Errorf("%+v", info)
+		}
+	})
+}
+
+// TestSettleCost: ranges that name the same messages ten thousand times cost no
+// more than looking at them once.
+func TestSettleCost(t *testing.T) {
+	e := newEdgeOn(t, brokertest.NewLog(), server.Options{}, broker.Options{}) // in real time
+	const waiting = 2000
+	for range waiting / 100 {
+		var all []protocol.Message
+		for range 100 {
+			all = append(all, msg("a", "x"))
+		}
+		e.publish(all...)
+	}
+	sub := &tidewirev1.Subscribe{Sub: 1, Filter: "a", Consumer: "work", Settings: &tidewirev1.ConsumerSettings{MaxInFlight: new(uint32(waiting))}}
+	c := e.connect(protocol.Proto{}, sub)
+	got := c.deliveries(waiting)
+	s := settle(protocol.SettleExtend, got[0])
+	s.Ranges = make([]protocol.OffsetRange, protocol.MaxSettleRanges)
+	for i := range s.Ranges {
+		s.Ranges[i] = protocol.OffsetRange{From: 1 + uint64(i%2), Through: protocol.MaxOffset - uint64(i)}
+	}
+	start := time.Now()
+	c.acked(s, waiting, "")
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
 }

@@ -7,10 +7,8 @@ import (
 	"iter"
 	"slices"
 	"sync"
-	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
-	"github.com/tidewire/tidewire/protocol"
 )
 
 // A Consumer is this client's membership in a consumer of the broker: a named
@@ -185,10 +183,10 @@ func (k *Consumer) Deliveries(ctx context.Context) iter.Seq2[*Delivery, error] {
 	}
 }
 
-// Close ends the membership: Next gives nothing more, and what it has not given
-// goes to other members. Close waits until handlers of Consume have returned, and
-// until the broker has confirmed on disk all that was said of deliveries before,
-// or ctx ends. What was taken and not settled is delivered again.
+// Close ends the membership: Next gives nothing more. Close waits until handlers of
+// Consume have returned, and until the broker has confirmed on disk all that was
+// said of deliveries before, or ctx ends. What is not settled then, taken or not,
+// goes to other members, or to who comes next.
 func (k *Consumer) Close(ctx context.Context) error {
 	k.mu.Lock()
 	k.draining = true
@@ -238,36 +236,15 @@ func (k *Consumer) leave(err error) {
 	c.mu.Lock()
 	c.consumers = slices.DeleteFunc(c.consumers, func(other *Consumer) bool { return other == k })
 	running := c.session
-	number, back := k.givenBack()
+	k.mu.Lock()
+	number := k.joined.number
+	k.mu.Unlock()
 	if running != nil && number != 0 {
 		delete(running.members, number)
-		for _, f := range back {
-			running.send(f)
-		}
 		running.send(&tidewirev1.Unsubscribe{Sub: number})
 	}
 	c.mu.Unlock()
 	k.end(err)
-}
-
-// givenBack returns what to say of the messages that nobody has taken: they are
-// for others, at once. It is said right before the goodbye and not earlier, or
-// they would come here again.
-func (k *Consumer) givenBack() (number uint32, frames []*protocol.Settle) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.joined.phase != phaseOn {
-		return k.joined.number, nil
-	}
-	var back settleBox
-	for _, d := range k.queue {
-		back.queue = append(back.queue, &settlement{delivery: d, kind: protocol.SettleNack, delay: new(time.Duration(0))})
-	}
-	for f := back.next(k.joined.number); f != nil; f = back.next(k.joined.number) {
-		f.Ref, f.Confirm = 0, false
-		frames = append(frames, f)
-	}
-	return k.joined.number, frames
 }
 
 // end ends the consumer; the first reason counts.

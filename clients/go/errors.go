@@ -156,7 +156,7 @@ type GapError struct {
 	After    uint64 // the range is above this offset ...
 	Through  uint64 // ... up to and including this one; both 0 with other_log
 	Position string // where the subscription goes on: after this position
-	Missed   uint64 // with `ephemeral`: how many messages; the range is empty
+	Missed   uint64 // with `ephemeral` and retention by count: how many messages; the range is empty
 }
 
 const reasonEphemeral = "ephemeral"
@@ -166,6 +166,9 @@ func (e *GapError) Error() string {
 	const form = "messages for %q are missing: offsets %d to %d %s"
 	switch e.Reason {
 	case "retention":
+		if e.Missed > 0 {
+			return fmt.Sprintf("%d messages for %q are missing: there are enough newer ones of their topics (retention)", e.Missed, e.Filter)
+		}
 		return fmt.Sprintf(form, e.Filter, e.After+1, e.Through, "were deleted by age or size (retention)")
 	case "rolled_back":
 		return fmt.Sprintf(form, e.Filter, e.After+1, e.Through, "are not in the log any more, which was put back to an earlier state (rolled_back); what was stored behind them then is lost too")

@@ -2584,7 +2584,8 @@ type Gap struct {
 	Sub uint32 `protobuf:"varint,1,opt,name=sub,proto3" json:"sub,omitempty"`
 	// Partition of the range.
 	Partition uint32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	// `retention`: deleted by age or size. `rolled_back`: written by a life of
+	// `retention`: deleted by age or size; with `missed`, not given any more since
+	// there are enough newer ones of their topics. `rolled_back`: written by a life of
 	// the log that was lost, for instance because a backup was restored.
 	// `other_log`: the position comes from a log that this one knows nothing
 	// about. `passed_over`: was never stored or had to be skipped. `ephemeral`:
@@ -2601,7 +2602,9 @@ type Gap struct {
 	Position string `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
 	// The same place as an offset of the partition: the client's new cursor.
 	Offset uint64 `protobuf:"varint,8,opt,name=offset,proto3" json:"offset,omitempty"`
-	// With `ephemeral`: how many messages.
+	// How many messages, with `ephemeral`, and with `retention` by count: then the
+	// range is empty and the cursor stays; so many are not in the part of the log
+	// that the next frame covers.
 	Missed        uint64 `protobuf:"varint,9,opt,name=missed,proto3" json:"missed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
