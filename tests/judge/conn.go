@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -23,8 +24,9 @@ const (
 type conn struct {
 	ws      *websocket.Conn
 	welcome *welcome
-	frames  chan any // closed when the connection has ended
-	err     error    // why; set before frames is closed
+	frames  chan any    // closed when the connection has ended
+	mute    atomic.Bool // answers no pings
+	err     error       // why; set before frames is closed
 	cancel  context.CancelFunc
 }
 
@@ -100,7 +102,9 @@ func (c *conn) read(ctx context.Context) {
 			return
 		}
 		if p, ok := f.(*ping); ok {
-			err = c.send(ctx, pongForm{"pong", p.Seq})
+			if !c.mute.Load() {
+				err = c.send(ctx, pongForm{"pong", p.Seq})
+			}
 			f = nil
 		}
 		if f == nil && err == nil {

@@ -29,6 +29,9 @@ type fake struct {
 	life   context.Context // of all connections
 	wrongs map[wrong]int   // how many chances to let pass before doing it once
 	done   map[wrong]bool
+
+	consumers map[string]*fakeConsumer
+	ended     chan struct{} // closed at the end of the test
 }
 
 // wrong is something that a broker must not do.
@@ -62,13 +65,15 @@ const (
 const fakeTerm = "1z141z3"
 
 func newFake(t *testing.T) *fake {
-	f := &fake{byKey: map[key]int{}, grown: make(chan struct{}), wrongs: map[wrong]int{}, done: map[wrong]bool{}}
+	f := &fake{byKey: map[key]int{}, grown: make(chan struct{}), wrongs: map[wrong]int{}, done: map[wrong]bool{}, ended: make(chan struct{})}
 	f.life, f.kill = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/ws", f.serveWebSocket)
 	mux.HandleFunc("POST /v1/topics/{topic}/messages", f.servePost)
+	f.serveConsumers(mux)
 	f.server = httptest.NewServer(mux)
 	t.Cleanup(func() {
+		close(f.ended)
 		f.dieNow()
 		f.server.Close()
 	})
@@ -94,7 +99,7 @@ func (f *fake) willLocked(w wrong) bool {
 		return false
 	}
 	f.wrongs[w] = left - 1
-	f.done[w] = left <= 0 && w != skipOnResume // which a cut may undo
+	f.done[w] = left <= 0 && w != skipOnResume && w != takeOldAck // which a cut may undo
 	return left <= 0
 }
 
@@ -165,7 +170,7 @@ func (f *fake) will(w wrong) bool {
 
 func (f *fake) servePost(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	m := message{Topic: r.PathValue("topic"), ID: r.Header.Get("Idempotency-Key")}
+	m := message{Topic: r.PathValue("topic"), ID: r.Header.Get("Idempotency-Key"), Key: r.Header.Get("Tidewire-Key")}
 	m.setPayload(body)
 	answer, ok := f.publish(m)
 	switch {
@@ -203,7 +208,9 @@ type fakeConn struct {
 	broken bool
 	mu     sync.Mutex // guards subs
 	// subs by number; the deliverer of each ends when its context does.
-	subs map[uint32]context.CancelFunc
+	subs     map[uint32]context.CancelFunc
+	member   *fakeMember
+	consumer *fakeConsumer
 	// refusing is set after a retryable refusal, until resume.
 	refusing bool
 }
@@ -267,10 +274,17 @@ func (c *fakeConn) take(text []byte) bool {
 		}
 	case "subscribe":
 		c.subscribe(subscribeForm{Sub: form.Sub, Filter: form.Filter, From: form.From})
+	case kindAck, kindNack, kindExtend, kindReject:
+		var form settleForm
+		if json.Unmarshal(text, &form) != nil {
+			return false
+		}
+		c.settle(form)
 	case "unsubscribe":
 		c.mu.Lock()
-		c.subs[form.Sub]()
+		end := c.subs[form.Sub]
 		c.mu.Unlock()
+		end()
 	case "publish":
 		return c.publishAll(form.Ref, form.Messages, form.Resume)
 	}
@@ -307,6 +321,10 @@ func (c *fakeConn) publishAll(ref uint32, messages []message, resume bool) bool 
 }
 
 func (c *fakeConn) subscribe(s subscribeForm) {
+	if s.Consumer != "" {
+		c.join(s)
+		return
+	}
 	c.fake.mu.Lock()
 	head := len(c.log)
 	start := head

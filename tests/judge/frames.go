@@ -26,9 +26,10 @@ type (
 		Error     *failure `json:"error"`
 	}
 	subscribed struct {
-		Sub      uint32   `json:"sub"`
-		Position string   `json:"position"`
-		Cursors  []cursor `json:"cursors"`
+		Sub        uint32   `json:"sub"`
+		Position   string   `json:"position"`
+		Cursors    []cursor `json:"cursors"`
+		Generation uint64   `json:"generation"`
 	}
 	cursor struct {
 		Partition uint32 `json:"partition"`
@@ -59,6 +60,21 @@ type (
 		Through   uint64 `json:"through"`
 		Position  string `json:"position"`
 		Offset    uint64 `json:"offset"`
+	}
+	unsubscribed struct {
+		Sub uint32 `json:"sub"`
+	}
+	acked struct {
+		Ref     uint32         `json:"ref"`
+		Sub     uint32         `json:"sub"`
+		Settled int            `json:"settled"`
+		Refused []refusedRange `json:"refused"`
+		Error   *failure       `json:"error"`
+	}
+	refusedRange struct {
+		From    string `json:"from"`
+		Through string `json:"through"`
+		Code    string `json:"code"`
 	}
 	goAway struct {
 		ReconnectAfterMs int `json:"reconnect_after_ms"`
@@ -101,6 +117,10 @@ func decodeFrame(text []byte) (any, error) {
 		f = new(progress)
 	case "gap":
 		f = new(gap)
+	case "unsubscribed":
+		f = new(unsubscribed)
+	case "acked":
+		f = new(acked)
 	case "go_away":
 		f = new(goAway)
 	case "ping":
@@ -121,8 +141,14 @@ type message struct {
 	Topic         string  `json:"topic"`
 	ID            string  `json:"id"`
 	Position      string  `json:"position,omitempty"`
+	Key           string  `json:"key,omitempty"`
 	Payload       *string `json:"payload,omitempty"`
 	PayloadBase64 []byte  `json:"payload_base64,omitempty"`
+	// The following are those of a delivery, never published.
+	Time       string            `json:"time,omitempty"`
+	Headers    map[string]string `json:"headers,omitempty"`
+	Attempt    int               `json:"attempt,omitempty"`
+	Generation uint64            `json:"generation,omitempty"`
 }
 
 func (m *message) sum() uint32 {
@@ -139,6 +165,39 @@ type subscribeForm struct {
 	Sub    uint32 `json:"sub"`
 	Filter string `json:"filter"`
 	From   string `json:"from,omitempty"`
+	// Of a member of a consumer.
+	Consumer string        `json:"consumer,omitempty"`
+	Settings *settingsForm `json:"settings,omitempty"`
+	Window   int           `json:"window,omitempty"`
+}
+
+// settingsForm are those settings of a consumer that a plan can change.
+type settingsForm struct {
+	AckWaitMs     int64 `json:"ack_wait_ms"`
+	BackoffBaseMs int64 `json:"backoff_base_ms"`
+	BackoffCapMs  int64 `json:"backoff_cap_ms"`
+	MaxDeliver    int   `json:"max_deliver"`
+	Exclusive     bool  `json:"exclusive"`
+	Ordered       bool  `json:"ordered"`
+}
+
+// settleForm is ack, nack, extend or reject.
+type settleForm struct {
+	Type       string      `json:"type"`
+	Ref        uint32      `json:"ref"`
+	Sub        uint32      `json:"sub"`
+	Generation uint64      `json:"generation,omitempty"`
+	Positions  []string    `json:"positions,omitempty"`
+	Ranges     []rangeForm `json:"ranges,omitempty"`
+	Confirm    bool        `json:"confirm,omitempty"`
+	DelayMs    *int64      `json:"delay_ms,omitempty"`
+	ByMs       int64       `json:"by_ms,omitempty"`
+	Reason     string      `json:"reason,omitempty"`
+}
+
+type rangeForm struct {
+	From    string `json:"from"`
+	Through string `json:"through,omitempty"`
 }
 
 type connectForm struct {

@@ -38,6 +38,7 @@ type pubEvent struct {
 	Topic     string `json:"topic,omitempty"`
 	ID        string `json:"id,omitempty"`
 	N         int    `json:"n,omitempty"`   // counts the publisher's messages from 1
+	Key       string `json:"key,omitempty"` // for the order
 	Sum       uint32 `json:"sum,omitempty"` // of the payload
 	Via       string `json:"via,omitempty"`
 	Position  string `json:"position,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -22,6 +23,8 @@ type Plan struct {
 	PayloadBytes int           // (128)
 	HTTPShare    float64       // part of the turns that publishers take over HTTP instead of WebSocket
 	Rate         int           // messages a second of all publishers; 0 = no bound
+	Keys         int           // ordering keys that most of the messages have; 0 = none has one
+	Consumers    []Consumer    // whose members share the messages of all topics
 	Seed         uint64        // of everything that is random; 0 = from the clock
 	Tuning       Tuning
 }
@@ -37,6 +40,7 @@ type Tuning struct {
 	PauseEvery   time.Duration // mean time after which a slow subscriber stops reading for a while; 0 = never
 	PauseFor     time.Duration // at most (1 s)
 	SlowShare    float64       // part of the subscribers that are slow (1); below 1 their connections buffer little
+	LeaveEvery   time.Duration // mean time after which a member of a consumer leaves or freezes; 0 = never
 	Retention    bool          // the broker may delete by retention during the run
 	Token        string        // for Authorization: Bearer
 }
@@ -55,6 +59,10 @@ func (p Plan) withDefaults() Plan {
 	setDefault(&p.Tuning.ReconnectMax, time.Second)
 	setDefault(&p.Tuning.PauseFor, time.Second)
 	setDefault(&p.Tuning.SlowShare, 1)
+	p.Consumers = slices.Clone(p.Consumers)
+	for i := range p.Consumers {
+		p.Consumers[i].setDefaults()
+	}
 	return p
 }
 
@@ -73,6 +81,11 @@ func (p Plan) check() error {
 		return errors.New("the plan has no directory")
 	case p.Publishers < 0 || p.Subscribers < 0 || p.Topics < 1:
 		return errors.New("the plan needs at least one topic, and no negative numbers")
+	}
+	for _, c := range p.Consumers {
+		if c.Name == "" || c.Members < 1 {
+			return errors.New("each consumer of the plan needs a name, and a member at a WebSocket that creates it")
+		}
 	}
 	return nil
 }

@@ -57,6 +57,9 @@ func (p *publisher) post(ctx context.Context, m *outgoing) error {
 	req.GetBody = nil
 	req.Header = bearer(p.load.plan.Tuning.Token)
 	req.Header.Set("Idempotency-Key", m.id)
+	if m.key != "" {
+		req.Header.Set("Tidewire-Key", m.key)
+	}
 	resp, err := p.load.http.Do(req)
 	if err != nil {
 		return err

@@ -165,7 +165,7 @@ func (t *turn) send(ctx context.Context) error {
 }
 
 func (m *outgoing) form() message {
-	form := message{Topic: m.topic, ID: m.id}
+	form := message{Topic: m.topic, ID: m.id, Key: m.key}
 	if m.binary {
 		form.PayloadBase64 = m.payload
 	} else {

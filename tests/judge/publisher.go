@@ -12,6 +12,7 @@ import (
 // outgoing is a message on its way. It is kept until it is answered.
 type outgoing struct {
 	topic, id string
+	key       string // for the order
 	n         int
 	payload   []byte
 	binary    bool // not valid UTF-8
@@ -106,6 +107,9 @@ func (p *publisher) fill() {
 			id:    fmt.Sprintf("%x-%d-%d", plan.Seed, p.index, p.made),
 			n:     p.made, binary: p.rng.IntN(16) == 0,
 		}
+		if plan.Keys > 0 && p.rng.IntN(5) > 0 {
+			m.key = fmt.Sprintf("k%d", p.rng.IntN(plan.Keys))
+		}
 		m.payload = p.payload(m)
 		p.queue = append(p.queue, m)
 	}
@@ -144,7 +148,7 @@ func (p *publisher) intend(m *outgoing, via string) {
 	m.tries++
 	p.log.add(pubEvent{
 		Event: evIntent, At: p.load.now(), Topic: m.topic, ID: m.id, N: m.n,
-		Sum: sumOf(m.payload), Via: via,
+		Key: m.key, Sum: sumOf(m.payload), Via: via,
 	})
 }
 
@@ -156,7 +160,7 @@ func (p *publisher) answer(m *outgoing, via, position string, duplicate bool) {
 	m.settled = true
 	p.heard, p.failures = time.Now(), 0
 	if at, err := parsePlace(position); err == nil { // else the verdict tells
-		p.load.noteAnswer(m.topic, at)
+		p.load.noteAnswer(key{m.topic, m.id}, at)
 	}
 	if len(p.recent) < keepRecent {
 		p.recent = append(p.recent, m)

@@ -11,6 +11,7 @@ import (
 // A Report is what the files of a run say.
 type Report struct {
 	Traffic Traffic
+	Work    Work
 	Faults  Faults
 	Details []string // the first faults of each kind, for people
 }
@@ -32,6 +33,19 @@ type Traffic struct {
 	CutShort            int `figure:"files without an end"` // the judge was killed or aborted
 }
 
+// Work counts what went on between the consumers and their members.
+type Work struct {
+	Sessions    int `figure:"sessions of members"`
+	Lost        int `figure:"sessions that ended without a goodbye"`
+	Receipts    int `figure:"delivered to members"`
+	Redelivered int `figure:"delivered to members again"`
+	Crossed     int `figure:"delivered to members while an answer was on its way"`
+	Confirmed   int `figure:"acknowledgements confirmed"`
+	NotPending  int `figure:"answered as settled before"`
+	Fenced      int `figure:"answers that came too late for their generation"`
+	Dead        int `figure:"dead letters"`
+}
+
 // Faults counts what must not be. Package judge says what each of them means.
 type Faults struct {
 	Lost            int `figure:"lost"`
@@ -44,6 +58,11 @@ type Faults struct {
 	Damaged         int `figure:"damaged"`
 	Foreign         int `figure:"foreign"`
 	Stuck           int `figure:"stuck"`
+	Forgotten       int `figure:"forgotten"`
+	Undone          int `figure:"undone"`
+	Attempts        int `figure:"wrong attempts"`
+	Crowded         int `figure:"crowded keys"`
+	Unfenced        int `figure:"not fenced"`
 }
 
 // Total is the number of faults.
@@ -67,6 +86,8 @@ func (r *Report) Err() error {
 		return errors.New("nothing was answered: the run proves nothing")
 	case r.Traffic.Receipts == 0:
 		return errors.New("nothing was delivered: the run proves nothing")
+	case r.Work.Sessions > 0 && r.Work.Confirmed == 0:
+		return errors.New("no acknowledgement was confirmed: the run proves nothing")
 	}
 	return nil
 }
@@ -76,6 +97,11 @@ func (r *Report) Print(w io.Writer) error {
 	var b strings.Builder
 	for _, f := range figures(r.Traffic) {
 		fmt.Fprintf(&b, "%9d %s\n", f.value, f.name)
+	}
+	if r.Work.Sessions > 0 {
+		for _, f := range figures(r.Work) {
+			fmt.Fprintf(&b, "%9d %s\n", f.value, f.name)
+		}
 	}
 	for _, f := range figures(r.Faults) {
 		mark := ""

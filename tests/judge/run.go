@@ -24,18 +24,26 @@ type Load struct {
 	ctx    context.Context // of everything that the load started
 	cancel context.CancelCauseFunc
 
-	stop  signal // publishers end as soon as what they sent is answered
-	late  signal // late subscribers begin
-	final signal // all publishers have ended, heads stand
+	moments
 
 	publishers, subscribers sync.WaitGroup
 	answered, received      atomic.Int64
+
+	groups  []*group
+	crashes *journal // nil without consumers
 
 	mu sync.Mutex // guards what follows
 	// heads is the highest answered place of each topic: what a subscriber
 	// must have reached before it may end.
 	heads map[string]place
 	due   time.Time // when Rate lets the next message go
+}
+
+// moments are what the goroutines of a load wait for.
+type moments struct {
+	stop  signal // publishers end as soon as what they sent is answered
+	late  signal // late subscribers begin
+	final signal // all publishers have ended, heads stand
 }
 
 // Start begins a run. The caller may do to the broker what it likes, then
@@ -52,9 +60,13 @@ func Start(ctx context.Context, plan Plan) (*Load, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &Load{
 		plan: plan, began: time.Now(), ctx: ctx, cancel: cancel,
-		http: &http.Client{Timeout: plan.Tuning.Patience, Transport: &http.Transport{MaxIdleConnsPerHost: plan.Publishers}},
-		stop: newSignal(), late: newSignal(), final: newSignal(),
-		heads: map[string]place{},
+		http:    &http.Client{Timeout: plan.Tuning.Patience, Transport: &http.Transport{MaxIdleConnsPerHost: plan.Publishers}},
+		moments: moments{stop: newSignal(), late: newSignal(), final: newSignal()},
+		heads:   map[string]place{},
+	}
+	if err := r.startConsumers(ctx); err != nil {
+		cancel(err)
+		return nil, err
 	}
 	for i := range plan.Publishers {
 		p, err := newPublisher(r, i)
@@ -102,6 +114,7 @@ func (r *Load) Wait(ctx context.Context) error {
 	go func() {
 		r.publishers.Wait()
 		r.subscribers.Wait()
+		r.endConsumers()
 		close(done)
 	}()
 	select {
@@ -146,12 +159,15 @@ func (r *Load) now() int64 { return r.began.UnixMicro() + time.Since(r.began).Mi
 
 func (r *Load) random(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(r.plan.Seed, stream)) }
 
-func (r *Load) noteAnswer(topic string, at place) {
+func (r *Load) noteAnswer(k key, at place) {
 	r.mu.Lock()
-	if at.offset > r.heads[topic].offset {
-		r.heads[topic] = at
+	if at.offset > r.heads[k.topic].offset {
+		r.heads[k.topic] = at
 	}
 	r.mu.Unlock()
+	for _, g := range r.groups {
+		g.noteAnswer(k, at)
+	}
 	if r.answered.Add(1) >= lateAfter {
 		r.late.fire()
 	}

@@ -31,6 +31,9 @@ func Verdict(dir string) (*Report, error) {
 	v.judgeStored()
 	v.judgeGaps()
 	v.judgeLost()
+	if err := v.judgeConsumers(dir); err != nil {
+		return nil, err
+	}
 	return &v.report, nil
 }
 
@@ -41,6 +44,7 @@ type sent struct {
 	key
 	publisher string // its file
 	sum       uint32
+	order     string // its ordering key
 	tries     int
 	intended  int64 // first attempt
 	at        place // as answered, or else as delivered
@@ -158,7 +162,7 @@ func (v *verdict) intent(publisher string, e *pubEvent) {
 	if !found {
 		i = int32(len(v.all))
 		v.byKey[k] = i
-		v.all = append(v.all, sent{key: k, publisher: publisher, sum: e.Sum, intended: e.At})
+		v.all = append(v.all, sent{key: k, publisher: publisher, order: e.Key, sum: e.Sum, intended: e.At})
 		v.report.Traffic.Published++
 	} else {
 		v.report.Traffic.Repeats++
