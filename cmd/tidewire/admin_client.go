@@ -24,7 +24,7 @@ type adminFlags struct {
 }
 
 func (f *adminFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.url, "admin", "http://"+config.Default().Admin, "`URL` of the broker's admin listener")
+	c.Flags().StringVar(&f.url, "server", "http://"+config.Default().Admin, "`URL` of the broker's admin listener")
 	c.Flags().BoolVar(&f.json, "json", false, "print one JSON object a line")
 }
 
@@ -63,7 +63,7 @@ func (f *adminFlags) request(ctx context.Context, what string, body, result any)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, base+path, content)
 	if err != nil {
-		return fmt.Errorf("--admin %q is not a URL: %w", f.url, err)
+		return fmt.Errorf("--server %q is not a URL: %w", f.url, err)
 	}
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
@@ -73,7 +73,7 @@ func (f *adminFlags) request(ctx context.Context, what string, body, result any)
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err
 		}
-		return fmt.Errorf("cannot reach the admin listener at %s (%s): is the broker running? give its address with --admin", base, reason(err))
+		return fmt.Errorf("cannot reach the admin listener at %s (%s): is the broker running? give its address with --server", base, reason(err))
 	}
 	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAdminBytes))
@@ -87,7 +87,7 @@ func (f *adminFlags) request(ctx context.Context, what string, body, result any)
 		return nil
 	}
 	if err := json.Unmarshal(text, result); err != nil {
-		return fmt.Errorf("%s does not answer as an admin listener: is --admin the address of one?", base)
+		return fmt.Errorf("%s does not answer as an admin listener: is --server the address of one?", base)
 	}
 	return nil
 }
@@ -100,7 +100,7 @@ func (f *adminFlags) base() (string, error) {
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return "", fmt.Errorf("--admin %q is not a URL: write it like http://%s", f.url, config.Default().Admin)
+		return "", fmt.Errorf("--server %q is not a URL: write it like http://%s", f.url, config.Default().Admin)
 	}
 	return u.Scheme + "://" + u.Host, nil
 }
@@ -113,5 +113,5 @@ func adminRefusal(base string, response *http.Response, text []byte) error {
 	if json.Unmarshal(text, &problem) == nil && problem.Detail != "" {
 		return errors.New(problem.Detail)
 	}
-	return fmt.Errorf("%s answers %s: is --admin the address of the admin listener?", base, response.Status)
+	return fmt.Errorf("%s answers %s: is --server the address of the admin listener?", base, response.Status)
 }

@@ -36,7 +36,7 @@ func TestStreamsCommand(t *testing.T) {
 	last := s.publish(t, "bills", "1", "z")
 	s.publish(t, "prices.a", "1", "p")
 
-	out, errs, failed := asProcess(t, "streams", "--admin", s.admin)
+	out, errs, failed := asProcess(t, "streams", "--server", s.admin)
 	rows := columns(out)
 	if failed || errs != "" || len(rows) != 5 || strings.Join(rows[0], " ") != "NAME STORAGE MESSAGES SIZE RATE PER TOPIC OLDEST FILTERS" {
 		t.Fatalf("%q, %q", out, errs)
@@ -49,12 +49,12 @@ func TestStreamsCommand(t *testing.T) {
 	if got := rows[1]; strings.Join(got[len(got)-2:], " ") != "orders.> bills" {
 		t.Errorf("%v", got)
 	}
-	out, _, _ = asProcess(t, "streams", "info", "orders", "--json", "--admin", strings.TrimPrefix(s.admin, "http://"))
+	out, _, _ = asProcess(t, "streams", "info", "orders", "--json", "--server", strings.TrimPrefix(s.admin, "http://"))
 	var info streamLine
 	if err := json.Unmarshal([]byte(out), &info); err != nil || info.Name != "orders" || info.First != first || info.Last != last || info.Rate != 0.05 || info.PerTopic != 3 || info.Oldest == nil || info.Newest.Before(*info.Oldest) || info.Bytes == 0 || strings.Count(out, "\n") != 1 {
 		t.Errorf("%s: %v", out, err)
 	}
-	if out, _, _ = asProcess(t, "streams", "info", "orders", "--admin", s.admin); !strings.Contains(out, "\nhead       "+last+"\n") || !strings.Contains(out, "\nper topic  3\n") {
+	if out, _, _ = asProcess(t, "streams", "info", "orders", "--server", s.admin); !strings.Contains(out, "\nhead       "+last+"\n") || !strings.Contains(out, "\nper topic  3\n") {
 		t.Error(out)
 	}
 
@@ -66,19 +66,19 @@ func TestStreamsCommand(t *testing.T) {
 		{[]string{"purge", "nope", "--yes"}, `there is no stream "nope", this broker has orders, prices, dead, main`},
 		{[]string{"info"}, "write the name of one stream: tidewire streams info NAME; `tidewire streams list` shows them"},
 		{[]string{"nope"}, `unknown command "nope" for "tidewire streams"; there is list and info and purge`},
-		{[]string{"list", "--admin", "ftp://x"}, `--admin "ftp://x" is not a URL: write it like http://127.0.0.1:7071`},
-		{[]string{"list", "--admin", s.public}, "there is nothing at \"/v1/streams\": docs/http.md lists the paths"},
+		{[]string{"list", "--server", "ftp://x"}, `--server "ftp://x" is not a URL: write it like http://127.0.0.1:7071`},
+		{[]string{"list", "--server", s.public}, "there is nothing at \"/v1/streams\": docs/http.md lists the paths"},
 	} {
 		args := append([]string{"streams"}, c.args...)
-		if !strings.Contains(strings.Join(args, " "), "--admin") {
-			args = append(args, "--admin", s.admin)
+		if !strings.Contains(strings.Join(args, " "), "--server") {
+			args = append(args, "--server", s.admin)
 		}
 		if status, out, errs := call(args...); status != 1 || out != "" || errs != "tidewire: "+c.want+"\n" {
 			t.Errorf("%q: %d, %q, %q", args, status, out, errs)
 		}
 	}
 	for _, name := range []string{"orders", "prices"} {
-		out, errs, failed = asProcess(t, "streams", "purge", name, "--yes", "--admin", s.admin)
+		out, errs, failed = asProcess(t, "streams", "purge", name, "--yes", "--server", s.admin)
 		if failed || errs != "" || !strings.HasPrefix(out, "the stream "+name+" is purged up to p") {
 			t.Errorf("%q, %q", out, errs)
 		}
@@ -105,16 +105,16 @@ func TestTopicsCommand(t *testing.T) {
 	for i := range 3 {
 		at = append(at, s.publish(t, "orders.a", fmt.Sprint(i), "x"))
 	}
-	out, errs, failed := asProcess(t, "topics", "--filter", "orders.>", "--admin", s.admin)
+	out, errs, failed := asProcess(t, "topics", "--filter", "orders.>", "--server", s.admin)
 	want := [][]string{{"TOPIC", "STREAM", "MESSAGES", "RATE", "FIRST", "LAST"}, {"orders.a", "orders", "3", "0.1/s", at[0], at[2]}}
 	if failed || errs != "" || fmt.Sprint(columns(out)) != fmt.Sprint(want) {
 		t.Errorf("%q, %q", out, errs)
 	}
-	status, out, errs := call("topics", "--json", "--limit", "5", "--admin", s.admin)
+	status, out, errs := call("topics", "--json", "--limit", "5", "--server", s.admin)
 	if lines := strings.Split(out, "\n"); status != 0 || len(lines) != 6 || !strings.HasPrefix(lines[0], `{"topic":"orders.a","stream":"orders","messages":3,"first":"`+at[0]) || errs != "tidewire: there may be more behind these; --limit 0 lists all\n" {
 		t.Errorf("%d, %q, %q", status, out, errs)
 	}
-	if _, out, _ = call("topics", "--json", "--stream", "main", "--admin", s.admin); strings.Count(out, "\n") != 12 {
+	if _, out, _ = call("topics", "--json", "--stream", "main", "--server", s.admin); strings.Count(out, "\n") != 12 {
 		t.Errorf("%q", out)
 	}
 	for args, want := range map[string]string{
@@ -122,21 +122,21 @@ func TestTopicsCommand(t *testing.T) {
 		"--limit -1":    "--limit -1: give a number above 0, or 0 for all",
 		"--stream nope": `there is no stream "nope", this broker has orders, dead, main`,
 	} {
-		if status, _, errs := call(append(strings.Fields("topics --admin "+s.admin), strings.Fields(args)...)...); status != 1 || errs != "tidewire: "+want+"\n" {
+		if status, _, errs := call(append(strings.Fields("topics --server "+s.admin), strings.Fields(args)...)...); status != 1 || errs != "tidewire: "+want+"\n" {
 			t.Errorf("%s: %d, %q", args, status, errs)
 		}
 	}
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, errs := call("topics", "--admin", s.admin); status != 1 || !strings.HasPrefix(errs, "tidewire: cannot reach the admin listener at "+s.admin+" (connection refused)") {
+	if status, _, errs := call("topics", "--server", s.admin); status != 1 || !strings.HasPrefix(errs, "tidewire: cannot reach the admin listener at "+s.admin+" (connection refused)") {
 		t.Errorf("%d, %q", status, errs)
 	}
 
 	// A topic that has changed its stream is in both, and no page divides it.
 	s = start(t, withStreams(t, dir, "    - name: orders\n      filters: [orders.>, room.03]\n"))
 	s.publish(t, "room.03", "1", "x")
-	_, out, _ = call("topics", "--json", "--limit", "4", "--filter", "room.*", "--admin", s.admin)
+	_, out, _ = call("topics", "--json", "--limit", "4", "--filter", "room.*", "--server", s.admin)
 	if n := strings.Count(out, `"room.03"`); n != 2 || strings.Count(out, "\n") != 5 {
 		t.Errorf("%s", out)
 	}

@@ -35,7 +35,7 @@ func newBackupCommand() *cobra.Command {
 	var admin, rate string
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "backup [--admin URL] DIRECTORY|FILE.tar|-",
+		Use:   "backup [--server URL] DIRECTORY|FILE.tar|-",
 		Short: "Copy everything that a running broker has stored",
 		Long: `Copy everything that a running broker has stored, as it is at one moment for each
 stream: whatever was answered before the command began is in the backup. Clients
@@ -44,7 +44,7 @@ hardly notice. - writes a tar archive to the standard output.
 The backup is verified on its way. One that was interrupted has no file MANIFEST,
 and cannot be restored. docs/backup.md tells how to keep and try backups.`,
 		Example: `  tidewire backup /backups/2026-11-21
-  tidewire backup --admin http://10.0.0.5:7071 /backups/tidewire.tar
+  tidewire backup --server http://10.0.0.5:7071 /backups/tidewire.tar
   tidewire backup - | zstd | ssh vault 'cat > tidewire.tar.zst'`,
 		Args: oneArgument("where the backup goes"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -63,7 +63,7 @@ and cannot be restored. docs/backup.md tells how to keep and try backups.`,
 			return reportBackup(b.out, &m, "copied to "+b.to, asJSON)
 		},
 	}
-	c.Flags().StringVar(&admin, "admin", defaultAdmin, "`URL` of the broker's admin listener")
+	c.Flags().StringVar(&admin, "server", defaultAdmin, "`URL` of the broker's admin listener")
 	c.Flags().StringVar(&rate, "rate", defaultRate, "`size` to copy in a second at most, or unlimited")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the manifest of the backup as one JSON object")
 	return c
@@ -211,7 +211,7 @@ func (b *backupRun) request(ctx context.Context) (*http.Response, error) {
 		if context.Cause(ctx) != nil {
 			return nil, b.explain(ctx, err)
 		}
-		return nil, fmt.Errorf("cannot reach a broker at %s (%s): is it running, and is that its admin address? see --admin", b.admin, reason(err))
+		return nil, fmt.Errorf("cannot reach a broker at %s (%s): is it running, and is that its admin address? see --server", b.admin, reason(err))
 	}
 	kind, _, _ := mime.ParseMediaType(answer.Header.Get("Content-Type"))
 	if answer.StatusCode == http.StatusOK && kind == "application/x-tar" {
@@ -221,7 +221,7 @@ func (b *backupRun) request(ctx context.Context) (*http.Response, error) {
 	var problem struct{ Code, Detail string }
 	_ = json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&problem)
 	if kind != "application/problem+json" || problem.Code == "not_found" || problem.Code == "method_not_allowed" {
-		return nil, fmt.Errorf("what answers at %s is not the admin listener of a broker that can make backups (status %d): give its address with --admin, by default it is %s", b.admin, answer.StatusCode, defaultAdmin)
+		return nil, fmt.Errorf("what answers at %s is not the admin listener of a broker that can make backups (status %d): give its address with --server, by default it is %s", b.admin, answer.StatusCode, defaultAdmin)
 	}
 	return nil, fmt.Errorf("the broker at %s makes no backup now: %s", b.admin, problem.Detail)
 }

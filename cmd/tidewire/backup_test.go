@@ -30,7 +30,7 @@ func TestBackupAndRestore(t *testing.T) {
 	last := s.publish(t, "room.1", "last", "last before the backup")
 	targets := map[string]string{"directory": filepath.Join(dir, "backup"), "archive": filepath.Join(dir, "backup.tar"), "stream": filepath.Join(dir, "stream")}
 	for name, to := range targets {
-		args := []string{"backup", "--admin", s.admin, to}
+		args := []string{"backup", "--server", s.admin, to}
 		if name == "stream" {
 			args[3] = "-"
 		}
@@ -123,7 +123,7 @@ func TestRefusedBackups(t *testing.T) {
 	}
 	nobody := "http://" + l.Addr().String()
 	_ = l.Close()
-	if status, _, errs := call("backup", "--admin", s.admin, in("good")); status != 0 {
+	if status, _, errs := call("backup", "--server", s.admin, in("good")); status != 0 {
 		t.Fatal(errs)
 	}
 	if err := os.Mkdir(in("incomplete"), 0o750); err != nil {
@@ -141,17 +141,17 @@ func TestRefusedBackups(t *testing.T) {
 	}{
 		{[]string{"backup"}, "tidewire backup takes one argument, where the backup goes, but none was given; `tidewire backup --help` shows examples"},
 		{[]string{"backup", "--rate", "fast", in("x")}, "--rate: \"fast\" is not a size; write a number of bytes, or one with a unit, such as 256KiB, 64MiB or 10GiB"},
-		{[]string{"backup", "--admin", nobody, in("x")}, "cannot reach a broker at " + nobody + " (connection refused): is it running, and is that its admin address? see --admin"},
-		{[]string{"backup", "--admin", "127.0.0.1:7071", in("x")}, `"127.0.0.1:7071" is not the URL of an admin listener: write it like http://127.0.0.1:7071`},
-		{[]string{"backup", "--admin", s.public, in("x")}, "what answers at " + s.public + " is not the admin listener of a broker that can make backups (status 404): give its address with --admin, by default it is http://127.0.0.1:7071"},
-		{[]string{"backup", "--admin", other.URL, in("x.tar")}, "what answers at " + other.URL + " is not the admin listener of a broker that can make backups (status 404): give its address with --admin, by default it is http://127.0.0.1:7071"},
-		{[]string{"backup", "--admin", broken.URL, in("x")}, "the broker could not complete the backup: the moon is full"},
-		{[]string{"backup", "--admin", broken.URL, in("x.tar")}, "the broker could not complete the backup: the moon is full"},
-		{[]string{"backup", "--admin", s.admin, in("there.tar")}, in("there.tar") + " exists: choose another name, nothing is overwritten"},
-		{[]string{"backup", "--admin", s.admin, in("file")}, in("file") + " is a file: give a directory, or a name that ends in .tar"},
-		{[]string{"backup", "--admin", s.admin, in("good")}, in("good") + " is not empty (it has BACKUP): choose a directory that is empty or does not exist"},
-		{[]string{"backup", "--admin", s.admin, in("file/x")}, in("file/x") + " cannot be written (not a directory): choose another directory"},
-		{[]string{"backup", "--admin", s.admin, in("no/x.tar")}, in("no/x.tar") + " cannot be written (no such file or directory): choose another directory"},
+		{[]string{"backup", "--server", nobody, in("x")}, "cannot reach a broker at " + nobody + " (connection refused): is it running, and is that its admin address? see --server"},
+		{[]string{"backup", "--server", "127.0.0.1:7071", in("x")}, `"127.0.0.1:7071" is not the URL of an admin listener: write it like http://127.0.0.1:7071`},
+		{[]string{"backup", "--server", s.public, in("x")}, "what answers at " + s.public + " is not the admin listener of a broker that can make backups (status 404): give its address with --server, by default it is http://127.0.0.1:7071"},
+		{[]string{"backup", "--server", other.URL, in("x.tar")}, "what answers at " + other.URL + " is not the admin listener of a broker that can make backups (status 404): give its address with --server, by default it is http://127.0.0.1:7071"},
+		{[]string{"backup", "--server", broken.URL, in("x")}, "the broker could not complete the backup: the moon is full"},
+		{[]string{"backup", "--server", broken.URL, in("x.tar")}, "the broker could not complete the backup: the moon is full"},
+		{[]string{"backup", "--server", s.admin, in("there.tar")}, in("there.tar") + " exists: choose another name, nothing is overwritten"},
+		{[]string{"backup", "--server", s.admin, in("file")}, in("file") + " is a file: give a directory, or a name that ends in .tar"},
+		{[]string{"backup", "--server", s.admin, in("good")}, in("good") + " is not empty (it has BACKUP): choose a directory that is empty or does not exist"},
+		{[]string{"backup", "--server", s.admin, in("file/x")}, in("file/x") + " cannot be written (not a directory): choose another directory"},
+		{[]string{"backup", "--server", s.admin, in("no/x.tar")}, in("no/x.tar") + " cannot be written (no such file or directory): choose another directory"},
 		{[]string{"restore", in("good")}, "restore needs --data, a directory that is empty or does not exist; move the old one away first"},
 		{[]string{"restore", in("none"), "--data", in("x")}, "the backup " + in("none") + " cannot be read: no such file or directory"},
 		{[]string{"restore", in("good"), "--data", in("incomplete")}, in("incomplete") + " is not empty (it has BACKUP): choose a directory that is empty or does not exist"},
@@ -187,7 +187,7 @@ func TestBackupManifest(t *testing.T) {
 	s := start(t, nil)
 	s.publish(t, "room.1", "a", "hello")
 	to := filepath.Join(t.TempDir(), "backup")
-	status, out, errs := call("backup", "--admin", s.admin, to, "--json")
+	status, out, errs := call("backup", "--server", s.admin, to, "--json")
 	var m storage.Manifest
 	if err := json.Unmarshal([]byte(out), &m); err != nil || status != 0 || errs != "" || m.Messages() != 1 || m.Streams[0].Name != "main" || m.Streams[0].Head != 1 {
 		t.Errorf("status %d, %q, %q, %v", status, out, errs, err)
@@ -205,7 +205,7 @@ func TestInterruptedBackups(t *testing.T) {
 	}
 	begin := func(to string) (c *exec.Cmd, said *bytes.Buffer) {
 		t.Helper()
-		c, said = program(t, "backup", "--admin", s.admin, "--rate", "4MiB", to), new(bytes.Buffer)
+		c, said = program(t, "backup", "--server", s.admin, "--rate", "4MiB", to), new(bytes.Buffer)
 		c.Stdout, c.Stderr = said, said
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
@@ -230,7 +230,7 @@ func TestInterruptedBackups(t *testing.T) {
 		if left := names(t, dir); len(left) != 1 {
 			t.Errorf("%s: left over: %q", name, left)
 		}
-		until(t, func() bool { status, _, _ := call("backup", "--admin", s.admin, "-"); return status == 0 })
+		until(t, func() bool { status, _, _ := call("backup", "--server", s.admin, "-"); return status == 0 })
 	}
 
 	killed := filepath.Join(dir, "killed")
@@ -242,7 +242,7 @@ func TestInterruptedBackups(t *testing.T) {
 			t.Errorf("%q: %d, %s", args, status, errs)
 		}
 	}
-	until(t, func() bool { status, _, _ := call("backup", "--admin", s.admin, "-"); return status == 0 })
+	until(t, func() bool { status, _, _ := call("backup", "--server", s.admin, "-"); return status == 0 })
 
 	ended := filepath.Join(dir, "ended")
 	c, said := begin(ended)

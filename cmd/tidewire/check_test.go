@@ -83,7 +83,7 @@ func TestCheckOfBackups(t *testing.T) {
 	s.publish(t, "room.1", "a", "hello a")
 	backup, archive := filepath.Join(dir, "backup"), filepath.Join(dir, "backup.tar")
 	for _, to := range []string{backup, archive} {
-		if status, _, errs := call("backup", "--admin", s.admin, to); status != 0 {
+		if status, _, errs := call("backup", "--server", s.admin, to); status != 0 {
 			t.Fatal(errs)
 		}
 	}

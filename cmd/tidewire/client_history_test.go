@@ -80,7 +80,7 @@ func TestClientHistory(t *testing.T) {
 	if e, ok := errors.AsType[*tidewire.Error](err); !ok || e.Code != "bad_request" && e.Code != "limit_exceeded" {
 		t.Error(err)
 	}
-	if _, errs, failed := asProcess(t, "streams", "purge", "rooms", "--yes", "--admin", s.admin); failed {
+	if _, errs, failed := asProcess(t, "streams", "purge", "rooms", "--yes", "--server", s.admin); failed {
 		t.Fatal(errs)
 	}
 	for _, o := range []tidewire.HistoryOptions{{From: receipts[3].Position.String()}, {Before: receipts[20].Position.String()}} {

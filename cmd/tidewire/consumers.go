@@ -119,7 +119,7 @@ func newConsumersListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "list",
 		Short:   "List the consumers",
-		Example: "  tidewire consumers list --admin http://127.0.0.1:7071",
+		Example: "  tidewire consumers list --server http://127.0.0.1:7071",
 		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var answer struct {

@@ -39,7 +39,7 @@ func newFakeAdmin(t *testing.T, answers map[string]string) *fakeAdmin {
 // asked.
 func (f *fakeAdmin) run(args ...string) (status int, out, errs, asked string) {
 	f.asked = nil
-	status, out, errs = call(append(args, "--admin", f.URL)...)
+	status, out, errs = call(append(args, "--server", f.URL)...)
 	return status, out, errs, strings.Join(f.asked, "\n")
 }
 

@@ -56,7 +56,7 @@ func newStreamsListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "list",
 		Short:   "List the streams",
-		Example: "  tidewire streams list --admin http://127.0.0.1:7071",
+		Example: "  tidewire streams list --server http://127.0.0.1:7071",
 		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return admin.list(c.Context(), c.OutOrStdout())

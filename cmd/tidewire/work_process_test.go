@@ -115,7 +115,7 @@ esac`
 
 	admin := func(args ...string) string {
 		t.Helper()
-		status, out, errs := call(append(args, "--admin", s.admin)...)
+		status, out, errs := call(append(args, "--server", s.admin)...)
 		if status != 0 || errs != "" {
 			t.Fatalf("%q: %d, %s%s", args, status, out, errs)
 		}
@@ -156,7 +156,7 @@ esac`
 		t.Error(out)
 	}
 	admin("consumers", "delete", "billing", "--yes")
-	if status, _, errs := call("consumers", "show", "billing", "--admin", s.admin); status != 1 || !strings.Contains(errs, "billing") {
+	if status, _, errs := call("consumers", "show", "billing", "--server", s.admin); status != 1 || !strings.Contains(errs, "billing") {
 		t.Errorf("%d, %s", status, errs)
 	}
 }
@@ -191,7 +191,7 @@ func TestWorkSignals(t *testing.T) {
 	if status != 0 || out == "begin 1\nend\n" || !strings.HasSuffix(out, "\nend\n") || !strings.HasSuffix(errs, "tidewire: 1 done, 0 failed attempts, 0 rejected\n") {
 		t.Errorf("%d, %s%s", status, out, errs)
 	}
-	if _, out, _ := call("message", "1", "--admin", s.admin); !strings.Contains(out, "c         done") {
+	if _, out, _ := call("message", "1", "--server", s.admin); !strings.Contains(out, "c         done") {
 		t.Error(out)
 	}
 	// Fewer than --count is a failure.

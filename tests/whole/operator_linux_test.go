@@ -162,7 +162,7 @@ func (w *operator) configure() {
 
 func (w *operator) start() {
 	w.broker.start()
-	streams := w.tidewire(w.old, "streams", "--admin", "http://"+w.broker.admin)
+	streams := w.tidewire(w.old, "streams", "--server", "http://"+w.broker.admin)
 	for name := range operated {
 		if !strings.Contains(streams, name+" ") {
 			w.t.Errorf("no stream %s in\n%s", name, streams)
@@ -364,7 +364,7 @@ func (w *operator) freeDisk() {
 // backUp copies the running broker.
 func (w *operator) backUp() {
 	w.backup = filepath.Join(w.t.TempDir(), "backup")
-	w.tidewire(w.old, "backup", "--admin", "http://"+w.broker.admin, w.backup)
+	w.tidewire(w.old, "backup", "--server", "http://"+w.broker.admin, w.backup)
 	w.tidewire(w.old, "check", "--deep", "--backup", w.backup)
 }
 
