@@ -48,6 +48,12 @@ func (s *shop) publishBatch(topic string, n int) {
 // openShop starts a broker: in memory, or in a directory to be opened again.
 func openShop(t *testing.T, dir string) *shop {
 	t.Helper()
+	return openShopOn(t, dir, func(l *storage.Log) broker.Log { return l })
+}
+
+// openShopOn lets the control log be another one.
+func openShopOn(t *testing.T, dir string, control func(*storage.Log) broker.Log) *shop {
+	t.Helper()
 	s := &shop{t: t}
 	logger := slog.New(slog.DiscardHandler)
 	var closers []func() error
@@ -70,7 +76,7 @@ func openShop(t *testing.T, dir string) *shop {
 		closers = append(closers, store.Close)
 		s.main, s.control = logs["main"], logs["control"]
 		s.broker = broker.New(logs["main"], broker.Options{Logger: logger}, broker.Stream{Name: broker.DeadStream, Log: logs["dead"]})
-		if err := s.broker.OpenConsumers(logs["control"]); err != nil {
+		if err := s.broker.OpenConsumers(control(logs["control"])); err != nil {
 			t.Fatal(err)
 		}
 	}

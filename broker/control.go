@@ -34,9 +34,10 @@ const (
 // One write is under way at a time, and what comes meanwhile goes with the next
 // one, as in any group commit. Deltas for which nobody waits ride along.
 type control struct {
-	log  Log
-	kick chan struct{} // has a token when there is something to write
-	rush chan struct{} // has a token when somebody waits for it
+	log   Log
+	order storage.Order
+	kick  chan struct{} // has a token when there is something to write
+	rush  chan struct{} // has a token when somebody waits for it
 
 	mu      sync.Mutex
 	deltas  [][]byte // in the order of decision
@@ -128,14 +129,16 @@ func (c *control) gather(ctx context.Context) {
 }
 
 // write stores what has been put. While the disk is full it tries again until
-// ctx ends: later deltas must not overtake.
+// ctx ends: each delta builds on those before it, so none may be left out and none
+// may overtake.
 func (c *control) write(ctx context.Context) {
 	c.mu.Lock()
-	deltas, waiting := c.deltas, c.waiting
+	records, waiting := packed(c.deltas), c.waiting
 	c.deltas, c.waiting, c.bytes = nil, nil, 0
 	c.mu.Unlock()
 	for {
-		after, err := c.store(deltas)
+		n, after, err := c.store(records)
+		records = records[n:]
 		for _, done := range waiting {
 			done(stored{after, err})
 		}
@@ -155,52 +158,57 @@ func (c *control) write(ctx context.Context) {
 	}
 }
 
-// store writes deltas as one or more records and returns an offset below theirs.
-func (c *control) store(deltas [][]byte) (after uint64, err *protocol.Error) {
+// store writes records in their order. It returns how many are durable, and an
+// offset below theirs.
+func (c *control) store(records [][]byte) (n int, after uint64, err *protocol.Error) {
 	_, after = c.log.Bounds()
-	entries := controlEntries(deltas)
-	if len(entries) == 0 {
-		return after, nil
+	if len(records) == 0 {
+		return 0, after, nil
 	}
-	answers := make(chan *protocol.Error, len(entries))
-	for _, e := range entries {
-		e.Done = func(r storage.Result) { answers <- r.Err }
+	answers := make(chan *protocol.Error, len(records))
+	entries := make([]*storage.Entry, len(records))
+	for i, r := range records {
+		m := protocol.Message{Topic: controlTopic, Payload: r}
+		entries[i] = &storage.Entry{
+			Topic: controlTopic, Record: protocol.AppendRecord(make([]byte, 0, len(r)+64), &m), Received: time.Now(),
+			Order: &c.order, Resume: i == 0, // after one that was refused no other is taken
+			Done: func(r storage.Result) { answers <- r.Err },
+		}
 	}
 	if err := c.log.Append(context.Background(), entries...); err != nil {
-		return after, protocol.AsError(err)
+		return 0, after, protocol.AsError(err)
 	}
 	size := 0
-	for _, e := range entries {
-		size += len(e.Record)
-		if answer := <-answers; answer != nil {
+	for _, r := range records {
+		if answer := <-answers; err == nil && answer == nil {
+			n++
+			size += len(r)
+		} else if err == nil {
 			err = answer
 		}
 	}
 	c.mu.Lock()
 	c.written += int64(size)
 	c.mu.Unlock()
-	return after, err
+	return n, after, err
 }
 
-// controlEntries packs deltas into as few records as may be.
-func controlEntries(deltas [][]byte) (entries []*storage.Entry) {
+// packed puts deltas into as few records as may be.
+func packed(deltas [][]byte) (records [][]byte) {
 	for len(deltas) > 0 {
 		n, size := 1, len(deltas[0])
 		for n < len(deltas) && size+len(deltas[n]) <= controlRecord {
 			size += len(deltas[n])
 			n++
 		}
-		payload := make([]byte, 0, size)
+		record := make([]byte, 0, size)
 		for _, d := range deltas[:n] {
-			payload = append(payload, d...)
+			record = append(record, d...)
 		}
+		records = append(records, record)
 		deltas = deltas[n:]
-		m := protocol.Message{Topic: controlTopic, Payload: payload}
-		entries = append(entries, &storage.Entry{
-			Topic: controlTopic, Record: protocol.AppendRecord(make([]byte, 0, size+64), &m), Received: time.Now(),
-		})
 	}
-	return entries
+	return records
 }
 
 // fail answers everybody who waits, now and from now on.

@@ -2,7 +2,6 @@ package broker_test
 
 import (
 	"context"
-	"log/slog"
 	"sync/atomic"
 	"testing"
 
@@ -16,11 +15,18 @@ import (
 type brokenLog struct {
 	*storage.Log
 	broken atomic.Bool
+	full   atomic.Bool // there is no room
 }
 
 func (l *brokenLog) Append(ctx context.Context, entries ...*storage.Entry) error {
 	if l.broken.Load() {
 		return protocol.Errorf(protocol.CodeUnknown, "the disk is broken")
+	}
+	if l.full.Load() {
+		for _, e := range entries {
+			e.Done(storage.Result{Err: protocol.Errorf(protocol.CodeStorageFull, "the disk is full")})
+		}
+		return nil
 	}
 	return l.Log.Append(ctx, entries...)
 }
@@ -32,54 +38,24 @@ func TestDeadLetterWithoutMark(t *testing.T) {
 	for _, when := range []string{"after the rejection", "before the rejection"} {
 		t.Run(when, func(t *testing.T) {
 			dir := t.TempDir()
-			logger := slog.New(slog.DiscardHandler)
-			store, err := storage.Open(dir, storage.Options{ReserveBytes: -1, Logger: logger})
-			if err != nil {
-				t.Fatal(err)
-			}
-			logs := map[string]*storage.Log{}
-			for _, name := range []string{"main", "dead", "control"} {
-				if logs[name], err = store.OpenLog(name, storage.LogOptions{Logger: logger}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			control := &brokenLog{Log: logs["control"]}
-			s := &shop{t: t, broker: broker.New(logs["main"], broker.Options{Logger: logger}, broker.Stream{Name: broker.DeadStream, Log: logs["dead"]})}
-			if err := s.broker.OpenConsumers(control); err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(context.Background())
-			done := make(chan error, 1)
-			go func() { done <- s.broker.Run(ctx) }()
-
+			control := &brokenLog{}
+			s := openShopOn(t, dir, func(l *storage.Log) broker.Log { control.Log = l; return control })
+			dead := func() uint64 { return uint64(len(s.letters())) }
 			h := s.hire()
 			h.consume("w", "job", 0, &tidewirev1.ConsumerSettings{AckWaitMs: new(uint64(100)), BackoffBaseMs: new(uint64(1)), MaxDeliver: new(uint32(1))})
 			s.publishMany("job", 1)
 			m := h.take(1)[0]
 			if when == "after the rejection" {
-				_, dead := logs["dead"].Bounds()
 				h.settle(protocol.SettleReject, true, func(f *protocol.Settle) { f.Reason = "bad" }, m)
 				control.broken.Store(true)
-				s.until(func() bool { _, now := logs["dead"].Bounds(); return now > dead })
 			} else {
 				h.settle(protocol.SettleExtend, true, nil, m) // now it is known that it was delivered
 				control.broken.Store(true)
 				h.settle(protocol.SettleReject, false, func(f *protocol.Settle) { f.Reason = "bad" }, m)
-				s.until(func() bool { _, now := logs["dead"].Bounds(); return now > 0 })
 			}
+			s.until(func() bool { return dead() > 0 })
 			h.leave()
-			cancel()
-			if err := <-done; err != nil {
-				t.Fatal(err)
-			}
-			for _, l := range logs {
-				if err := l.Close(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := store.Close(); err != nil {
-				t.Fatal(err)
-			}
+			s.end()
 
 			s = openShop(t, dir)
 			h = s.hire()
@@ -109,4 +85,30 @@ func (s *shop) letters() []protocol.Message {
 		s.t.Fatal(err)
 	}
 	return page.Messages
+}
+
+// TestControlLogIsFull: who wants to know is told, and what was decided meanwhile
+// is stored, in its order, as soon as there is room.
+func TestControlLogIsFull(t *testing.T) {
+	dir := t.TempDir()
+	control := &brokenLog{}
+	s := openShopOn(t, dir, func(l *storage.Log) broker.Log { control.Log = l; return control })
+	h := s.hire()
+	h.consume("w", "job", 0, nil)
+	s.publishMany("job", 3)
+	got := h.take(3)
+	control.full.Store(true)
+	if a := h.settle(protocol.SettleAck, true, nil, got[0]); a.Error == nil || a.Error.Code != "storage_full" {
+		t.Fatalf("answer %v", a)
+	}
+	h.settle(protocol.SettleAck, false, nil, got[1])
+	control.full.Store(false)
+	h.ack(got[2])
+	h.leave()
+	s.end()
+
+	s = openShop(t, dir)
+	if i := s.info(); i.InFlight != 0 || i.Oldest != nil || i.Lag != 0 {
+		t.Fatalf("info %+v", i)
+	}
 }
