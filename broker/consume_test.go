@@ -20,7 +20,7 @@ import (
 var workerIdentity = func() *broker.Identity {
 	all, _ := protocol.ParseFilter(">")
 	dead, _ := protocol.ParseFilter("$dead.>")
-	return &broker.Identity{Publish: []protocol.Filter{all}, Subscribe: []protocol.Filter{all, dead}, Consume: []protocol.Filter{all}}
+	return &broker.Identity{Publish: []protocol.Filter{all}, Subscribe: []protocol.Filter{all, dead}, Consume: []protocol.Filter{all, dead}}
 }()
 
 // shop is a broker with consumers.
@@ -525,6 +525,27 @@ func TestConsumerOutlivesBroker(t *testing.T) {
 	}
 	if back := h.take(1)[0]; string(back.Payload) != "4" {
 		t.Fatalf("redriven %q", back.Payload)
+	}
+}
+
+// TestConsumerOfItself: a consumer cannot feed on what it has given up; one of
+// another's dead letters is fine.
+func TestConsumerOfItself(t *testing.T) {
+	s := openShop(t, "")
+	for filter, fine := range map[string]bool{"$dead.>": false, "$dead.w": false, "$dead.*": false, "$redrive.w": false, "$redrive.other": false, "$dead.other": true} {
+		_, _, err := s.broker.PutConsumer(t.Context(), "w", request(filter))
+		if (err == nil) != fine {
+			t.Errorf("%s: %v", filter, err)
+		}
+	}
+	s.publishMany("job", 1)
+	other := s.hire()
+	other.consume("other", "job", 0, nil)
+	other.settle(protocol.SettleReject, true, nil, other.take(1)[0])
+	h := s.hire()
+	h.consume("w", "", 0, nil)
+	if m := h.take(1)[0]; m.Topic != "$dead.other" || string(m.Payload) != "0" {
+		t.Fatalf("got %+v", m)
 	}
 }
 

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -164,6 +165,9 @@ func (c *consumers) open(who *Identity, name string, req *ConsumerRequest) (d *d
 
 // create makes a consumer and waits until it is durable.
 func (c *consumers) create(name string, filter protocol.Filter, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
+	if filter.Match(deadTopicOf(name)) || filter.Match(redriveTopic(name)) || strings.HasPrefix(filter.String(), redrivePrefix) {
+		return nil, false, protocol.Errorf(protocol.CodeInvalidFilter, "the filter %q would give the consumer what is dead, again and again: name topics of your own, or the dead letters of another consumer", filter)
+	}
 	st, err := c.broker.reading(filter, req.Stream)
 	if err != nil {
 		return nil, false, err

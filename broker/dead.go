@@ -32,7 +32,9 @@ const (
 )
 
 func deadTopicOf(name string) string  { return "$dead." + name }
-func redriveTopic(name string) string { return "$redrive." + name }
+func redriveTopic(name string) string { return redrivePrefix + name }
+
+const redrivePrefix = "$redrive."
 
 // buryAtOnce is how many messages become dead letters at a time.
 const buryAtOnce = 64
