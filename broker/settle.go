@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/tidewire/tidewire/broker/consumer"
@@ -68,16 +70,35 @@ func (d *dispatcher) settle(f *protocol.Settle, holder uint64, done func(stored)
 	defer d.mu.Unlock()
 	at := consumer.Moment{Now: nowOf(), Random: rand.Int64N}
 	d.machine.Advance(at)
+	var spans []protocol.OffsetRange // those of more than one offset
+	last := uint64(0)
 	for _, r := range f.Ranges {
 		if r.Partition != 0 || d.stream.log.PositionOf(r.From).Term != f.Term || d.stream.log.PositionOf(r.Through).Term != f.Term {
 			refused = refuse(refused, r, protocol.CodeNeverDelivered)
 			continue
 		}
-		n, code := d.settleRange(f, r, holder, at)
-		settled += n
-		if code != "" {
-			refused = refuse(refused, r, code)
+		last = max(last, r.Through)
+		if r.Through > r.From {
+			spans = append(spans, r)
+			continue
 		}
+		switch outcome := d.settleOne(f, r.From, at); {
+		case outcome == consumer.Done:
+			settled++
+		case outcome != consumer.Already || !f.UpTo: // who acks up to a place may have acked the place
+			refused = refuse(refused, r, outcome.Code())
+		}
+	}
+	n, fenced := d.settleAll(f, d.within(merged(spans)), at)
+	settled += n
+	if fenced {
+		for _, r := range spans {
+			refused = refuse(refused, r, protocol.CodeFenced)
+		}
+	}
+	if f.UpTo {
+		n, _ := d.settleAll(f, d.machine.UpTo(f.Generation, last, holder), at)
+		settled += n
 	}
 	if result != nil {
 		result(settled, refused)
@@ -91,45 +112,55 @@ func refuse(list []*tidewirev1.RefusedRange, r protocol.OffsetRange, code protoc
 	return append(list, &tidewirev1.RefusedRange{Partition: r.Partition, From: r.From, Through: r.Through, Code: string(code)})
 }
 
-// settleRange settles what a range names: of one offset it is an error if there is
-// nothing to settle, of a longer one it is not, for there may be messages of other
-// topics in between.
-func (d *dispatcher) settleRange(f *protocol.Settle, r protocol.OffsetRange, holder uint64, at consumer.Moment) (settled uint32, code protocol.Code) {
-	offsets := []uint64{r.From}
-	switch {
-	case f.UpTo:
-		offsets = d.machine.UpTo(f.Generation, r.Through, holder)
-	case r.Through > r.From:
-		offsets = d.within(r)
-	}
+// settleAll settles messages of which nobody says that there must be any: between
+// those of a range there are some of other topics, and some that are done.
+func (d *dispatcher) settleAll(f *protocol.Settle, offsets []uint64, at consumer.Moment) (settled uint32, fenced bool) {
 	for _, o := range offsets {
-		switch outcome := d.settleOne(f, o, at); outcome {
+		switch d.settleOne(f, o, at) {
 		case consumer.Done:
 			settled++
 		case consumer.Fenced:
-			return settled, outcome.Code()
+			return settled, true
 		default:
-			code = outcome.Code()
 		}
 	}
-	if r.Through > r.From || f.UpTo {
-		code = ""
-	}
-	return settled, code
+	return settled, false
 }
 
-// within returns the offsets of a range that are not settled.
-func (d *dispatcher) within(r protocol.OffsetRange) (offsets []uint64) {
-	if r.Through-r.From < uint64(d.machine.Pending()) {
-		for o := r.From; o <= r.Through; o++ {
-			if _, ok := d.machine.Entry(o); ok {
-				offsets = append(offsets, o)
+// merged puts ranges in order, overlapping ones together: however many there are,
+// each message is looked at once.
+func merged(ranges []protocol.OffsetRange) []protocol.OffsetRange {
+	slices.SortFunc(ranges, func(a, b protocol.OffsetRange) int { return cmp.Compare(a.From, b.From) })
+	out := make([]protocol.OffsetRange, 0, len(ranges))
+	for _, r := range ranges {
+		if n := len(out); n > 0 && r.From <= out[n-1].Through+1 {
+			out[n-1].Through = max(out[n-1].Through, r.Through)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// within returns the offsets in ranges, which are merged, that are not settled.
+func (d *dispatcher) within(ranges []protocol.OffsetRange) (offsets []uint64) {
+	width, pending := uint64(0), uint64(d.machine.Pending())
+	for i := 0; i < len(ranges) && width <= pending; i++ {
+		width += ranges[i].Through - ranges[i].From + 1
+	}
+	if width <= pending {
+		for _, r := range ranges {
+			for o := r.From; o <= r.Through; o++ {
+				if _, ok := d.machine.Entry(o); ok {
+					offsets = append(offsets, o)
+				}
 			}
 		}
 		return offsets
 	}
 	for e := range d.machine.Entries() {
-		if e.Offset >= r.From && e.Offset <= r.Through {
+		i, found := slices.BinarySearchFunc(ranges, e.Offset, func(r protocol.OffsetRange, o uint64) int { return cmp.Compare(r.From, o) })
+		if found || i > 0 && e.Offset <= ranges[i-1].Through {
 			offsets = append(offsets, e.Offset)
 		}
 	}

@@ -85,7 +85,7 @@ func (c *client) acked(s *protocol.Settle, settled uint32, code protocol.Code) {
 	c.send(s)
 	a := next[*tidewirev1.Acked](c)
 	if a.Ref != s.Ref || a.Sub != s.Sub || a.Term != s.Term.String() || a.Settled != settled || a.Error != nil || (len(a.Refused) > 0) != (code != "") {
-		c.t.Errorf("%+v is answered with %v, want %d settled, refused %q", s, a, settled, code)
+		c.t.Errorf("%.300s is answered with %.300s, want %d settled, refused %q", fmt.Sprintf("%+v", s), a.String(), settled, code)
 	}
 	for _, r := range a.Refused {
 		if r.Code != string(code) {

@@ -239,8 +239,8 @@ func TestWalk(t *testing.T) {
 	}
 	w := &walker{t: t, dir: copyTree(t), sh: strictBash}
 	blocks := readBlocks(t, filepath.Join(w.dir, "README.md"))
-	if len(blocks) != 9 {
-		t.Fatalf("the README has %d blocks to run, this test knows 9: change both together", len(blocks))
+	if len(blocks) != 13 {
+		t.Fatalf("the README has %d blocks to run, this test knows 13: change both together", len(blocks))
 	}
 
 	w.start("broker", blocks[0].text)
@@ -275,6 +275,50 @@ func TestWalk(t *testing.T) {
 	}
 	checkRepeat(t, w.run(blocks[7].text))
 	checkPast(t, w.run(blocks[8].text), want)
+	realWork(t, w, blocks[9:])
+}
+
+// realWork is the section of that name, with the broker of the walk.
+func realWork(t *testing.T, w *walker, blocks []block) {
+	t.Helper()
+	began := time.Now()
+	done := func() int {
+		files, err := filepath.Glob(filepath.Join(w.dir, "done", "*.txt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(files)
+	}
+	const dead = "bin/tidewire dead list files --json"
+	letters := func() int { return strings.Count(w.run(dead), "\n") }
+	w.run(blocks[0].text)
+	workers := w.start("workers", blocks[1].text)
+	w.until("87 files are done and 3 are dead letters", func() bool { return done() == 87 && letters() == 3 })
+	out := w.run(blocks[2].text)
+	if !strings.HasPrefix(out, "87\n") || strings.Count(out, "jobs.files") != 3 {
+		t.Errorf("it says\n%s", out)
+	}
+	w.run(blocks[3].text)
+	w.until("all files are done", func() bool { return done() == 90 })
+	w.until("no dead letter is left", func() bool { return letters() == 0 })
+	for n := 1; n <= 90; n++ {
+		text, err := os.ReadFile(filepath.Join(w.dir, "done", fmt.Sprintf("%d.txt", n)))
+		if want := fmt.Sprintf("the content of %d\n", n); err != nil || string(text) != want {
+			t.Errorf("file %d is %q, error %v", n, text, err)
+		}
+	}
+	text, err := os.ReadFile(workers.err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := string(text); strings.Count(said, "bad luck") < 9 {
+		t.Errorf("the command failed less often than it is to:\n%s", said)
+	}
+	alive, err := exec.Command("pgrep", "-c", "-g", fmt.Sprint(workers.cmd.Process.Pid), "-x", "tidewire").Output()
+	if err != nil || strings.TrimSpace(string(alive)) != "2" {
+		t.Errorf("%s workers are left, error %v, want 2", alive, err)
+	}
+	t.Logf("the work took %v", time.Since(began).Round(time.Second))
 }
 
 // endInput ends vmstat, as ctrl-C would, and waits until all is answered.
