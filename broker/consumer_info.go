@@ -145,7 +145,7 @@ func (d *dispatcher) pending(e consumer.Entry) PendingInfo {
 
 // PutConsumer creates a consumer, or changes the settings of one.
 func (b *Broker) PutConsumer(ctx context.Context, name string, req *ConsumerRequest) (info ConsumerInfo, created bool, err *protocol.Error) {
-	d, created, err := b.consumers.open(operator, name, req)
+	d, created, err := b.consumers.open(ctx, operator, name, req)
 	if err != nil {
 		return ConsumerInfo{}, false, err
 	}

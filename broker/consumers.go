@@ -136,7 +136,7 @@ func (c *consumers) find(name string) (*dispatcher, *protocol.Error) {
 // open returns a consumer that somebody wants to be a member of. If it is not
 // there it is created, and durable when open returns; if it is, what the request
 // says must be what it is, and settings that may change are changed.
-func (c *consumers) open(who *Identity, name string, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
+func (c *consumers) open(ctx context.Context, who *Identity, name string, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
 	if err := protocol.CheckConsumer(name); err != nil {
 		return nil, false, err
 	}
@@ -156,31 +156,16 @@ func (c *consumers) open(who *Identity, name string, req *ConsumerRequest) (d *d
 	if err := who.MayConsume(filter); err != nil {
 		return nil, false, err
 	}
-	d, created, err = c.create(name, filter, req)
+	d, created, err = c.create(ctx, name, filter, req)
 	if err != nil || created {
 		return d, created, err
 	}
 	return d, false, d.agree(req) // somebody else was quicker
 }
 
-// create makes a consumer and waits until it is durable.
-func (c *consumers) create(name string, filter protocol.Filter, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
-	if filter.Match(deadTopicOf(name)) || filter.Match(redriveTopic(name)) || strings.HasPrefix(filter.String(), redrivePrefix) {
-		return nil, false, protocol.Errorf(protocol.CodeInvalidFilter, "the filter %q would give the consumer what is dead, again and again: name topics of your own, or the dead letters of another consumer", filter)
-	}
-	st, err := c.broker.reading(filter, req.Stream)
-	if err != nil {
-		return nil, false, err
-	}
-	settings, err := settingsOf(consumer.DefaultSettings(), req.Settings)
-	if err != nil {
-		return nil, false, err
-	}
-	settings.Filter, settings.Stream = filter.String(), st.name
-	if err := settings.Check(); err != nil {
-		return nil, false, err
-	}
-	at, err := st.resolveConsumer(req.From, filter)
+// create makes a consumer and waits until it is durable, or until ctx ends.
+func (c *consumers) create(ctx context.Context, name string, filter protocol.Filter, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
+	st, settings, at, err := c.plan(name, filter, req)
 	if err != nil {
 		return nil, false, err
 	}
@@ -191,9 +176,9 @@ func (c *consumers) create(name string, filter protocol.Filter, req *ConsumerReq
 		c.mu.Unlock()
 		return d, false, nil
 	}
-	if len(c.by) >= maxConsumers {
+	if err := c.room(); err != nil {
 		c.mu.Unlock()
-		return nil, false, protocol.Errorf(protocol.CodeSubscriptionsFull, "the broker has %d consumers, at most %d are allowed: delete some that nobody needs", maxConsumers, maxConsumers)
+		return nil, false, err
 	}
 	m, failed := c.registry.Create(name, settings, consumer.Places{Main: at, Redrive: head}, nowOf())
 	if failed == nil {
@@ -207,10 +192,38 @@ func (c *consumers) create(name string, filter protocol.Filter, req *ConsumerReq
 	c.control.put(c.registry.Deltas(), nil)
 	c.mu.Unlock()
 	d.follow()
-	if err := c.control.wait(context.Background()); err != nil {
+	if err := c.control.wait(ctx); err != nil {
 		return nil, false, err
 	}
 	return d, true, nil
+}
+
+// plan says what a consumer would be like: its stream, its settings, and where it
+// would begin.
+func (c *consumers) plan(name string, filter protocol.Filter, req *ConsumerRequest) (st *stream, settings consumer.Settings, at protocol.Position, err *protocol.Error) {
+	if filter.Match(deadTopicOf(name)) || strings.HasPrefix(filter.String(), redrivePrefix) {
+		return nil, settings, at, protocol.Errorf(protocol.CodeInvalidFilter, "the filter %q would give the consumer what is dead, again and again: name topics of your own, or the dead letters of another consumer", filter)
+	}
+	if st, err = c.broker.reading(filter, req.Stream); err != nil {
+		return nil, settings, at, err
+	}
+	if settings, err = settingsOf(consumer.DefaultSettings(), req.Settings); err != nil {
+		return nil, settings, at, err
+	}
+	settings.Filter, settings.Stream = filter.String(), st.name
+	if err = settings.Check(); err != nil {
+		return nil, settings, at, err
+	}
+	at, err = st.resolveConsumer(req.From, filter)
+	return st, settings, at, err
+}
+
+// room returns an error if there are as many consumers as may be. Callers hold mu.
+func (c *consumers) room() *protocol.Error {
+	if len(c.by) < maxConsumers {
+		return nil
+	}
+	return protocol.Errorf(protocol.CodeSubscriptionsFull, "the broker has %d consumers, at most %d are allowed: delete some that nobody needs", maxConsumers, maxConsumers)
 }
 
 // resolveConsumer says where a new consumer begins.
@@ -237,23 +250,29 @@ func (st *stream) resolveConsumer(from string, filter protocol.Filter) (protocol
 func (d *dispatcher) agree(req *ConsumerRequest) *protocol.Error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := d.machine.Settings()
-	next, err := settingsOf(now, req.Settings)
-	if err != nil {
-		return err
-	}
-	if (req.Filter != "" && req.Filter != now.Filter) || (req.Stream != "" && req.Stream != now.Stream) {
-		return protocol.Errorf(protocol.CodeConsumerExists, "the consumer %s selects %s in the stream %s: leave both out to join it, or take another name", d.name, now.Filter, now.Stream)
-	}
-	if next == now {
-		return nil
-	}
-	if err := now.ChangeTo(next); err != nil {
+	next, err := d.agreed(req)
+	if err != nil || next == d.machine.Settings() {
 		return err
 	}
 	d.machine.SetSettings(next)
 	d.conclude(nil)
 	return nil
+}
+
+// agreed returns the settings that a request would give a consumer that is there.
+// Callers hold mu.
+func (d *dispatcher) agreed(req *ConsumerRequest) (next consumer.Settings, err *protocol.Error) {
+	now := d.machine.Settings()
+	if next, err = settingsOf(now, req.Settings); err != nil {
+		return next, err
+	}
+	if (req.Filter != "" && req.Filter != now.Filter) || (req.Stream != "" && req.Stream != now.Stream) {
+		return next, protocol.Errorf(protocol.CodeConsumerExists, "the consumer %s selects %s in the stream %s: leave both out to join it, or take another name", d.name, now.Filter, now.Stream)
+	}
+	if next == now {
+		return next, nil
+	}
+	return next, now.ChangeTo(next)
 }
 
 // settingsOf puts what a client gives in place of what is there.

@@ -26,7 +26,7 @@ type FetchResult struct {
 // Fetch takes messages of a consumer, which are in flight then until they are
 // settled by [Broker.Settle] or their ack wait is over.
 func (b *Broker) Fetch(ctx context.Context, who *Identity, name string, req *FetchRequest) (FetchResult, *protocol.Error) {
-	d, created, err := b.consumers.open(who, name, &req.ConsumerRequest)
+	d, created, err := b.consumers.open(ctx, who, name, &req.ConsumerRequest)
 	if err != nil {
 		return FetchResult{}, err
 	}

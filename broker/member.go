@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"slices"
 
 	"github.com/tidewire/tidewire/broker/consumer"
@@ -173,7 +174,7 @@ func (s *Session) consume(req *tidewirev1.Subscribe) *protocol.Error {
 		return err
 	}
 	who := s.Identity()
-	d, created, err := s.broker.consumers.open(who, req.Consumer, &ConsumerRequest{
+	d, created, err := s.broker.consumers.open(context.Background(), who, req.Consumer, &ConsumerRequest{
 		Filter: req.Filter, Stream: req.Stream, From: req.From, Settings: req.Settings,
 	})
 	if err != nil {

@@ -63,37 +63,16 @@ func names(streams []*stream) string {
 	return strings.Join(list, ", ")
 }
 
-// holding returns the streams that hold topics which the filter selects. What a
-// filter of a stream selects may belong to streams before it, so it counts only
-// if none of their filters covers all that the two have in common. Where it takes
-// several of them to do so, the stream is returned although it has nothing.
+// holding returns the streams that hold topics which the filter selects, as
+// [protocol.Holding] says.
 func (b *Broker) holding(f protocol.Filter) []*stream {
-	var found []*stream
-	var before []protocol.Filter
+	claims := make([][]protocol.Filter, 0, len(b.streams))
 	for _, st := range b.streams {
-		if st.holds(f, before) {
-			found = append(found, st)
-		}
-		before = append(before, st.filters...)
+		claims = append(claims, st.filters)
+	}
+	var found []*stream
+	for _, i := range protocol.Holding(f, claims) {
+		found = append(found, b.streams[i])
 	}
 	return found
-}
-
-func (st *stream) holds(f protocol.Filter, before []protocol.Filter) bool {
-	for _, own := range st.filters {
-		common, some := own.Intersect(f)
-		if some && !covered(common, before) {
-			return true
-		}
-	}
-	return false
-}
-
-func covered(f protocol.Filter, by []protocol.Filter) bool {
-	for _, g := range by {
-		if g.Covers(f) {
-			return true
-		}
-	}
-	return false
 }

@@ -17,13 +17,14 @@ type Config struct {
 	AllowedOrigins []string `yaml:"allowed_origins"` // pages that may connect, such as https://app.example.com
 	AllowedHosts   []string `yaml:"allowed_hosts"`   // values of the Host header that are served; empty for all
 
-	Auth     Auth     `yaml:"auth"`
-	Streams  Streams  `yaml:"streams"`
-	Limits   Limits   `yaml:"limits"`
-	Ping     Ping     `yaml:"ping"`
-	Timeouts Timeouts `yaml:"timeouts"`
-	Shutdown Shutdown `yaml:"shutdown"`
-	Log      Log      `yaml:"log"`
+	Auth      Auth       `yaml:"auth"`
+	Streams   Streams    `yaml:"streams"`
+	Consumers []Consumer `yaml:"consumers"` // that are to be there; others may be too
+	Limits    Limits     `yaml:"limits"`
+	Ping      Ping       `yaml:"ping"`
+	Timeouts  Timeouts   `yaml:"timeouts"`
+	Shutdown  Shutdown   `yaml:"shutdown"`
+	Log       Log        `yaml:"log"`
 }
 
 // Auth says who may do what. Without keys and without a JWT secret everybody is

@@ -146,6 +146,15 @@ func TestStreamDefaults(t *testing.T) {
 	if !reflect.DeepEqual(c.Streams.Others, want) {
 		t.Errorf("got %+v\nwant %+v", c.Streams.Others, want)
 	}
+	dead := main // of the dead letters, which are kept for longer, in smaller files
+	dead.RetentionAge, dead.SegmentBytes = config.Duration(30*24*time.Hour), 16<<20
+	if c.Streams.Dead != dead {
+		t.Errorf("streams.dead: %+v, want %+v", c.Streams.Dead, dead)
+	}
+	dead.RetentionAge = config.Duration(24 * time.Hour)
+	if c := load(t, "streams: {dead: {retention_age: 1d}}\n"); c.Streams.Dead != dead || c.Streams.Main != main {
+		t.Errorf("with another age streams.dead: %+v", c.Streams.Dead)
+	}
 }
 
 // What is printed can be read again, and says the same.

@@ -5,8 +5,8 @@
 // environment and flags; the last one wins. Each setting has one path, such as
 // streams.main.retention_age; its variable is the path in capitals behind
 // TIDEWIRE_, here TIDEWIRE_STREAMS_MAIN_RETENTION_AGE. Lists in variables are
-// separated by commas, API keys are numbered: TIDEWIRE_AUTH_API_KEYS_0_KEY. An
-// empty variable counts as absent.
+// separated by commas; API keys, streams and consumers are numbered:
+// TIDEWIRE_AUTH_API_KEYS_0_KEY. An empty variable counts as absent.
 //
 // Without any of them a broker keeps its data in ./tidewire-data, listens on
 // this machine alone and takes everybody who can reach it.

@@ -218,7 +218,7 @@ func (r reader) scalar(path string, n ast.Node, v reflect.Value) error {
 		text = n.Value
 	case *ast.LiteralNode:
 		text = n.Value.Value
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		text = n.GetToken().Value
 	default:
 		return r.errorf(n, "%s is one value, not a list and not a group of settings", path)
@@ -248,6 +248,12 @@ func set(v reflect.Value, text string) error {
 			return fmt.Errorf("%q is not a whole number; write one such as 1000", text)
 		}
 		v.SetInt(n)
+	case reflect.Float64:
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return fmt.Errorf("%q is not a number; write one such as 1.5", text)
+		}
+		v.SetFloat(f)
 	default:
 		return fmt.Errorf("the type %s cannot be set", v.Type())
 	}

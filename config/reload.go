@@ -8,7 +8,7 @@ import (
 
 // reloadable are the settings that a running broker can change: single ones,
 // and groups, which end in '.'.
-var reloadable = []string{"allowed_origins", "allowed_hosts", "auth.", "limits.", "ping.", "timeouts.", "shutdown.", "log.level"}
+var reloadable = []string{"allowed_origins", "allowed_hosts", "auth.", "consumers", "consumers.", "limits.", "ping.", "timeouts.", "shutdown.", "log.level"}
 
 // Reloadable reports whether a running broker can change the setting at a path.
 func Reloadable(path string) bool {

@@ -102,9 +102,9 @@ func checkStreamName(at string, others []OtherStream, i int) error {
 		return fmt.Errorf("%s has no name; give it one, such as name: orders", at)
 	case len(name) > maxStreamName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "":
 		return fmt.Errorf("%s.name: %.80q is not a name for a stream; write at most %d of a-z, 0-9, '-' and '_'", at, name, maxStreamName)
-	case name == "main":
+	case name == streamMain:
 		return fmt.Errorf("%s.name: main is the stream of all topics that no other has; set it up under streams.main, or choose another name", at)
-	case name == "dead", name == "control":
+	case name == streamDead, name == "control":
 		return fmt.Errorf("%s.name: %s is the name of a stream of the broker's own; choose another", at, name)
 	}
 	for j := range others[:i] {

@@ -1,6 +1,9 @@
 package protocol
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // A Filter selects topics: it is a topic, or a pattern in which '*' stands for
 // one token and a final '>' for one or more. Wildcards in the first place never
@@ -154,4 +157,32 @@ func (f Filter) Intersect(g Filter) (common Filter, some bool) {
 func cutToken(s string) (token, rest string, last bool) {
 	token, rest, found := strings.Cut(s, ".")
 	return token, rest, !found
+}
+
+// Holding returns the indices of those of streams, ascending, that hold topics
+// which f selects. Each stream is its filters, and of several that match a topic
+// the first has it. What a filter of a stream selects may so belong to streams
+// before it, and counts only if none of their filters covers all that the two
+// have in common. Where it takes several of them to do so, the stream is returned
+// although it has nothing.
+func Holding(f Filter, streams [][]Filter) []int {
+	var found []int
+	var before []Filter
+	for i, filters := range streams {
+		if holds(filters, f, before) {
+			found = append(found, i)
+		}
+		before = append(before, filters...)
+	}
+	return found
+}
+
+func holds(filters []Filter, f Filter, before []Filter) bool {
+	for _, own := range filters {
+		common, some := own.Intersect(f)
+		if some && !slices.ContainsFunc(before, func(g Filter) bool { return g.Covers(common) }) {
+			return true
+		}
+	}
+	return false
 }

@@ -71,6 +71,9 @@ func (p *Program) Run(ctx context.Context) error {
 	if err := b.OpenConsumers(logs.control); err != nil {
 		return fmt.Errorf("read what consumers have done: %w", err)
 	}
+	if err := configured(p.Config.Consumers).check(b); err != nil {
+		return err
+	}
 	edge := o.server(p.Version)
 	edge.Ready = logs.ready
 	edge.Degraded = logs.degraded
@@ -118,9 +121,10 @@ type running struct {
 	public, admin *door
 }
 
-// run starts the log and the listeners and ends them in the order in which
-// nobody who was promised an answer is cut off: sessions go, the log takes what
-// is queued and refuses the rest, the answers leave, the listeners close.
+// run starts the log, sees to the consumers of the configuration and opens the
+// doors. It ends everything in the order in which nobody who was promised an
+// answer is cut off: sessions go, the log takes what is queued and refuses the
+// rest, the answers leave, the listeners close.
 func (r *running) run(ctx context.Context) error {
 	logging, stopLog := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLog()
@@ -134,18 +138,23 @@ func (r *running) run(ctx context.Context) error {
 		defer fail()
 		logError = r.broker.Run(logging)
 	})
-	doors.Go(func() {
-		defer fail()
-		publicError = r.public.serve()
-	})
-	doors.Go(func() {
-		defer fail()
-		adminError = r.admin.serve()
-	})
-	r.announce()
-
-	r.untilEnd(ctx)
-	r.letGo(ctx)
+	// Nobody is answered before the consumers are there that were promised.
+	refused := configured(r.options.config.Consumers).put(ctx, r.broker, r.program.Logger)
+	if refused == nil {
+		doors.Go(func() {
+			defer fail()
+			publicError = r.public.serve()
+		})
+		doors.Go(func() {
+			defer fail()
+			adminError = r.admin.serve()
+		})
+		r.announce()
+		r.untilEnd(ctx)
+		r.letGo(ctx)
+	} else if ctx.Err() != nil {
+		refused = nil // it was asked to end, or its log has
+	}
 	stopLog()
 	logger.Wait()
 	r.public.close()
@@ -154,7 +163,7 @@ func (r *running) run(ctx context.Context) error {
 	if logError != nil {
 		return fmt.Errorf("the log cannot be written any more, and what was waiting was answered with outcome_unknown (%w): look after the disk, then start the broker again", logError)
 	}
-	return errors.Join(publicError, adminError)
+	return errors.Join(refused, publicError, adminError)
 }
 
 // errFailed is why a broker ends that nobody has asked to.

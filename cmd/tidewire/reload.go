@@ -24,7 +24,7 @@ func (r *running) untilEnd(ctx context.Context) {
 	for {
 		select {
 		case <-r.program.Reload.Asked:
-			r.reload()
+			r.reload(ctx)
 		case <-ctx.Done():
 			return
 		}
@@ -33,17 +33,12 @@ func (r *running) untilEnd(ctx context.Context) {
 
 // reload reads the configuration again and puts into effect what a running
 // broker can change. A mistake in it changes nothing.
-func (r *running) reload() {
+func (r *running) reload(ctx context.Context) {
 	log := r.program.Logger
 	failed := func(err error) {
 		log.Error("the configuration was not reloaded, everything stays as it is", "error", err)
 	}
-	next, err := r.program.Reload.Load()
-	if err != nil {
-		failed(err)
-		return
-	}
-	merged, changed, kept, err := r.options.config.Reload(next)
+	merged, changed, kept, err := r.wanted()
 	if err != nil {
 		failed(err)
 		return
@@ -63,6 +58,9 @@ func (r *running) reload() {
 		setLevel(level, merged.Log)
 	}
 	r.options = o
+	if err := configured(merged.Consumers).put(ctx, r.broker, log); err != nil {
+		log.Error("a consumer is not yet as it is configured; reload again", "error", err) // it was checked: only the disk is in the way
+	}
 	what := "nothing"
 	if len(changed) > 0 {
 		what = strings.Join(changed, ", ")
@@ -74,6 +72,20 @@ func (r *running) reload() {
 	if o.files.connections < wanted {
 		log.Warn(connectionsLowered, "setting", wanted, "connections", o.files.connections)
 	}
+}
+
+// wanted reads the configuration again. What it returns can be put into effect, as
+// far as is known before.
+func (r *running) wanted() (merged *config.Config, changed, kept []string, err error) {
+	next, err := r.program.Reload.Load()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	merged, changed, kept, err = r.options.config.Reload(next)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return merged, changed, kept, configured(merged.Consumers).check(r.broker)
 }
 
 // onHangup returns the signals that ask for a reload. If there was a terminal

@@ -17,18 +17,27 @@ import (
 
 // hangup is a broker with a configuration file that is changed while it runs.
 type hangup struct {
-	t    *testing.T
-	file string
-	data string
-	base string
-	errs *bufio.Reader
-	ask  func() // sends SIGHUP
-	end  func() // sends SIGTERM and waits
+	t     *testing.T
+	file  string
+	data  string
+	base  string
+	admin string
+	errs  *bufio.Reader
+	ask   func() // sends SIGHUP
+	end   func() // sends SIGTERM and waits
 }
 
 func startHangup(t *testing.T, text string) *hangup {
 	t.Helper()
 	h := &hangup{t: t, file: filepath.Join(t.TempDir(), "tidewire.yaml"), data: filepath.Join(t.TempDir(), "data")}
+	h.start(text)
+	return h
+}
+
+// start starts the broker with a configuration, again if it has ended.
+func (h *hangup) start(text string) {
+	t := h.t
+	t.Helper()
 	h.write(text)
 	c := program(t, "serve", "--config", h.file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // without the terminal of whoever runs the test
@@ -61,8 +70,9 @@ func startHangup(t *testing.T, text string) *hangup {
 		t.Fatalf("%q, %v: %s", line, err, said)
 	}
 	_, h.base, _ = strings.Cut(line, "listens on ")
-	h.base, _, _ = strings.Cut(h.base, " ")
-	return h
+	h.base, h.admin, _ = strings.Cut(h.base, " ")
+	_, h.admin, _ = strings.Cut(h.admin, "admin ")
+	h.admin, _, _ = strings.Cut(h.admin, ",")
 }
 
 func (h *hangup) write(text string) {
