@@ -23,6 +23,9 @@
 //
 //   - Offsets are not dense: a repeat of a message id takes one too, so that the
 //     dedupe window can be counted in records on every node alike.
+//   - With retention by count a chunk lacks what is hidden, and says which that is:
+//     whoever passes a chunk on has to tell. The records stay until their segment
+//     goes.
 //   - A term is one life of the log. A new one begins at every boot; offsets are
 //     never used twice within one. See [Log.PositionOf].
 //   - A sync that failed cannot be repeated (the kernel has forgotten which

@@ -23,8 +23,6 @@ type testLog struct {
 	store *Store
 	*Log
 	head uint64 // as commits told
-
-	hidden []uint64 // what the last readAll or readAllBack was told of, in order
 }
 
 func openTest(t *testing.T, dir string, opts LogOptions) *testLog {
@@ -152,8 +150,13 @@ func (l *testLog) settle() {
 // readAll reads everything that matches after an offset, in chunks.
 func (l *testLog) readAll(filter string, after uint64, maxBytes int) []protocol.Message {
 	l.t.Helper()
-	var all []protocol.Message
-	l.hidden = nil
+	all, _ := l.readBoth(filter, after, maxBytes)
+	return all
+}
+
+// readBoth is readAll that returns the offsets of what is hidden too.
+func (l *testLog) readBoth(filter string, after uint64, maxBytes int) (all []protocol.Message, hidden []uint64) {
+	l.t.Helper()
 	_, head := l.Bounds()
 	for after < head {
 		c, err := l.Read(Query{Filter: mustFilter(l.t, filter), After: after, MaxBytes: maxBytes})
@@ -178,18 +181,23 @@ func (l *testLog) readAll(filter string, after uint64, maxBytes int) []protocol.
 			l.t.Fatalf("chunk counts %d records and has %d", c.Count, n)
 		}
 		l.checkHidden(&c)
-		l.hidden = append(l.hidden, c.Hidden...)
+		hidden = append(hidden, c.Hidden...)
 		after = c.Through
 	}
-	return all
+	return all, hidden
 }
 
 // readAllBack reads everything that matches in (After, Through], from the end,
 // n at once, and returns it in the order of the log.
 func (l *testLog) readAllBack(q Query, n int) []protocol.Message {
 	l.t.Helper()
-	var all []protocol.Message
-	l.hidden = nil
+	all, _ := l.readBothBack(q, n)
+	return all
+}
+
+// readBothBack is readAllBack that returns the offsets of what is hidden too.
+func (l *testLog) readBothBack(q Query, n int) (all []protocol.Message, hidden []uint64) {
+	l.t.Helper()
 	earliest, _ := l.Bounds()
 	for q.Through > max(q.After, earliest-1) {
 		c, err := l.ReadBack(q, n)
@@ -210,11 +218,11 @@ func (l *testLog) readAllBack(q Query, n int) []protocol.Message {
 			l.t.Fatalf("chunk counts %d records and has %d", c.Count, len(page))
 		}
 		l.checkHidden(&c)
-		l.hidden = append(slices.Clone(c.Hidden), l.hidden...)
+		hidden = append(slices.Clone(c.Hidden), hidden...)
 		all = append(page, all...)
 		q.Through = c.After
 	}
-	return all
+	return all, hidden
 }
 
 // checkHidden checks that what a chunk says to be hidden lies in it, in order.

@@ -247,8 +247,9 @@ func (r *run) read() {
 	maxBytes := []int{1, 100, 5000, 0}[r.rand.IntN(4)]
 	r.note("%s after %d by %d", filter, after, maxBytes)
 	want, hidden := r.model.split(mustFilter(r.t, filter), after, r.model.head)
-	r.compare(r.log.readAll(filter, after, maxBytes), want)
-	r.compareHidden(hidden)
+	got, gotHidden := r.log.readBoth(filter, after, maxBytes)
+	r.compare(got, want)
+	r.compareHidden(gotHidden, hidden)
 	if earliest, _ := r.log.Bounds(); earliest > 1 {
 		if _, err := r.log.Read(Query{Filter: mustFilter(r.t, filter), After: earliest - 2}); !errors.Is(err, ErrTrimmed) && r.model.head >= earliest-1 && r.model.head > earliest-2 {
 			r.t.Fatalf("read before the earliest offset %d: %v", earliest, err)
@@ -265,8 +266,9 @@ func (r *run) readBack() {
 	maxBytes, n := []int{1, 100, 5000, 0}[r.rand.IntN(4)], []int{1, 2, 30, 1000}[r.rand.IntN(4)]
 	r.note("%s (%d, %d] by %d and %d", filter, after, from, maxBytes, n)
 	want, hidden := r.model.split(mustFilter(r.t, filter), after, from)
-	r.compare(r.log.readAllBack(Query{Filter: mustFilter(r.t, filter), After: after, Through: from, MaxBytes: maxBytes}, n), want)
-	r.compareHidden(hidden)
+	got, gotHidden := r.log.readBothBack(Query{Filter: mustFilter(r.t, filter), After: after, Through: from, MaxBytes: maxBytes}, n)
+	r.compare(got, want)
+	r.compareHidden(gotHidden, hidden)
 	if earliest, _ := r.log.Bounds(); earliest > 1 {
 		if _, err := r.log.ReadBack(Query{Filter: mustFilter(r.t, filter), Through: earliest - 1}, 1); !errors.Is(err, ErrTrimmed) {
 			r.t.Fatalf("read back from before the earliest offset %d: %v", earliest, err)
@@ -291,10 +293,10 @@ func (r *run) compare(got []protocol.Message, want []modelRecord) {
 	}
 }
 
-func (r *run) compareHidden(want []uint64) {
+func (r *run) compareHidden(got, want []uint64) {
 	r.t.Helper()
-	if !slices.Equal(r.log.hidden, want) {
-		r.t.Fatalf("%d are hidden, %v; the model says %d, %v", len(r.log.hidden), r.log.hidden, len(want), want)
+	if !slices.Equal(got, want) {
+		r.t.Fatalf("%d are hidden, %v; the model says %d, %v", len(got), got, len(want), want)
 	}
 }
 

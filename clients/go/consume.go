@@ -20,12 +20,10 @@ import (
 // It lives on over lost connections. What was received before stays valid: the
 // broker goes by the generation that each delivery carries.
 type Consumer struct {
-	client   *Client
-	name     string
-	options  ConsumeOptions
-	begun    chan struct{}  // closed when the broker has confirmed it for the first time, or it has ended
-	ready    chan struct{}  // Next has something to do
-	ended    chan struct{}  // closed after err was set
+	client  *Client
+	name    string
+	options ConsumeOptions
+	bells
 	handled  bool           // Consume has made it
 	handlers sync.WaitGroup // of Consume
 
@@ -37,6 +35,13 @@ type Consumer struct {
 	keeper   keeper
 	draining bool  // nothing more is handed out
 	err      error // why it has ended
+}
+
+// bells are what others wait for.
+type bells struct {
+	begun chan struct{} // closed when the broker has confirmed it for the first time, or it has ended
+	ready chan struct{} // Next has something to do
+	ended chan struct{} // closed after err was set
 }
 
 // joined is where a consumer is with the broker.
@@ -65,7 +70,7 @@ func (c *Client) Consumer(ctx context.Context, name string, o ConsumeOptions) (*
 func newConsumer(c *Client, name string, o ConsumeOptions) *Consumer {
 	return &Consumer{
 		client: c, name: name, options: o, keeper: newKeeper(&o), live: make(map[Position]*Delivery),
-		begun: make(chan struct{}), ready: make(chan struct{}, 1), ended: make(chan struct{}),
+		bells: bells{begun: make(chan struct{}), ready: make(chan struct{}, 1), ended: make(chan struct{})},
 	}
 }
 

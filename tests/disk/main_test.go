@@ -37,7 +37,11 @@ func TestMain(m *testing.M) {
 			os.Exit(code)
 		}
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if brokerDir != "" {
+		_ = os.RemoveAll(brokerDir) // what stays behind does no harm
+	}
+	os.Exit(code)
 }
 
 // inNamespace runs the tests in a mount namespace of their own, so that no mount

@@ -1,0 +1,54 @@
+package readme
+
+import (
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestConsumersPage types the blocks of docs/consumers.md, in their order, and
+// checks what the page says of them.
+func TestConsumersPage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the program in a fresh tree and takes ten seconds")
+	}
+	for _, tool := range []string{"bash", "make", "curl", "sed"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	for _, address := range []string{"127.0.0.1:7070", "127.0.0.1:7071"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatalf("the page needs %s: %v", address, err)
+		}
+		_ = l.Close()
+	}
+	w := &walker{t: t, dir: copyTree(t), sh: strictBash}
+	blocks := readBlocks(t, filepath.Join(w.dir, "docs", "consumers.md"))
+	if len(blocks) != 7 {
+		t.Fatalf("the page has %d blocks to run, this test knows 7: change both together", len(blocks))
+	}
+	w.run("make build")
+	w.start("broker", blocks[0].text)
+	w.until("the broker is ready", ready)
+	has := func(block int, texts ...string) {
+		t.Helper()
+		out := w.run(blocks[block].text)
+		for _, text := range texts {
+			if !strings.Contains(out, text) {
+				t.Errorf("block %d lacks %q:\n%s", block, text, out)
+			}
+		}
+	}
+	has(1, "charge order-1: {\"total\":42}\n", "charge order-2: {\"total\":7}\n")
+	if out := w.run(blocks[2].text); !strings.HasSuffix(out, "attempt 2\nattempt 3\n") {
+		t.Errorf("retries:\n%s", out)
+	}
+	has(3, "the order has no total", "forty-two")
+	has(4, "order-4 in orders.us, by hand: forty-two\n")
+	has(5, "billing  main    orders.>", "max deliver   10\n", "billing   done")
+	has(6, `"id":"order-6"`, "{\"settled\":1,\"refused\":[]}\n")
+}
