@@ -163,7 +163,6 @@ func (b *Broker) DeleteConsumer(ctx context.Context, name string) *protocol.Erro
 	if err != nil {
 		return err
 	}
-	d.unfollow()
 	d.mu.Lock()
 	if !d.gone {
 		d.gone = true
@@ -176,6 +175,7 @@ func (b *Broker) DeleteConsumer(ctx context.Context, name string) *protocol.Erro
 		c.mu.Unlock()
 	}
 	d.mu.Unlock()
+	d.unfollow()
 	return c.control.wait(ctx)
 }
 

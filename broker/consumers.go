@@ -80,7 +80,7 @@ func (c *consumers) revive(m *consumer.Machine) error {
 		d.tellGap(gap)
 	}
 	c.by[d.name] = d
-	d.follow()
+	d.follow(consumer.Main)
 	return nil
 }
 
@@ -191,7 +191,7 @@ func (c *consumers) create(ctx context.Context, name string, filter protocol.Fil
 	c.by[name] = d
 	c.control.put(c.registry.Deltas(), nil)
 	c.mu.Unlock()
-	d.follow()
+	d.follow(consumer.Main)
 	if err := c.control.wait(ctx); err != nil {
 		return nil, false, err
 	}

@@ -58,7 +58,7 @@ func (d *dispatcher) buryAll() {
 		d.mu.Unlock()
 		if err := d.buryBatch(batch); err != nil {
 			d.mu.Lock()
-			d.burial.busy, d.burial.due = false, time.Now().Add(buryPause)
+			d.burial.busy, d.burial.due = false, nowOf()+buryPause.Microseconds()
 			d.conclude(nil)
 			d.mu.Unlock()
 			d.broker.options().Logger.Warn("dead letters could not be stored: it is tried again", "consumer", d.name, "error", err)

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tidewire/tidewire/broker/consumer"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
 )
@@ -181,6 +182,7 @@ func (b *Broker) Redrive(ctx context.Context, name string, sel DeadSelection, pu
 // durable; if the broker dies in between, it is published again under the same id.
 func (d *dispatcher) redrive(ctx context.Context, batch []DeadLetter, publish bool) *protocol.Error {
 	answers := make(chan storage.Result, len(batch))
+	d.follow(consumer.Redrive)
 	for _, l := range batch {
 		m, st := l.Message, d.stream
 		m.Position, m.Time = protocol.Position{}, time.Time{}

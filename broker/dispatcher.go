@@ -45,7 +45,7 @@ type dispatcher struct {
 // burial is how far the making of dead letters is.
 type burial struct {
 	busy bool
-	due  time.Time // when to try again, after a failure
+	due  int64 // when to try again, after a failure, in microseconds
 }
 
 // source is one of the two places in the log that a consumer reads: what its
@@ -77,34 +77,6 @@ func newDispatcher(b *Broker, st *stream, m *consumer.Machine) (*dispatcher, err
 	d.sources[consumer.Main] = source{filter: filter, read: m.Cursor(consumer.Main), news: head}
 	d.sources[consumer.Redrive] = source{filter: mustFilter(redriveTopic(m.Name())), read: m.Cursor(consumer.Redrive), news: head}
 	return d, nil
-}
-
-// follow has apply tell the dispatcher of what it reads.
-func (d *dispatcher) follow() {
-	st := d.stream
-	st.mu.Lock()
-	for src := range d.sources {
-		d.watch[src] = st.group(d.sources[src].filter)
-		d.watch[src].watchers = append(d.watch[src].watchers, watcher{d, consumer.Source(src)})
-	}
-	head := st.applied
-	st.mu.Unlock()
-	d.mu.Lock()
-	for src := range d.sources {
-		d.sources[src].news = max(d.sources[src].news, head) // what was applied before it followed
-	}
-	d.mu.Unlock()
-}
-
-// unfollow ends that.
-func (d *dispatcher) unfollow() {
-	st := d.stream
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	for _, g := range d.watch {
-		g.unwatch(d)
-		st.drop(g)
-	}
 }
 
 // handed is a message on its way to a member.
@@ -147,6 +119,7 @@ func (d *dispatcher) take(m *member, n int) (work []handed, generation uint64, a
 func (d *dispatcher) choose(m *member, n int, now int64) (work []handed) {
 	d.machine.Advance(consumer.Moment{Now: now, Random: rand.Int64N})
 	room := min(n, m.window-d.machine.HeldBy(m.id))
+	work = make([]handed, 0, max(0, min(room, d.machine.Ready(now)+len(d.sources[0].ahead)+len(d.sources[1].ahead))))
 	bytes := 0
 	for len(work) < room && bytes < maxChunkBytes {
 		e, ok := d.machine.Retry(m.id, now)
@@ -255,6 +228,7 @@ func (d *dispatcher) fill(src consumer.Source) {
 // readAhead keeps what was read. Callers hold mu.
 func (d *dispatcher) readAhead(src consumer.Source, c *protocol.Chunk) {
 	s := &d.sources[src]
+	s.ahead = make([][]byte, 0, c.Count)
 	for rest := c.Records; len(rest) > 0; {
 		_, next, ok := protocol.NextFramed(rest)
 		if !ok {

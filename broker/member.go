@@ -135,20 +135,45 @@ func (s *Session) serveWork(sub *subscription) {
 // deliveries puts work into as few chunks as may be: one has records of one term.
 func deliveries(work []handed, generation uint64) (chunks []protocol.Chunk) {
 	for len(work) > 0 {
-		n, size := 0, 0
+		n := 0
 		for n < len(work) && work[n].term == work[0].term {
-			size += len(work[n].framed)
 			n++
 		}
-		c := protocol.Chunk{Term: work[0].term, Count: n, Generation: generation, Records: make([]byte, 0, size)}
+		c := protocol.Chunk{Term: work[0].term, Count: n, Generation: generation, Attempts: make([]uint32, n)}
 		for i := range work[:n] {
-			c.Records = append(c.Records, work[i].shown()...)
-			c.Attempts = append(c.Attempts, work[i].attempt)
+			c.Attempts[i] = work[i].attempt
 		}
+		c.Records = recordsOf(work[:n])
 		chunks = append(chunks, c)
 		work = work[n:]
 	}
 	return chunks
+}
+
+// recordsOf puts the records of work one behind the other. Those that were read
+// together mostly lie so already, and need no copy.
+func recordsOf(work []handed) []byte {
+	first, size := work[0].framed, 0
+	for i := range work {
+		h := &work[i]
+		if h.source == consumer.Redrive || size >= cap(first) || &h.framed[0] != &first[:size+1][size] {
+			return copyOf(work)
+		}
+		size += len(h.framed)
+	}
+	return first[:size:size]
+}
+
+func copyOf(work []handed) []byte {
+	size := 0
+	for i := range work {
+		size += len(work[i].framed)
+	}
+	records := make([]byte, 0, size)
+	for i := range work {
+		records = append(records, work[i].shown()...)
+	}
+	return records
 }
 
 // overtaken ends a subscription whose exclusive consumer has another member now.

@@ -179,7 +179,7 @@ func (d *dispatcher) hearAll() {
 func (d *dispatcher) conclude(done func(stored)) {
 	d.broker.consumers.control.put(d.machine.Deltas(), done)
 	now := nowOf()
-	if d.machine.Dying() > 0 && !d.burial.busy && now >= d.burial.due.UnixMicro() {
+	if d.machine.Dying() > 0 && !d.burial.busy && now >= d.burial.due {
 		d.burial.busy = true
 		go d.buryAll()
 	}
@@ -189,7 +189,7 @@ func (d *dispatcher) conclude(done func(stored)) {
 		due = 0
 	}
 	if d.machine.Dying() > 0 && !d.burial.busy {
-		due = earlier(due, d.burial.due.UnixMicro())
+		due = earlier(due, d.burial.due)
 	}
 	d.broker.consumers.runner.at(d, due)
 }

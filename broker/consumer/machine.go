@@ -19,12 +19,12 @@ type Machine struct {
 	created     int64
 	generation  uint64
 	paused      bool
+	paged       bool // since the last beginning of a checkpoint; see Registry.Apply
 	settings    Settings
 	cursors     [sources]protocol.Position
 	pending     pending
 	dead        []uint64 // sorted
 	deltas      deltas
-	paged       bool // since the last beginning of a checkpoint; see Registry.Apply
 }
 
 // Name is the consumer's name.

@@ -75,8 +75,9 @@ func (p *pending) remove(e *entry) {
 	}
 }
 
-// maxSpares is how many entries are kept for use again.
-const maxSpares = 256
+// maxSpares is how many entries are kept for use again, while something is
+// pending.
+const maxSpares = 4096
 
 // shrink gives back what a machine with nothing pending does not need.
 func (p *pending) shrink() {
