@@ -35,6 +35,9 @@ type tail struct {
 	bytes []byte
 }
 
+// bytes returns about how long its Deliver frame is.
+func (c *chunk) bytes() int { return c.size + tailOverhead + frameOverhead }
+
 // ready returns the shared part of the chunk's Deliver frame if it has been
 // encoded, or nil.
 func (c *chunk) ready(codec protocol.Codec) []byte {

@@ -15,3 +15,10 @@ func (b *Broker) Turns() (most, taken, waiting int) {
 	defer t.mu.Unlock()
 	return t.most, t.taken, len(t.waiting)
 }
+
+// Waiting returns the bytes that the session holds for its client.
+func (s *Session) Waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.size()
+}

@@ -230,7 +230,7 @@ func (s *Session) wants(sub *subscription, c *chunk) (wanted, stays bool) {
 		return false, false
 	case c.Through <= sub.cursor:
 		return false, true // it joined after this commit
-	case s.out.size() > s.broker.options().SoftOutbound || sub.credit.exhausted():
+	case s.out.size() > 0 && s.out.size()+c.bytes() > s.broker.options().SoftOutbound || sub.credit.exhausted():
 		s.tooSlow(sub)
 		return false, false
 	case sub.every > 0 && time.Now().Before(sub.latest.next):
@@ -247,7 +247,7 @@ func (s *Session) tooSlow(sub *subscription) {
 		s.broker.metrics.limits.Met(protocol.LimitOutboundSoft)
 	}
 	if sub.slow == slowDisconnect {
-		s.endLocked(protocol.Errorf(protocol.CodeSlowConnection, "more than %d bytes wait for this connection, and subscription %d asked to be disconnected then: come back with its position", s.broker.options().SoftOutbound, sub.number))
+		s.endLocked(protocol.Errorf(protocol.CodeSlowConnection, "more than %d bytes would wait for this connection, and subscription %d asked to be disconnected then: come back with its position", s.broker.options().SoftOutbound, sub.number))
 		return
 	}
 	s.fallBack(sub)

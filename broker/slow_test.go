@@ -298,3 +298,33 @@ func TestEphemeral(t *testing.T) {
 		}
 	})
 }
+
+// TestSoftLimitHolds: what waits for a session whose client takes nothing reaches
+// the soft limit and never passes it; but one message alone may be larger, or
+// nobody could ever get it.
+func TestSoftLimitHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const soft = 10_000
+		w := newWorld(t, broker.Options{SoftOutbound: soft})
+		publisher, l := w.listen(), w.listen()
+		l.subscribe(1, "a", "new")
+		l.until(func() bool { return l.subs[1].caughtUp == 1 })
+		var want []string
+		for i := range 30 {
+			want = append(want, fmt.Sprintf("%0*d", 900, i))
+			publisher.store(text("a", want[i]))
+			if n := l.session.Waiting(); n > soft || (i > 20 && n < soft-2000) {
+				t.Fatalf("%d bytes wait after %d messages", n, i+1)
+			}
+		}
+		l.until(func() bool { return len(l.subs[1].got) == len(want) })
+		l.take(10)
+		want = append(want, fmt.Sprintf("%0*d", 2*soft, 0))
+		publisher.store(text("a", want[30]))
+		if n := l.session.Waiting(); n < 2*soft {
+			t.Fatalf("%d bytes wait: a live subscription went back to the log for one large message", n)
+		}
+		l.take(10)
+		wantPayloads(t, l.subs[1], want...)
+	})
+}

@@ -29,7 +29,8 @@ const (
 const (
 	streamMain = "main"
 	streamDead = "dead"
-	deadFilter = "$dead.>" // what it holds
+	deadPrefix = "$dead." // of the topics that it holds
+	deadFilter = deadPrefix + ">"
 )
 
 // A Consumer is one that is to be there when the broker serves. Name, Filter,
@@ -61,8 +62,8 @@ type Backoff struct {
 }
 
 // setDefaults makes an element of the list what holds where nothing is set.
-func (c *Consumer) setDefaults() {
-	*c = Consumer{
+func (k *Consumer) setDefaults() {
+	*k = Consumer{
 		From:             "earliest",
 		AckWait:          Duration(30 * time.Second),
 		Backoff:          Backoff{Base: Duration(time.Second), Factor: 2, Cap: Duration(maxBackoff), Jitter: true},
@@ -112,6 +113,9 @@ func (c *Config) checkReads(at string, k *Consumer) error {
 	}
 	if dead, _ := protocol.ParseFilter(deadFilter); protocol.IsReserved(k.Filter) && !dead.Covers(f) {
 		return fmt.Errorf("%s.filter: %q begins with '$', and of the broker's own topics consumers read dead letters alone; write one that %s covers", at, k.Filter, deadFilter)
+	}
+	if f.Match(deadPrefix + k.Name) {
+		return fmt.Errorf("%s.filter: %q would give the consumer its own dead letters, again and again; write topics of your own, or the dead letters of another consumer", at, k.Filter)
 	}
 	all, holding := c.Streams.names(f)
 	switch {

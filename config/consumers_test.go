@@ -138,6 +138,7 @@ func TestConsumersThatMakeNoSense(t *testing.T) {
 		{consumers("name: a"), "consumers[0] (a) has no filter; write the topics that it reads, such as filter: a.>"},
 		{consumers("name: a, filter: a..b"), "consumers[0].filter: " + badFilter("a..b")},
 		{consumers("name: a, filter: $redrive.a"), `consumers[0].filter: "$redrive.a" begins with '$', and of the broker's own topics consumers read dead letters alone; write one that $dead.> covers`},
+		{consumers("name: a, filter: $dead.>"), `consumers[0].filter: "$dead.>" would give the consumer its own dead letters, again and again; write topics of your own, or the dead letters of another consumer`},
 		{one("stream: oders"), `consumers[0].stream: there is no stream "oders"; write one of dead, main`},
 		{two + one("stream: oders"), `consumers[0].stream: there is no stream "oders"; write one of orders, dead, main`},
 		{two + consumers("name: a, filter: '>'"), `consumers[0] (a) has no stream, but its filter ">" could match topics of the streams orders, main; write stream: and one of them`},
@@ -177,7 +178,7 @@ func badStart(s string) string {
 // topics of several, and any stream that holds it alone.
 func TestConsumersOfStreams(t *testing.T) {
 	const streams = "streams: {others: [{name: orders, filters: [orders.>]}]}\n"
-	for _, k := range []string{"filter: '>', stream: main", "filter: '>', stream: orders", "filter: orders.eu", "filter: '$dead.>'", "filter: $dead.x, stream: dead"} {
+	for _, k := range []string{"filter: '>', stream: main", "filter: '>', stream: orders", "filter: orders.eu", "filter: '$dead.*.x'", "filter: $dead.x, stream: dead"} {
 		load(t, streams+consumers("name: a, "+k))
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -174,17 +172,4 @@ func TestConfiguredIsGivenUp(t *testing.T) {
 	if err := list.put(ctx, b, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "consumers[0] (a): ") {
 		t.Errorf("it says %v", err)
 	}
-}
-
-func loaded(t *testing.T, text string) *config.Config {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "tidewire.yaml")
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c, err := config.Load(config.Source{File: name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }

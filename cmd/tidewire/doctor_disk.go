@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,25 +35,27 @@ const (
 	segmentParts = 4
 )
 
-// spareFiles are the open files that a broker needs besides its connections:
-// segments, listeners, requests.
-const spareFiles = 256
-
 // openFiles compares the limit of this process, which a broker started alike
 // would have, with what the configuration may need.
 func (d *doctor) openFiles(context.Context) finding {
 	limit, known := fileLimit()
-	connections := d.settings.Limits.Connections
-	need := uint64(connections) + spareFiles
-	switch {
-	case !known:
+	if !known {
 		return skipped("this system has no limit of open files that could be read")
-	case limit < spareFiles:
-		return failing("raise the limit (ulimit -n, or LimitNOFILE of systemd)", "only %d files may be open, fewer than a broker needs without clients (%d)", limit, spareFiles)
-	case limit < need:
-		return warning("raise the limit (ulimit -n, or LimitNOFILE of systemd) or lower limits.connections", "%d files may be open, limits.connections of %d needs %d", limit, connections, need)
 	}
-	return fine("%d files may be open, %d connections need %d", limit, connections, need)
+	return d.judgeFiles(int(min(limit, math.MaxInt32)))
+}
+
+// judgeFiles divides the files as the broker does.
+func (d *doctor) judgeFiles(limit int) finding {
+	wanted, logs := d.settings.Limits.Connections, logsOnDisk(d.settings.Streams)
+	b, err := budgetFiles(limit, wanted, logs)
+	switch {
+	case err != nil:
+		return failing("raise the limit (ulimit -n, or LimitNOFILE of systemd)", "only %d files may be open, fewer than a broker with %d logs on disk needs", limit, logs)
+	case b.connections < wanted:
+		return warning("raise the limit (ulimit -n, or LimitNOFILE of systemd) or lower limits.connections", "%d files may be open: with %d logs on disk that leaves room for %d connections, limits.connections is %d", limit, logs, b.connections, wanted)
+	}
+	return fine("%d files may be open, enough for %d logs on disk and %d connections", limit, logs, wanted)
 }
 
 // standing returns the nearest directory that exists, from the data directory

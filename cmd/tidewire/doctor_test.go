@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidewire/tidewire/broker/server"
 	"github.com/tidewire/tidewire/config"
 )
 
@@ -232,6 +235,24 @@ func TestDoctorJudges(t *testing.T) {
 	} {
 		if got := localURL(address); got != want {
 			t.Errorf("%s is reached at %s", address, got)
+		}
+	}
+}
+
+// TestDoctorCountsFiles: of every log on disk, the broker's own too.
+func TestDoctorCountsFiles(t *testing.T) {
+	text := "streams: {others: ["
+	for i := range 3 {
+		text += fmt.Sprintf("{name: s%d, filters: [s%d]}, {name: m%d, filters: [m%d], storage: memory}, ", i, i, i, i)
+	}
+	plain, many := &doctor{settings: config.Default()}, &doctor{settings: loaded(t, strings.TrimSuffix(text, ", ")+"]}")}
+	for logs, d := range map[int]*doctor{3: plain, 6: many} {
+		enough := filesOfProcess + logs*(filesOfLog+mostSegments) + server.FilesFor(d.settings.Limits.Connections)
+		least := filesOfProcess + logs*(filesOfLog+leastSegments) + server.FilesFor(leastClients)
+		for limit, want := range map[int]string{math.MaxInt32: statusOK, enough: statusOK, enough - 1: statusWarn, least: statusWarn, least - 1: statusFail} {
+			if f := d.judgeFiles(limit); f.Status != want || !strings.Contains(f.Message, fmt.Sprintf("%d logs", logs)) {
+				t.Errorf("%d logs, %d files: %+v, want %s", logs, limit, f, want)
+			}
 		}
 	}
 }

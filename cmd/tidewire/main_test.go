@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tidewire/tidewire/config"
 )
 
 var update = flag.Bool("update", false, "write testdata/help.txt anew")
@@ -137,4 +139,18 @@ func TestVersion(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &v); err != nil || status != 0 || v.Version == "" || v.Go == "" || len(v.Protocols) != 2 {
 		t.Errorf("status %d, %q: %v", status, out, err)
 	}
+}
+
+// loaded returns the settings that a file has.
+func loaded(t *testing.T, text string) *config.Config {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "tidewire.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(config.Source{File: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

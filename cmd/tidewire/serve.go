@@ -16,8 +16,8 @@ SIGTERM or Ctrl-C ends it: clients are sent elsewhere, what was published is
 stored and answered. A second one ends it at once, which loses nothing either.
 
 SIGHUP makes it read its configuration again. Limits, keys, tokens, origins,
-timeouts and the log level change; what needs a restart is named in the log, and
-a configuration with a mistake changes nothing.`,
+timeouts, consumers and the log level change; what needs a restart is named in
+the log, and a configuration with a mistake changes nothing.`,
 		Example: `  tidewire serve --dev
   tidewire serve --config /etc/tidewire.yaml --data /var/lib/tidewire`,
 		Args: noArguments,
