@@ -30,7 +30,7 @@ func (st *stream) beforeTrim(through uint64) {
 
 func (d *dispatcher) beforeTrim(ctx context.Context, through uint64) {
 	passed := min(through, d.stream.delivered.Load()) // of everything up to here it has been told
-	d.lookAfter(d.broker.consumers.runner.takeNews(d))
+	d.lookAfter()
 	d.filling.Lock() // nothing is read ahead meanwhile
 	d.mu.Lock()
 	var unread [2]uint64 // after which offset messages were not taken; 0 if all were

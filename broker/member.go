@@ -254,7 +254,7 @@ func (s *Session) joined(sub *subscription, created bool, err *protocol.Error) {
 // offsets lie above it.
 func (d *dispatcher) place() (generation uint64, at protocol.Position, lag uint64) {
 	passed := d.stream.delivered.Load() // it has been told of everything up to here
-	d.lookAfter(d.broker.consumers.runner.takeNews(d))
+	d.lookAfter()
 	head := d.stream.head()
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -88,11 +88,11 @@ func (r *runner) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		for _, d := range r.takeTold() {
-			d.lookAfter(r.takeNews(d))
+			d.lookAfter()
 		}
 		now := nowOf()
 		for d := r.takeDue(now); d != nil; d = r.takeDue(now) {
-			d.lookAfter([2]news{})
+			d.lookAfter()
 		}
 		timer.Reset(r.pause())
 	}
@@ -136,10 +136,12 @@ func (r *runner) pause() time.Duration {
 	return max(time.Duration(r.timed[0].agenda.due-nowOf())*time.Microsecond, 0)
 }
 
-// lookAfter takes news in and does what is due.
-func (d *dispatcher) lookAfter(n [2]news) {
+// lookAfter takes news in and does what is due. News are taken under mu: whoever
+// finds none there knows that all have been heard.
+func (d *dispatcher) lookAfter() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	n := d.broker.consumers.runner.takeNews(d)
 	if d.gone {
 		return
 	}
