@@ -187,15 +187,9 @@ func (l *testLog) readBoth(filter string, after uint64, maxBytes int) (all []pro
 	return all, hidden
 }
 
-// readAllBack reads everything that matches in (After, Through], from the end,
-// n at once, and returns it in the order of the log.
-func (l *testLog) readAllBack(q Query, n int) []protocol.Message {
-	l.t.Helper()
-	all, _ := l.readBothBack(q, n)
-	return all
-}
-
-// readBothBack is readAllBack that returns the offsets of what is hidden too.
+// readBothBack reads everything that matches in (After, Through], from the end,
+// n at once, and returns it, and the offsets of what is hidden, in the order of the
+// log.
 func (l *testLog) readBothBack(q Query, n int) (all []protocol.Message, hidden []uint64) {
 	l.t.Helper()
 	earliest, _ := l.Bounds()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -178,6 +179,24 @@ func TestFetchWaits(t *testing.T) {
 	})
 }
 
+// TestFetchWhenFull: while too many answers wait to be read nothing is taken that
+// could not be told.
+func TestFetchWhenFull(t *testing.T) {
+	consuming(t, anyone(), func(t *testing.T, e *testEdge) {
+		e.publishText("a", "1")
+		e.put("c", `{"filter":"a"}`, 201)
+		e.pages.held.Store(pagesHeld + 1)
+		wantProblem(t, e.do("POST", "/v1/consumers/c/fetch", ""), protocol.CodeOverloaded, "wait to be read")
+		e.pages.held.Store(0)
+		if f := e.fetchFrom("c", ""); f.payloads() != "1" || f.Messages[0].Attempt != 1 {
+			t.Errorf("%+v", f)
+		}
+		if held := e.pages.held.Load(); held != 0 {
+			t.Errorf("%d bytes are still held", held)
+		}
+	})
+}
+
 // TestFetchOrder: of one ordering key one message is out at a time.
 func TestFetchOrder(t *testing.T) {
 	consuming(t, anyone(), func(t *testing.T, e *testEdge) {
@@ -286,13 +305,16 @@ func TestAckRefused(t *testing.T) {
 		if s.Settled != 0 || len(s.Refused) != 5 {
 			t.Errorf("places from nowhere: %+v", s)
 		}
+		var back []string
 		for _, r := range s.Refused {
+			back = append(back, r.Position)
 			if r.Code != string(protocol.CodeNeverDelivered) {
 				t.Errorf("%+v", r)
 			}
 		}
-		if s.Refused[0].Position != term+"-999" && s.Refused[0].Position != "pzzz-1" {
-			t.Errorf("the positions do not come back: %+v", s)
+		want := []string{"pzzz-1", term + "-999", term + "-9007199254740991", term + "-7_1", "p3w5e11264sgsf-4294967295_9007199254740991"}
+		if !slices.Equal(back, want) {
+			t.Errorf("refused are %q, want %q", back, want)
 		}
 		all := `{'ack':[` + strings.Repeat(`'p1-1',`, 9_999) + `'` + position + `']}`
 		if s := e.settleWith("c", all); s.Settled != 1 || len(s.Refused) != 9_999 {

@@ -102,10 +102,18 @@ func TestOpenAPIWrong(t *testing.T) {
 				}
 				return
 			}
-			all := slices.Concat(api.lint(text), api.checkCodes(), api.checkLimits(), api.checkRoutes(registered), api.checkAll(said), api.checkCoverage(said))
-			if !slices.ContainsFunc(all, func(s string) bool { return strings.Contains(s, c.want) }) {
-				t.Errorf("it is not noticed, only %q", all)
+			var all []string
+			for _, look := range []func() []string{ // the slow one last
+				func() []string { return api.lint(text) }, api.checkCodes, api.checkLimits,
+				func() []string { return api.checkRoutes(registered) }, func() []string { return api.checkCoverage(said) },
+				func() []string { return api.checkAll(said) },
+			} {
+				all = append(all, look()...)
+				if slices.ContainsFunc(all, func(s string) bool { return strings.Contains(s, c.want) }) {
+					return
+				}
 			}
+			t.Errorf("it is not noticed, only %q", all)
 		})
 	}
 }

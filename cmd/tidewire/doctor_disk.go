@@ -90,21 +90,49 @@ func (d *doctor) diskSpace(context.Context) finding {
 	if !known {
 		return skipped("how full a disk is cannot be read on this system")
 	}
-	stream := &d.settings.Streams.Main
-	least := int64(reserveBytes) + int64(stream.SegmentBytes)
-	free := bytesText(disk.free)
+	return d.judgeSpace(disk.free)
+}
+
+// judgeSpace looks at all streams on disk.
+func (d *doctor) judgeSpace(left int64) finding {
+	segments, retention, unlimited := int64(controlSegment), int64(0), ""
+	for _, s := range streamsOnDisk(d.settings.Streams) {
+		segments += int64(s.settings.SegmentBytes)
+		retention += int64(s.settings.RetentionBytes)
+		if unlimited == "" && s.settings.RetentionBytes == config.Unlimited {
+			unlimited = s.path
+		}
+	}
+	free, least := bytesText(left), reserveBytes+segments
 	switch {
-	case disk.free < least:
-		return failing("free some space, lower streams.main.retention_bytes, or choose another disk", "%s free, the reserve and the next segment need %s", free, bytesText(least))
-	case stream.RetentionBytes == config.Unlimited:
-		return warning("set streams.main.retention_bytes, or watch the disk", "%s free, and retention is unlimited: one day the disk is full, and publishers are refused", free)
+	case left < least:
+		return failing("free some space, lower retention_bytes of the streams, or choose another disk", "%s free, the reserve and the next segments need %s", free, bytesText(least))
+	case unlimited != "":
+		return warning("set "+unlimited+".retention_bytes, or watch the disk", "%s free, and retention is unlimited: one day the disk is full, and publishers are refused", free)
 	}
 	used := treeBytes(d.settings.Data)
-	grow := max(int64(stream.RetentionBytes)-used, 0) + segmentParts*int64(stream.SegmentBytes)/2
-	if disk.free < grow+reserveBytes {
-		return warning("free some space or lower streams.main.retention_bytes", "%s free, but what is stored may grow by %s until retention bounds it", free, bytesText(grow))
+	grow := max(retention-used, 0) + segmentParts*segments/2
+	if left < grow+reserveBytes {
+		return warning("free some space or lower retention_bytes of the streams", "%s free, but what is stored may grow by %s until retention bounds it", free, bytesText(grow))
 	}
 	return fine("%s free, what is stored (%s) may grow by %s", free, bytesText(used), bytesText(grow))
+}
+
+// streamOnDisk is a stream, and where it stands in the configuration.
+type streamOnDisk struct {
+	path     string
+	settings config.Stream
+}
+
+// streamsOnDisk lists the streams that take room on the disk.
+func streamsOnDisk(s config.Streams) []streamOnDisk {
+	all := []streamOnDisk{{"streams.main", s.Main}, {"streams.dead", s.Dead}}
+	for i, o := range s.Others {
+		if o.Storage != config.StorageMemory {
+			all = append(all, streamOnDisk{fmt.Sprintf("streams.others[%d]", i), o.Stream})
+		}
+	}
+	return all
 }
 
 // bytesText writes a size for people.

@@ -257,6 +257,34 @@ func TestDoctorCountsFiles(t *testing.T) {
 	}
 }
 
+// TestDoctorCountsSpace: of every stream on disk.
+func TestDoctorCountsSpace(t *testing.T) {
+	const mib, gib = int64(1 << 20), int64(1 << 30)
+	others := func(more string) *doctor {
+		s := loaded(t, "data: "+t.TempDir()+"\nstreams: {others: [{name: a, filters: [a]"+more+"}]}\n")
+		return &doctor{settings: s}
+	}
+	segments := int64(128+16+controlSegment/int(mib)) * mib // of main, the dead letters, and what consumers have done
+	grown := 2*segments + 64*mib
+	for _, c := range []struct {
+		d            *doctor
+		free         int64
+		status, says string
+	}{
+		{others(", storage: memory"), segments + 64*mib - 1, statusFail, "next segments"},
+		{others(", storage: memory"), segments + 64*mib, statusWarn, "may grow by"},
+		{others(", storage: memory"), 20*gib + grown - 1, statusWarn, "may grow by"},
+		{others(", storage: memory"), 20*gib + grown, statusOK, ""},
+		{others(", segment_bytes: 1MiB"), 30*gib + grown + 2*mib - 1, statusWarn, "may grow by"},
+		{others(", segment_bytes: 1MiB"), 30*gib + grown + 2*mib, statusOK, ""},
+		{others(", retention_bytes: unlimited"), 1000 * gib, statusWarn, "streams.others[0].retention_bytes"},
+	} {
+		if f := c.d.judgeSpace(c.free); f.Status != c.status || !strings.Contains(f.Message+f.Advice, c.says) {
+			t.Errorf("%d free: %+v, want %s and %q", c.free, f, c.status, c.says)
+		}
+	}
+}
+
 // TestDoctorForPeople: one line for each check.
 func TestDoctorForPeople(t *testing.T) {
 	t.Setenv("TIDEWIRE_LISTEN", "127.0.0.1:1")

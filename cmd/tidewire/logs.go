@@ -60,15 +60,9 @@ func (l *logs) open() error {
 	return err
 }
 
-// logsOnDisk counts the streams that are kept on disk.
+// logsOnDisk counts the logs that are kept on disk.
 func logsOnDisk(streams config.Streams) int {
-	n := 3 // main, dead, control
-	for _, s := range streams.Others {
-		if s.Storage != config.StorageMemory {
-			n++
-		}
-	}
-	return n
+	return len(streamsOnDisk(streams)) + 1 // what consumers have done
 }
 
 // survey compares what is in the data directory with what is configured. Data is

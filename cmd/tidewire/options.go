@@ -38,12 +38,15 @@ func (o options) log(s config.Stream) storage.LogOptions {
 	}
 }
 
+// controlSegment is the size of a file of that log.
+const controlSegment = 16 << 20
+
 // control returns the options of the log that says what consumers have done. It is
 // kept as long as it is needed, and goes on while the disk is full.
 func (o options) control() storage.LogOptions {
 	l := o.log(o.config.Streams.Dead)
 	l.RetentionAge, l.RetentionBytes = -1, -1
-	l.SegmentBytes, l.WindowBytes = 16<<20, 1<<20
+	l.SegmentBytes, l.WindowBytes = controlSegment, 1<<20
 	l.DedupeWindow = 1 // its records have no ids
 	l.Vital = true
 	return l

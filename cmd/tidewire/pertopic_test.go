@@ -55,7 +55,7 @@ func TestNewestOfEachTopic(t *testing.T) {
 		if want := fmt.Sprintf("tidewire: 2 messages for %q are missing: there are enough newer ones of their topics (retention)\n", topic); errs != want {
 			t.Errorf("%q", errs)
 		}
-		out, _, _ := asProcess(t, "topics", "--filter", topic, "--admin", s.admin)
+		out, _, _ := asProcess(t, "topics", "--filter", topic, "--server", s.admin)
 		if got := columns(out)[1]; strings.Join(got, " ") != fmt.Sprintf("%s %s 2 0.1/s %s %s", topic, strings.Split(topic, ".")[0], at[topic][3], at[topic][4]) {
 			t.Error(out)
 		}
