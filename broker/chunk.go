@@ -35,8 +35,8 @@ type tail struct {
 	bytes []byte
 }
 
-// bytes returns about how long its Deliver frame is.
-func (c *chunk) bytes() int { return c.size + tailOverhead + frameOverhead }
+// cost is about what its Deliver frame takes while it waits.
+func (c *chunk) cost() int { return costOf(c.size + tailOverhead) }
 
 // ready returns the shared part of the chunk's Deliver frame if it has been
 // encoded, or nil.

@@ -21,7 +21,11 @@ func (f *Frame) Size() int { return int(f.headSize) + len(f.Tail) }
 // that many small frames are no way around the limits.
 const frameOverhead = 96
 
-func (f *Frame) cost() int { return f.Size() + frameOverhead }
+// costOf is what a waiting frame of so many bytes takes at most: memory is given
+// out in sizes that are up to an eighth apart. So the limits bound memory.
+func costOf(size int) int { return size + size/8 + frameOverhead }
+
+func (f *Frame) cost() int { return costOf(f.Size()) }
 
 // outbox is what waits to be written to a session, in order. It is guarded by
 // its session. Empty it holds next to no memory.
@@ -41,7 +45,7 @@ func (o *outbox) push(body []byte) {
 		return // the codec has no form for it
 	}
 	o.frames = append(o.frames, Frame{Tail: body})
-	o.bytes += len(body) + frameOverhead
+	o.bytes += costOf(len(body))
 }
 
 // pushDeliver appends a Deliver frame, whose tail may be shared, and returns its

@@ -230,7 +230,7 @@ func (s *Session) wants(sub *subscription, c *chunk) (wanted, stays bool) {
 		return false, false
 	case c.Through <= sub.cursor:
 		return false, true // it joined after this commit
-	case s.out.size() > 0 && s.out.size()+c.bytes() > s.broker.options().SoftOutbound || sub.credit.exhausted():
+	case s.out.size() > 0 && s.out.size()+c.cost() > s.broker.options().SoftOutbound || sub.credit.exhausted():
 		s.tooSlow(sub)
 		return false, false
 	case sub.every > 0 && time.Now().Before(sub.latest.next):

@@ -1,6 +1,6 @@
 // Command fan measures what subscribers cost a broker and each other. The broker
-// is a process of its own; its memory and CPU seconds are those that the system
-// counts for it. Clients speak the protocol over bare sockets, so that they take
+// is a process of its own; its resident memory and CPU seconds are those that the
+// system counts for it, its heap is what it says of itself. Clients speak the protocol over bare sockets, so that they take
 // as little of the machine as they can. They do share it with the broker.
 //
 // The sides of a row take turns at least five times after one that warms up; the

@@ -32,7 +32,7 @@ func (b *broker) withFiles(n int) {
 // from reading segments that are closed.
 func TestFewFiles(t *testing.T) {
 	b := newBroker(t)
-	b.withFiles(200)
+	b.withFiles(240)
 	b.env = append(b.env, "TIDEWIRE_STREAMS_MAIN_SEGMENT_BYTES=1MiB", "TIDEWIRE_STREAMS_MAIN_WINDOW_BYTES=1MiB")
 	b.start()
 	const messages = 100
