@@ -67,7 +67,7 @@ func run() error {
 		defer cancel()
 		return runStep(ctx, *step, flag.Args())
 	}
-	b := &bench{broker: *broker, sizes: sizes{messages: 100_000, confirmed: 40_000, rounds: 5, fresh: 1, idle: 10_000, later: 1_000_000}}
+	b := &bench{broker: *broker, sizes: sizes{messages: 200_000, confirmed: 100_000, rounds: 5, fresh: 1, idle: 10_000, later: 1_000_000}}
 	longest := 10 * time.Minute
 	if *full {
 		b.sizes = sizes{messages: 400_000, confirmed: 150_000, rounds: 11, fresh: 3, idle: 10_000, later: 5_000_000}

@@ -101,18 +101,26 @@ func (s *server) quit() error {
 // step runs one step of this program against a server, in a process of its own,
 // and returns what it prints.
 func (b *bench) step(name string, args ...any) (float64, error) {
+	printed, _, err := b.timedStep(name, args...)
+	return printed, err
+}
+
+// timedStep also returns the CPU seconds of that process.
+func (b *bench) timedStep(name string, args ...any) (printed, cpu float64, err error) {
 	texts := []string{"-step", name}
 	for _, a := range args {
 		texts = append(texts, fmt.Sprint(a))
 	}
-	out, err := b.command(b.self, texts...).Output()
+	cmd := b.command(b.self, texts...)
+	out, err := cmd.Output()
 	if err != nil {
-		return 0, fmt.Errorf("step %s: %w", strings.Join(texts[1:], " "), err)
+		return 0, 0, fmt.Errorf("step %s: %w", strings.Join(texts[1:], " "), err)
 	}
-	if len(out) == 0 {
-		return 0, nil
+	cpu = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	if len(out) > 0 {
+		printed, err = strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
 	}
-	return strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	return printed, cpu, err
 }
 
 func (s *server) proc(name string) ([]byte, error) {

@@ -227,7 +227,7 @@ func (m *model) answer(generation, offset uint64) (*consumer.Entry, consumer.Out
 		return nil, consumer.Unknown
 	case e != nil:
 		return e, consumer.Done
-	case offset <= m.cursors[0].Offset || offset <= m.cursors[1].Offset:
+	case offset <= m.cursors[0].Offset:
 		return nil, consumer.Already
 	}
 	return nil, consumer.Unknown

@@ -33,6 +33,7 @@ type Consumer struct {
 	live     map[Position]*Delivery // of each message that is worked on, or whose answer is due
 	settles  settleBox
 	keeper   keeper
+	owed     int   // of live, see Delivery.forgotten
 	draining bool  // nothing more is handed out
 	err      error // why it has ended
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 	"unicode"
@@ -29,6 +30,9 @@ type Delivery struct {
 	taken   bool // Next has given it
 	settled bool
 	nacked  bool // that is how
+	epoch   int  // of settleBox, when it came
+	more    bool // it came again after it was settled
+	owed    *settlement
 	lost    context.CancelCauseFunc
 }
 
@@ -132,6 +136,41 @@ func (d *Delivery) extendLocked(by time.Duration) {
 func (d *Delivery) queue(s *settlement) {
 	s.delivery, s.done = d, make(chan struct{})
 	k := d.consumer
+	k.settles.queue = append(k.settles.queue, s)
+}
+
+// maxOwed bounds what a consumer remembers of broker crashes.
+const maxOwed = 10_000
+
+// forgotten takes that the broker may not know that it delivered what is settled
+// here. If it crashed before it had written that down, it delivers it again: to
+// this client, as a rule. Then it is not to be handled for a second time, but
+// settled again. forgotten reports whether it will be.
+func (d *Delivery) forgotten(s *settlement) bool {
+	k := d.consumer
+	if k == nil || s.confirm || (s.kind != protocol.SettleAck && s.kind != protocol.SettleReject) || k.live[d.Position] != d {
+		return false
+	}
+	if k.owed >= maxOwed {
+		maps.DeleteFunc(k.live, func(_ Position, d *Delivery) bool { return d.owed != nil })
+		k.owed = 0
+	}
+	k.owed++
+	name := Message{Topic: d.Topic, ID: d.ID, Position: d.Position, Generation: d.Generation}
+	s.delivery = &Delivery{Message: name, consumer: k, taken: true, settled: true, owed: s} // not its payload
+	k.live[d.Position] = s.delivery
+	if d.more {
+		s.delivery.pay()
+	}
+	return true
+}
+
+// pay settles again what the broker has delivered again.
+func (d *Delivery) pay() {
+	s, k := d.owed, d.consumer
+	d.owed, d.more = nil, false
+	d.epoch = k.settles.epoch
+	k.owed--
 	k.settles.queue = append(k.settles.queue, s)
 }
 

@@ -58,6 +58,7 @@ type settleBox struct {
 	flush   bool          // answers are wanted for everything
 	pause   backoff
 	emptied chan struct{} // closed when flush has come to its end
+	epoch   int           // connections that were lost
 }
 
 const (
@@ -89,15 +90,15 @@ func (b *settleBox) next(sub uint32) *protocol.Settle {
 	b.sent = append(b.sent, out)
 	return &protocol.Settle{
 		Kind: first.kind, Ref: out.ref, Sub: sub, Generation: first.delivery.Generation,
-		Term: first.delivery.Position.Term, Ranges: ranges(out.items),
+		Term: first.delivery.Position.Term, Ranges: ranges(out.items, b.epoch),
 		Confirm: out.confirm, Delay: first.delay, Reason: first.reason,
 	}
 }
 
 // ranges returns the places of settlements, neighbours in one. What somebody waits
-// for stands alone: of several the broker does not tell that one was settled
-// before.
-func ranges(items []*settlement) []protocol.OffsetRange {
+// for stands alone, and what was delivered over an earlier connection: of several
+// the broker does not tell that it does not know one.
+func ranges(items []*settlement, epoch int) []protocol.OffsetRange {
 	slices.SortFunc(items, func(a, b *settlement) int {
 		p, q := a.delivery.Position, b.delivery.Position
 		return cmp.Or(cmp.Compare(p.Partition, q.Partition), cmp.Compare(p.Offset, q.Offset))
@@ -106,12 +107,13 @@ func ranges(items []*settlement) []protocol.OffsetRange {
 	alone := true // the last one
 	for _, s := range items {
 		p, n := s.delivery.Position, len(all)
-		if !alone && !s.confirm && all[n-1].Partition == p.Partition && p.Offset <= all[n-1].Through+1 {
+		single := s.confirm || s.delivery.epoch != epoch
+		if !alone && !single && all[n-1].Partition == p.Partition && p.Offset <= all[n-1].Through+1 {
 			all[n-1].Through = p.Offset
 			continue
 		}
 		all = append(all, protocol.OffsetRange{Partition: p.Partition, From: p.Offset, Through: p.Offset})
-		alone = s.confirm
+		alone = single
 	}
 	return all
 }
@@ -167,8 +169,21 @@ func refusedCode(f *tidewirev1.Acked, d *Delivery) (Code, bool) {
 
 // refuse resolves a settlement that the broker did not take.
 func (s *settlement) refuse(code Code) []untaken {
-	if code == protocol.CodeNotPending && (s.again || s.kind == protocol.SettleExtend && s.delivery.settled) {
-		s.resolve(nil) // it was settled by this client
+	if code == protocol.CodeNotPending && s.again {
+		if !s.delivery.forgotten(s) { // it was settled by this client, as far as the broker can tell
+			s.resolve(nil)
+		}
+		return nil
+	}
+	if code == protocol.CodeNotPending && s.kind == protocol.SettleExtend && s.delivery.settled {
+		s.resolve(nil)
+		return nil
+	}
+	if code == protocol.CodeNeverDelivered && s.kind == protocol.SettleExtend {
+		s.resolve(nil) // the broker will deliver it again; see Delivery.forgotten
+		return nil
+	}
+	if code == protocol.CodeNeverDelivered && s.delivery.forgotten(s) {
 		return nil
 	}
 	err := protocol.Errorf(code, "the broker did not take the %s of message %s: %s", s.kind, s.delivery.Position, meaning(code))
@@ -205,7 +220,7 @@ func (s *settlement) resolve(err error) {
 	}
 }
 
-// refusedWhole takes the untaken of a whole frame. It returns how long to hold
+// refusedWhole takes the refusal of a whole frame. It returns how long to hold
 // everything back, if the frame is to be sent again.
 func (b *settleBox) refusedWhole(ref uint32, err *Error) (pause time.Duration, told []untaken) {
 	i := slices.IndexFunc(b.sent, func(s *batch) bool { return s.ref == ref })
@@ -244,6 +259,7 @@ func (b *settleBox) lost() {
 	}
 	b.queue = append(again, b.queue...)
 	b.sent, b.hold, b.doubt, b.asked = nil, false, 0, time.Time{}
+	b.epoch++
 	b.checkEmpty()
 }
 

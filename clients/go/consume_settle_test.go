@@ -175,11 +175,11 @@ func TestRangesJoinNeighbours(t *testing.T) {
 	for _, p := range []Position{{Offset: 7}, {Offset: 2}, {Offset: 1}, {Offset: 3}, {Partition: 2, Offset: 4}, {Offset: 9}, {Partition: 2, Offset: 5}, {Offset: 3}} {
 		items = append(items, &settlement{delivery: &Delivery{Message: Message{Position: p}}})
 	}
-	if got := fmt.Sprint(ranges(items)); got != "[{0 1 3} {0 7 7} {0 9 9} {2 4 5}]" {
+	if got := fmt.Sprint(ranges(items, 0)); got != "[{0 1 3} {0 7 7} {0 9 9} {2 4 5}]" {
 		t.Error(got)
 	}
 	items[1].confirm = true // it is at 2 after sorting
-	if got := fmt.Sprint(ranges(items)); got != "[{0 1 1} {0 2 2} {0 3 3} {0 7 7} {0 9 9} {2 4 5}]" {
+	if got := fmt.Sprint(ranges(items, 0)); got != "[{0 1 1} {0 2 2} {0 3 3} {0 7 7} {0 9 9} {2 4 5}]" {
 		t.Error(got)
 	}
 }

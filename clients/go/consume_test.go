@@ -877,3 +877,34 @@ func TestHandledOnce(t *testing.T) {
 		}
 	})
 }
+
+// A broker that crashed may have forgotten that it delivered messages. It delivers
+// them again; what was done here meanwhile is said again, and not done again.
+func TestBrokerForgetsDeliveries(t *testing.T) {
+	bubble(t, func(t *testing.T, b *fakeBroker) {
+		c, p := open(t, b, Options{})
+		k, sub := member(t, c, p, ConsumeOptions{Filter: "a.>", NoExtend: true, OnUnsettled: func(d *Delivery, err *Error) { t.Error(d.Position, err) }})
+		p.send(consumed(sub, [2]uint64{1, 1}, [2]uint64{2, 1}, [2]uint64{3, 1}, [2]uint64{4, 1}))
+		for range 3 {
+			_ = next(t, k).Ack()
+		}
+		synctest.Wait()
+		p.cut()
+		p, connect := b.welcome()
+		sub = connect.Subscriptions[0].Sub
+		p.send(&tidewirev1.Subscribed{Sub: sub, Generation: 5})
+		f := p.wantSaid("ack g5 1-1 2-2 3-3 confirm") // one by one, or it would not tell
+		p.send(consumed(sub, [2]uint64{1, 1}))        // one comes before the answer
+		p.send(&tidewirev1.Acked{Ref: f.Ref, Sub: f.Sub, Settled: 1, Refused: []*tidewirev1.RefusedRange{
+			{From: 1, Through: 1, Code: string(CodeNeverDelivered)}, {From: 2, Through: 2, Code: string(CodeNotPending)}, // it may say either
+		}})
+		p.wantSaid("ack g5 1-1")
+		p.send(consumed(sub, [2]uint64{2, 1})) // the other one after it
+		p.wantSaid("ack g5 2-2")
+		p.send(consumed(sub, [2]uint64{4, 1})) // this one waits here
+		synctest.Wait()
+		if d := next(t, k); d.Position.Offset != 4 || len(k.queue) != 0 || k.owed != 0 {
+			t.Errorf("got %d, %d wait, %d owed", d.Position.Offset, len(k.queue), k.owed)
+		}
+	})
+}

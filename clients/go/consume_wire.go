@@ -134,7 +134,7 @@ func (k *Consumer) confirmed(s *session, f *tidewirev1.Subscribed) {
 // deliver takes messages into the queue.
 func (k *Consumer) deliver(d *protocol.Deliver) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
+	defer k.kickUnlocked()
 	if d.Sub != k.joined.number || k.joined.phase != phaseOn {
 		return
 	}
@@ -148,6 +148,15 @@ func (k *Consumer) deliver(d *protocol.Deliver) {
 	k.wake()
 }
 
+// kickUnlocked unlocks mu, and has what is to be said written.
+func (k *Consumer) kickUnlocked() {
+	due := len(k.settles.queue) > 0
+	k.mu.Unlock()
+	if due {
+		k.client.kick()
+	}
+}
+
 // receive puts a message into the queue, unless this client has it already: after a
 // lost connection or a restart the broker may deliver again what is being worked on
 // here, or what was acked a moment ago.
@@ -155,14 +164,18 @@ func (k *Consumer) receive(m Message) {
 	if had := k.live[m.Position]; had != nil && had.Generation == m.Generation {
 		switch {
 		case had.settled && had.nacked:
+		case had.owed != nil:
+			had.pay()
+			return
 		case had.settled, k.handled && had.taken:
+			had.more = had.settled
 			return // what is said of it, or will be, holds
 		case !had.taken:
 			had.Attempt = m.Attempt
 			return
 		}
 	}
-	d := &Delivery{Message: m, consumer: k}
+	d := &Delivery{Message: m, consumer: k, epoch: k.settles.epoch}
 	k.live[m.Position] = d
 	k.keep(d)
 	k.queue = append(k.queue, d)
@@ -193,11 +206,11 @@ func (k *Consumer) acked(s *session, f *tidewirev1.Acked) {
 	if f.Sub == k.joined.number {
 		told = k.settles.answered(f)
 	}
-	k.mu.Unlock()
+	k.kickUnlocked()
 	k.tell(told)
 }
 
-// refusedSettle takes the untaken of a whole settlement.
+// refusedSettle takes the refusal of a whole settlement.
 func (k *Consumer) refusedSettle(s *session, ref uint32, err *Error) {
 	k.mu.Lock()
 	pause, told := k.settles.refusedWhole(ref, err)

@@ -58,6 +58,7 @@ type conEvent struct {
 	Messages   []conReceipt   `json:"messages,omitempty"`
 	Ref        uint32         `json:"ref,omitempty"` // of evSettle and its evSettled, unique in the file
 	Kind       string         `json:"kind,omitempty"`
+	Confirm    bool           `json:"confirm,omitempty"` // the answer is to come when it is on disk
 	Positions  []string       `json:"positions,omitempty"`
 	Settled    int            `json:"settled,omitempty"` // -1: counted together with other kinds
 	Refused    []refusedRange `json:"refused,omitempty"`

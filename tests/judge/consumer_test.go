@@ -78,7 +78,7 @@ func TestWrongsOfConsumersAreCaught(t *testing.T) {
 		{wrong: countTwice, after: 5, fault: "Attempts"},
 		{wrong: countAhead, after: 100, fault: "Attempts"},
 		{wrong: inventWork, after: 10, fault: "Foreign"},
-		{wrong: takeOldAck, fault: "Unfenced"},
+		{wrong: neverFence, fault: "Unfenced"},
 		{wrong: refuseAck, after: 5, fault: "Refused"},
 	} {
 		t.Run(string(test.wrong), func(t *testing.T) {
@@ -86,16 +86,18 @@ func TestWrongsOfConsumersAreCaught(t *testing.T) {
 			f := newFake(t)
 			f.wrongs[test.wrong] = test.after
 			// So long that on a slow machine nobody's work goes to another by itself.
-			p := consumerPlan(t, f, Consumer{Name: "work", Members: 3, AckWait: 2 * time.Second})
-			p.Rate = 300 // only while there is something to publish do they fail and reject
+			p := consumerPlan(t, f, Consumer{Name: "work", Members: 3, AckWait: 1500 * time.Millisecond})
+			p.Messages, p.Rate = 150, 300 // only while there is something to publish do they fail and reject
 			if slices.Contains(test.also, "Stuck") {
 				p.Tuning.Patience = 3 * time.Second
 			}
-			if test.wrong == takeOldAck {
-				p.Consumers[0].Exclusive, p.Rate, p.Messages = true, 600, 500
-				p.Consumers[0].AckWait = 600 * time.Millisecond
-				p.Tuning.LeaveEvery = 200 * time.Millisecond
+			if test.wrong != twoOfAKey && test.wrong != keyBackwards {
+				p.Keys = 100 // fewer wait for each other
 			}
+			if test.wrong == redeliverAcked {
+				p.Consumers[0].AckWait = lateReceipt + 1500*time.Millisecond // so long does everybody stay
+			}
+			p.Consumers[0].Exclusive = test.wrong == neverFence
 			r := judged(t, p)
 			if f.chancesLeft(test.wrong) {
 				t.Fatal("the fake had no chance to do it")

@@ -26,7 +26,7 @@ const (
 	countTwice     wrong = "deliver two attempts of one number"
 	countAhead     wrong = "leave a number out"
 	inventWork     wrong = "deliver to a consumer what nobody sent"
-	takeOldAck     wrong = "take an acknowledgement of an earlier generation"
+	neverFence     wrong = "let an overtaken member go on"
 	refuseAck      wrong = "refuse an acknowledgement for good"
 )
 
@@ -53,9 +53,10 @@ type fakeEntry struct {
 }
 
 type fakeMember struct {
-	conn *fakeConn
-	sub  uint32
-	out  chan map[string]any
+	conn       *fakeConn
+	sub        uint32
+	generation uint64
+	out        chan map[string]any
 }
 
 const fakeInFlight = 100
@@ -78,14 +79,17 @@ func (c *fakeConn) join(s subscribeForm) {
 		c.consumers[s.Consumer] = q
 		go q.keepTime()
 	}
-	m := &fakeMember{conn: c, sub: s.Sub, out: make(chan map[string]any, 10_000)}
 	if q.settings.Exclusive {
 		q.generation++
-		for _, old := range q.members {
+		for _, old := range slices.Clone(q.members) {
+			if q.willLocked(neverFence) {
+				continue
+			}
 			old.out <- map[string]any{"type": "error", "sub": old.sub, "code": "taken_over", "message": "taken over"}
 			q.leaveLocked(old)
 		}
 	}
+	m := &fakeMember{conn: c, sub: s.Sub, generation: q.generation, out: make(chan map[string]any, 10_000)}
 	q.members = append(q.members, m)
 	m.out <- map[string]any{"type": "subscribed", "sub": s.Sub, "generation": q.generation}
 	ctx, cancel := context.WithCancel(c.ctx)
@@ -217,6 +221,9 @@ func (q *fakeConsumer) deliverLocked(e *fakeEntry, m *fakeMember) message {
 	e.due = time.Now().Add(time.Duration(q.settings.AckWaitMs) * time.Millisecond)
 	out := e.message
 	out.Generation = q.generation
+	if m != nil {
+		out.Generation = m.generation
+	}
 	return out
 }
 
@@ -273,7 +280,7 @@ func (q *fakeConsumer) settleLocked(kind, position string, generation uint64, fo
 	switch {
 	case err != nil || int(at.offset) > q.cursor:
 		return "never_delivered"
-	case generation != 0 && generation != q.generation && (e == nil || generation+1 == q.generation || !form.Confirm || !q.willLocked(takeOldAck)):
+	case generation != 0 && generation != q.generation && !q.plannedLocked(neverFence):
 		return "fenced"
 	case e == nil:
 		return "not_pending"

@@ -99,8 +99,14 @@ func (f *fake) willLocked(w wrong) bool {
 		return false
 	}
 	f.wrongs[w] = left - 1
-	f.done[w] = left <= 0 && w != skipOnResume && w != takeOldAck // which a cut may undo
+	f.done[w] = left <= 0 && w != skipOnResume && w != neverFence // which a cut may undo
 	return left <= 0
+}
+
+// plannedLocked reports whether the wrong is one that the fake does.
+func (f *fake) plannedLocked(w wrong) bool {
+	_, planned := f.wrongs[w]
+	return planned
 }
 
 // chancesLeft reports whether the wrong has not been done yet.

@@ -168,10 +168,10 @@ func (s *httpSettle) kinds() []kindOf {
 
 // settleHTTP settles over HTTP, and writes down request and answer.
 func (g *group) settleHTTP(ctx context.Context, log *journal, n int, s httpSettle) error {
-	body, asked := s.body(), 0
+	body, count := s.body(), 0
 	for _, k := range s.kinds() {
-		asked += len(k.held)
-		event := conEvent{Event: evSettle, At: g.load.now(), Ref: k.ref, Kind: k.kind, Generation: body.Generation}
+		count += len(k.held)
+		event := conEvent{Event: evSettle, At: g.load.now(), Ref: k.ref, Kind: k.kind, Confirm: true, Generation: body.Generation}
 		for _, h := range k.held {
 			event.Positions = append(event.Positions, h.position)
 			if k.kind == kindAck {
@@ -180,7 +180,7 @@ func (g *group) settleHTTP(ctx context.Context, log *journal, n int, s httpSettl
 		}
 		log.add(event)
 	}
-	if asked == 0 {
+	if count == 0 {
 		return nil
 	}
 	target, err := endpoint(g.load.url(n), "http", "/v1/consumers/"+g.Name+"/ack")
@@ -194,14 +194,14 @@ func (g *group) settleHTTP(ctx context.Context, log *journal, n int, s httpSettl
 	if err := g.load.call(ctx, http.MethodPost, target, body, &answer); err != nil {
 		return err
 	}
-	if answer.Settled+len(answer.Refused) != asked {
+	if answer.Settled+len(answer.Refused) != count {
 		log.add(conEvent{Event: evRefused, At: g.load.now(), Code: fmt.Sprintf(
-			"an answer about %d settled and %d refused messages to a request about %d", answer.Settled, len(answer.Refused), asked)})
+			"an answer about %d settled and %d refused messages to a request about %d", answer.Settled, len(answer.Refused), count)})
 	}
 	for _, k := range s.kinds() {
 		event := conEvent{Event: evSettled, At: g.load.now(), Ref: k.ref, Settled: -1, Refused: answer.refused(k.held)}
 		log.add(event)
-		g.noteSettled(k.kind, k.held, &event)
+		g.noteSettled(&asked{k.kind, true, k.held}, &event)
 	}
 	return log.flush()
 }

@@ -44,8 +44,9 @@ type member struct {
 
 // asked is a request that was not answered.
 type asked struct {
-	kind string
-	held []held
+	kind    string
+	confirm bool
+	held    []held
 }
 
 func newMember(g *group, index int) (*member, error) {
@@ -281,17 +282,17 @@ func (m *member) takeAcked(f *acked) {
 		event.Code = f.Error.Code
 	}
 	m.log.add(event)
-	m.group.noteSettled(a.kind, a.held, &event)
+	m.group.noteSettled(a, &event)
 }
 
 // noteSettled takes an answer to those that were asked about.
-func (g *group) noteSettled(kind string, all []held, answer *conEvent) {
-	if answer.Code != "" || kind != kindAck {
+func (g *group) noteSettled(a *asked, answer *conEvent) {
+	if answer.Code != "" || a.kind != kindAck {
 		return
 	}
-	for _, h := range all {
-		switch refusalOf(h.at, answer.Refused) {
-		case "", "not_pending": // else it comes again, or another acknowledgement did it
+	for _, h := range a.held {
+		code := refusalOf(h.at, answer.Refused)
+		if code == "" && a.confirm || code == "not_pending" { // else it comes again, or is asked about later
 			g.noteDone(h.key)
 		}
 	}

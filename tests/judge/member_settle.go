@@ -134,7 +134,7 @@ func (m *member) settle(ctx context.Context, form settleForm, all []held) error 
 func (m *member) settleSame(ctx context.Context, form settleForm, all []held) error {
 	m.ref++
 	form.Ref, form.Sub = m.ref, theSub
-	event := conEvent{Event: evSettle, At: m.load.now(), Ref: form.Ref, Kind: form.Type, Generation: form.Generation}
+	event := conEvent{Event: evSettle, At: m.load.now(), Ref: form.Ref, Kind: form.Type, Confirm: form.Confirm, Generation: form.Generation}
 	for _, h := range all {
 		if form.Type == kindAck {
 			m.group.noteSent(h.key, h.at)
@@ -146,7 +146,7 @@ func (m *member) settleSame(ctx context.Context, form settleForm, all []held) er
 			form.Positions = append(form.Positions, h.position)
 		}
 	}
-	m.asked[form.Ref] = &asked{form.Type, all}
+	m.asked[form.Ref] = &asked{form.Type, form.Confirm, all}
 	m.log.add(event)
 	if err := m.log.flush(); err != nil {
 		return err

@@ -17,6 +17,9 @@ const (
 	// lateReceipt is how long a delivery may lie unread between the broker and
 	// a session that is older than what has overtaken it.
 	lateReceipt = 2 * time.Second
+	// noticed is how much later than the broker a member may notice the end of
+	// its session.
+	noticed = 500 * time.Millisecond
 	// forgetful is how long before a crash deliveries may have been that the
 	// broker has not written down: it does not wait for that.
 	forgetful = 2 * time.Second
@@ -40,11 +43,12 @@ type conLine struct {
 
 // task is one message in the eyes of one consumer.
 type task struct {
-	receipts []handed
-	ackSent  int64 // the first acknowledgement; 0 = none
-	ackLife  int   // life of the broker in which the last one was sent, from 1 on
-	rejected int64 // sent
-	finished int64 // an acknowledgement or a reject was confirmed; 0 = none
+	receipts   []handed
+	ackSent    int64 // the first acknowledgement; 0 = none
+	ackLife    int   // life of the broker in which the last one was sent, from 1 on
+	rejected   int64 // sent
+	finished   int64 // an acknowledgement or a reject was confirmed; 0 = none
+	finishedBy string
 	// acknowledged is when an acknowledgement was.
 	acknowledged int64
 	unneeded     bool // answered as settled before
@@ -79,6 +83,7 @@ type ledger struct {
 // request is a settlement that was sent.
 type request struct {
 	kind      string
+	confirm   bool // without it an answer comes too, if something is refused, but promises nothing
 	messages  []int32
 	outdated  bool // its generation was known to be over
 	positions []string
@@ -225,7 +230,7 @@ func (l *ledger) task(i int32) *task {
 }
 
 func (l *ledger) settle(e conLine) {
-	q := &request{kind: e.Kind, positions: e.Positions, fresh: map[int32]bool{}}
+	q := &request{kind: e.Kind, confirm: e.Confirm, positions: e.Positions, fresh: map[int32]bool{}}
 	q.outdated = e.Generation != 0 && e.Generation < l.newest
 	l.asked[e.file+strconv.Itoa(int(e.Ref))] = q
 	for _, text := range e.Positions {
@@ -278,8 +283,11 @@ func (l *ledger) settled(e conLine) {
 
 func (l *ledger) confirmed(e conLine, q *request, i int32) {
 	t := l.task(i)
+	if !q.confirm {
+		return
+	}
 	if (q.kind == kindAck || q.kind == kindReject) && t.finished == 0 {
-		t.finished = e.At
+		t.finished, t.finishedBy = e.At, e.file+" "+q.kind
 		l.report.Work.Confirmed++
 	}
 	if q.kind == kindAck && t.acknowledged == 0 {

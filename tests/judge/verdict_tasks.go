@@ -34,8 +34,8 @@ func (l *ledger) receive(e conLine, r *conReceipt) {
 	now := handed{e.At, r.Attempt, e.chair}
 	late := l.overtaken(t, now)
 	if t.finished != 0 && (now.chair.opened > t.finished || now.at > t.finished+lateReceipt.Microseconds()) {
-		l.report.fault(&faults.Undone, "undone: %s got %s (attempt %d) %d ms after an acknowledgement or a reject was confirmed",
-			e.file, m, r.Attempt, (now.at-t.finished)/1000)
+		l.report.fault(&faults.Undone, "undone: %s got %s (attempt %d) %d ms after it was confirmed to %s, %d crashes later",
+			e.file, m, r.Attempt, (now.at-t.finished)/1000, t.finishedBy, l.lifeAt(now.at)-l.lifeAt(t.finished))
 	} else if t.finished != 0 {
 		work.Crossed++
 	}
@@ -133,8 +133,23 @@ func (l *ledger) judgeKey(e conLine, i int32, now handed) {
 
 // over: the broker may take this message for done.
 func (l *ledger) over(t *task, now handed) bool {
-	last := slices.ContainsFunc(t.receipts, func(h handed) bool { return h.attempt >= l.MaxDeliver })
-	return t.ackSent != 0 && t.ackLife >= now.chair.life || t.rejected != 0 || t.finished != 0 || t.dead != nil || last
+	return t.ackSent != 0 && t.ackLife >= now.chair.life || t.rejected != 0 || t.finished != 0 || t.dead != nil || l.usedUp(t, now)
+}
+
+// usedUp: the last attempt may have been made. The broker forgets in a crash that
+// it was, if nothing of that was on disk yet.
+func (l *ledger) usedUp(t *task, now handed) bool {
+	if len(t.receipts) == 0 {
+		return false
+	}
+	best := slices.MaxFunc(t.receipts, func(a, b handed) int { return cmp.Compare(a.attempt, b.attempt) })
+	attempts := best.attempt
+	for _, c := range l.lost { // what was delivered to these nobody saw, and their end ended the attempt
+		if c.opened < now.at && c.ended > best.at && c.ended < now.at+noticed.Microseconds() {
+			attempts++
+		}
+	}
+	return attempts >= l.MaxDeliver
 }
 
 // judgeHolder: a generation of an exclusive consumer belongs to one session.
