@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidewire/tidewire/broker"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 )
@@ -154,5 +155,37 @@ func rollBackConsumer(t *testing.T, sameTerm bool) {
 	h.ack(again[len(again)-30:]...) // one frame has one term
 	if a := h.settle(protocol.SettleAck, true, nil, got[15]); len(a.Refused) != 1 || a.Refused[0].Code != "never_delivered" {
 		t.Fatalf("an ack of what the log has lost: %v", a)
+	}
+}
+
+// TestManyGaps: however many gaps wait for a member, none is dropped in silence.
+func TestManyGaps(t *testing.T) {
+	var told []*tidewirev1.Gap
+	add := func(after, through, missed uint64, reason string) {
+		told = broker.PushGap(told, &tidewirev1.Gap{Reason: reason, Term: "t", After: after, Through: through, Offset: through, Missed: missed})
+	}
+	add(0, 5, 0, "retention")
+	add(5, 6, 0, "retention")
+	if len(told) != 1 || told[0].After != 0 || told[0].Through != 6 || told[0].Offset != 6 {
+		t.Fatalf("what goes on: %v", told)
+	}
+	add(8, 8, 3, "retention")
+	add(9, 9, 4, "retention")
+	if len(told) != 3 || told[1].Missed != 3 || told[2].Missed != 4 {
+		t.Fatalf("counted: %v", told)
+	}
+	for i := range uint64(500) {
+		add(20+2*i, 21+2*i, 0, "retention")
+	}
+	last := told[len(told)-1]
+	if len(told) > 100 || last.Through != 1019 {
+		t.Fatalf("%d gaps, the last one %v", len(told), last)
+	}
+	covered := uint64(0)
+	for _, g := range told {
+		covered += g.Through - g.After
+	}
+	if covered < 6+500 {
+		t.Fatalf("%d of 506 offsets are told", covered)
 	}
 }

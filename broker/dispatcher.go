@@ -271,10 +271,23 @@ func (d *dispatcher) tellGap(gap *storage.Gap) {
 	d.pushGap(d.stream.gapFrame(0, gap))
 }
 
+// pushGap adds a gap to those that are to be told. One that goes on where the last
+// one ends becomes a part of it; so does every further one when there are too many,
+// for a range that is too large is better than silence.
 func (d *dispatcher) pushGap(gap *tidewirev1.Gap) {
-	if len(d.gaps) < maxGaps {
-		d.gaps = append(d.gaps, gap)
+	if n := len(d.gaps); n > 0 {
+		last := d.gaps[n-1]
+		goesOn := last.Reason == gap.Reason && last.Term == gap.Term && gap.After <= last.Through && (last.Missed > 0) == (gap.Missed > 0)
+		if goesOn || n == maxGaps {
+			last.Through, last.Position, last.Offset = max(last.Through, gap.Through), gap.Position, gap.Offset
+			if last.Missed > 0 && gap.Missed > 0 {
+				last.After = gap.After // neither is a range
+			}
+			last.Missed += gap.Missed
+			return
+		}
 	}
+	d.gaps = append(d.gaps, gap)
 }
 
 // load reads the records of retries. What cannot be read any more is told.

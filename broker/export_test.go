@@ -1,6 +1,10 @@
 package broker
 
-import "context"
+import (
+	"context"
+
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+)
 
 // Checkpoint writes a checkpoint of all consumers now.
 func (b *Broker) Checkpoint(ctx context.Context) {
@@ -21,4 +25,11 @@ func (s *Session) Waiting() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.out.size()
+}
+
+// PushGap adds a gap to those that a consumer is to be told of.
+func PushGap(gaps []*tidewirev1.Gap, gap *tidewirev1.Gap) []*tidewirev1.Gap {
+	d := dispatcher{gaps: gaps}
+	d.pushGap(gap)
+	return d.gaps
 }

@@ -38,7 +38,7 @@ func TestDefaultsAreValid(t *testing.T) {
 	if c.Listen != "127.0.0.1:7070" || c.Admin != "127.0.0.1:7071" || c.Data != "./tidewire-data" {
 		t.Errorf("defaults: %+v", c)
 	}
-	if all := []string{">"}; !reflect.DeepEqual(c.Auth.Anonymous, config.Anonymous{Publish: all, Subscribe: all, Consume: all}) {
+	if read := []string{">", "$dead.>"}; !reflect.DeepEqual(c.Auth.Anonymous, config.Anonymous{Publish: []string{">"}, Subscribe: read, Consume: read}) {
 		t.Errorf("without authentication anonymous may %+v", c.Auth.Anonymous)
 	}
 }

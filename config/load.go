@@ -82,7 +82,7 @@ func (c *Config) readSecrets() error {
 func (c *Config) complete() {
 	a := &c.Auth.Anonymous
 	if !c.Auth.Configured() && !a.Said() {
-		*a = Anonymous{Publish: []string{">"}, Subscribe: []string{">"}, Consume: []string{">"}}
+		*a = Anonymous{Publish: []string{">"}, Subscribe: []string{">", "$dead.>"}, Consume: []string{">", "$dead.>"}}
 	}
 }
 

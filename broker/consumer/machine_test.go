@@ -219,11 +219,11 @@ func TestRejectBoundsItsReason(t *testing.T) {
 	r := newRig(t, nil)
 	for offset, c := range map[uint64]struct{ given, kept string }{
 		1: {"", "rejected by the consumer"},
-		2: {strings.Repeat("é", 500), strings.Repeat("é", consumer.MaxReasonBytes/2)},
-		3: {"a" + strings.Repeat("é", 500), "a" + strings.Repeat("é", consumer.MaxReasonBytes/2-1)},
+		2: {strings.Repeat("é", 1500), strings.Repeat("é", consumer.MaxReasonBytes/2)},
+		3: {"a" + strings.Repeat("é", 1500), "a" + strings.Repeat("é", consumer.MaxReasonBytes/2-1)},
 		4: {"bad \xff byte", "bad  byte"},
 		5: {strings.Repeat("\xff", 500), "rejected by the consumer"},
-		6: {strings.Repeat("\xffa", 500), strings.Repeat("a", consumer.MaxReasonBytes/2)},
+		6: {strings.Repeat("\xffa", 1500), strings.Repeat("a", consumer.MaxReasonBytes/2)},
 	} {
 		r := newRig(t, nil)
 		r.take(offset, 0)

@@ -5,14 +5,16 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tidewire/tidewire/protocol"
 )
 
 const (
 	// MaxDelay is the longest time that an answer can ask for. More becomes that.
 	MaxDelay = 12 * time.Hour
 
-	// MaxReasonBytes is how much of a reason is kept.
-	MaxReasonBytes = 256
+	// MaxReasonBytes is how much of a reason is kept: as much as a client may give.
+	MaxReasonBytes = protocol.MaxReasonBytes
 )
 
 // Ack says that the message was handled. An ack that comes late, when the

@@ -187,7 +187,7 @@ func (a *access) setAnonymous(o Access) error {
 		if len(a.keys) > 0 || a.parser != nil {
 			return nil
 		}
-		g = grants{[]string{">"}, []string{">"}, []string{">"}}
+		g = grants{[]string{">"}, []string{">", "$dead.>"}, []string{">", "$dead.>"}}
 	}
 	id, err := g.identity("")
 	if err != nil {

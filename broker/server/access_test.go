@@ -332,16 +332,16 @@ func TestIdentify(t *testing.T) {
 func TestAnonymous(t *testing.T) {
 	r := httptest.NewRequest("GET", "/", nil)
 	all, err := mustAccess(t, Access{}, false).identify(r)
-	if err != nil || texts(all.Publish) != ">" || texts(all.Subscribe) != ">" {
+	if err != nil || texts(all.Publish) != ">" || texts(all.Subscribe) != texts(all.Consume) {
 		t.Errorf("without configuration: %+v, %v", all, err)
 	}
-	for filter, may := range map[string]bool{">": true, "orders.*": true, "$dead.x": false} {
+	for filter, may := range map[string]bool{">": true, "orders.*": true, "$dead.x": true, "$redrive.x": false} {
 		if err := all.MayConsume(mustFilter(t, filter)); (err == nil) != may {
 			t.Errorf("to consume %s: %v", filter, err)
 		}
 	}
-	if err := all.MaySubscribe(mustFilter(t, "$dead.x")); err == nil {
-		t.Error("everybody may read the broker's own topics")
+	if err := all.MaySubscribe(mustFilter(t, "$other.x")); err == nil {
+		t.Error("everybody may read topics of the broker's own that are no dead letters")
 	}
 	some := Access{JWT: JWT{Secret: []byte(testSecret)}, Anonymous: Anonymous{Subscribe: []string{"public.>"}}}
 	id, err := mustAccess(t, some, false).identify(r)

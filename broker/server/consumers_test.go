@@ -239,7 +239,7 @@ func TestFetchRefused(t *testing.T) {
 			{"c/fetch?filter=a&from=yesterday", protocol.CodeInvalidStart, "is no start"},
 			{"c/fetch?filter=a&from=42", protocol.CodeOffsetNotPosition, "is an offset"},
 			{"c/fetch?filter=a&stream=nope", protocol.CodeUnknownStream, ""},
-			{"c/fetch?filter=$dead.c", protocol.CodeForbidden, "may not consume"},
+			{"c/fetch?filter=$sys.c", protocol.CodeForbidden, "may not consume"},
 			{"c/fetch?nope=1", protocol.CodeBadRequest, "max, wait, filter, from, stream"},
 			{"c/fetch?max=1&max=2", protocol.CodeBadRequest, "2 times"},
 			{"a.b/fetch?filter=a", protocol.CodeBadRequest, "single token"},

@@ -290,7 +290,7 @@ func TestJoinRefused(t *testing.T) {
 			{&tidewirev1.Subscribe{Consumer: "new", Filter: "a", From: "last-per-topic"}, protocol.CodeInvalidStart},
 			{&tidewirev1.Subscribe{Consumer: "new", Filter: "a", Settings: &tidewirev1.ConsumerSettings{AckWaitMs: new(^uint64(0))}}, protocol.CodeBadRequest},
 			{&tidewirev1.Subscribe{Consumer: "new", Filter: "a", Settings: &tidewirev1.ConsumerSettings{MaxInFlightBytes: new(^uint64(0))}}, protocol.CodeBadRequest},
-			{&tidewirev1.Subscribe{Consumer: "new", Filter: "$dead.work"}, protocol.CodeForbidden},
+			{&tidewirev1.Subscribe{Consumer: "new", Filter: "$redrive.work"}, protocol.CodeForbidden},
 		} {
 			s.sub.Sub = 7
 			c.send(s.sub)

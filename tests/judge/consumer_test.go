@@ -83,25 +83,7 @@ func TestWrongsOfConsumersAreCaught(t *testing.T) {
 	} {
 		t.Run(string(test.wrong), func(t *testing.T) {
 			t.Parallel()
-			f := newFake(t)
-			f.wrongs[test.wrong] = test.after
-			// So long that on a slow machine nobody's work goes to another by itself.
-			p := consumerPlan(t, f, Consumer{Name: "work", Members: 3, AckWait: 1500 * time.Millisecond})
-			p.Messages, p.Rate = 150, 300 // only while there is something to publish do they fail and reject
-			if slices.Contains(test.also, "Stuck") {
-				p.Tuning.Patience = 3 * time.Second
-			}
-			if test.wrong != twoOfAKey && test.wrong != keyBackwards {
-				p.Keys = 100 // fewer wait for each other
-			}
-			if test.wrong == redeliverAcked {
-				p.Consumers[0].AckWait = lateReceipt + 1500*time.Millisecond // so long does everybody stay
-			}
-			p.Consumers[0].Exclusive = test.wrong == neverFence
-			r := judged(t, p)
-			if f.chancesLeft(test.wrong) {
-				t.Fatal("the fake had no chance to do it")
-			}
+			r := doWrong(t, test.wrong, test.after, slices.Contains(test.also, "Stuck"))
 			found := reflect.ValueOf(r.Faults)
 			for i := range found.NumField() {
 				name, n := found.Type().Field(i).Name, found.Field(i).Int()
@@ -115,4 +97,33 @@ func TestWrongsOfConsumersAreCaught(t *testing.T) {
 			t.Log(strings.Join(r.Details, "\n"))
 		})
 	}
+}
+
+// doWrong judges a broker that does a wrong on purpose. Members act at random, so
+// there may be no chance to do it; then they try again.
+func doWrong(t *testing.T, w wrong, after int, stuck bool) *Report {
+	t.Helper()
+	for range 10 {
+		f := newFake(t)
+		f.wrongs[w] = after
+		// So long that on a slow machine nobody's work goes to another by itself.
+		p := consumerPlan(t, f, Consumer{Name: "work", Members: 3, AckWait: 1500 * time.Millisecond})
+		p.Messages, p.Rate = 150, 300 // only while there is something to publish do they fail and reject
+		if stuck {
+			p.Tuning.Patience = 3 * time.Second
+		}
+		if w != twoOfAKey && w != keyBackwards {
+			p.Keys = 100 // fewer wait for each other
+		}
+		if w == redeliverAcked {
+			p.Consumers[0].AckWait = lateReceipt + 1500*time.Millisecond // so long does everybody stay
+		}
+		p.Consumers[0].Exclusive = w == neverFence
+		r := judged(t, p)
+		if !f.chancesLeft(w) {
+			return r
+		}
+	}
+	t.Fatal("the fake had no chance to do it")
+	return nil
 }
