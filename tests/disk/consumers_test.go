@@ -145,7 +145,14 @@ func (s *station) work(t *testing.T, cuts int) (*judge.Report, error) {
 	}
 	l, err := judge.Start(t.Context(), plan)
 	must(t, err)
-	defer l.Stop()
+	over, end := context.WithCancel(t.Context())
+	end()
+	ended := false
+	defer func() {
+		if !ended { // nobody may write into the directory of a test that has failed
+			_ = l.Wait(over)
+		}
+	}()
 	for range cuts {
 		answered, received := l.Answered(), l.Received()
 		at := time.After(time.Duration(s.rng.IntN(1000)) * time.Millisecond)
@@ -174,6 +181,7 @@ func (s *station) work(t *testing.T, cuts int) (*judge.Report, error) {
 	l.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
+	ended = true
 	if err := l.Wait(ctx); err != nil {
 		return nil, err
 	}

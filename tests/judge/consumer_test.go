@@ -83,13 +83,10 @@ func TestWrongsOfConsumersAreCaught(t *testing.T) {
 	} {
 		t.Run(string(test.wrong), func(t *testing.T) {
 			t.Parallel()
-			r := doWrong(t, test.wrong, test.after, slices.Contains(test.also, "Stuck"))
+			r := doWrong(t, test.wrong, test.after, test.fault, slices.Contains(test.also, "Stuck"))
 			found := reflect.ValueOf(r.Faults)
 			for i := range found.NumField() {
 				name, n := found.Type().Field(i).Name, found.Field(i).Int()
-				if name == test.fault && n == 0 {
-					t.Errorf("%s = 0, want some", name)
-				}
 				if name != test.fault && !slices.Contains(test.also, name) && n != 0 {
 					t.Errorf("%s = %d, want 0", name, n)
 				}
@@ -100,8 +97,8 @@ func TestWrongsOfConsumersAreCaught(t *testing.T) {
 }
 
 // doWrong judges a broker that does a wrong on purpose. Members act at random, so
-// there may be no chance to do it; then they try again.
-func doWrong(t *testing.T, w wrong, after int, stuck bool) *Report {
+// there may be no chance to do it, or to see it; then they try again.
+func doWrong(t *testing.T, w wrong, after int, fault string, stuck bool) *Report {
 	t.Helper()
 	for range 10 {
 		f := newFake(t)
@@ -120,10 +117,10 @@ func doWrong(t *testing.T, w wrong, after int, stuck bool) *Report {
 		}
 		p.Consumers[0].Exclusive = w == neverFence
 		r := judged(t, p)
-		if !f.chancesLeft(w) {
+		if !f.chancesLeft(w) && reflect.ValueOf(r.Faults).FieldByName(fault).Int() > 0 {
 			return r
 		}
 	}
-	t.Fatal("the fake had no chance to do it")
+	t.Fatal("the fake had no chance to do it, or nobody saw it, in ten runs")
 	return nil
 }
