@@ -1,0 +1,22 @@
+/** What the broker, or the client itself, refuses. */
+export class TidewireError extends Error {
+  override readonly name = "TidewireError";
+
+  /**
+   * @param code For programs: one of docs/protocol.md, or of the client's own:
+   * `closed` (the client or subscription was closed), `outbox_full` (too much is
+   * published and not yet answered), `connection_lost`, `no_websocket` and
+   * `bad_url`.
+   * @param message A sentence for people that says what to change.
+   * @param retryable The same may succeed later.
+   * @param retryAfterMs Wait at least this long; 0 if unknown.
+   */
+  constructor(
+    readonly code: string,
+    message: string,
+    readonly retryable = false,
+    readonly retryAfterMs = 0,
+  ) {
+    super(message);
+  }
+}

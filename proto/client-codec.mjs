@@ -1,0 +1,144 @@
+#!/usr/bin/env node
+// A plugin of protoc for the browser client: from the wire contract it writes the
+// types of the frames (frames.ts) and the tables that codec.ts encodes and decodes
+// with (tables.ts). Run by scripts/gen.
+//
+// A table is a text, so that it costs few bytes in a browser: messages separated by
+// ';', each a row of fields in the order of their numbers, from 1 on. A field is its
+// name, its kind and a mark. The kind is one of `kinds`, or for a message its place in
+// the table plus the number of kinds. A number that is not in use has no name.
+import { readFileSync } from "node:fs";
+import { fromBinary, toBinary, create } from "@bufbuild/protobuf";
+import { CodeGeneratorRequestSchema, CodeGeneratorResponseSchema, FieldDescriptorProto_Label, FieldDescriptorProto_Type as Type } from "@bufbuild/protobuf/wkt";
+
+// Kinds of scalars; codec.ts has the same numbers.
+const kinds = [[Type.UINT32, Type.UINT64], [Type.BOOL], [Type.STRING], [Type.BYTES], [Type.FIXED64], [Type.DOUBLE]];
+const marks = { single: ",", optional: "?", repeated: "*", oneof: "|" };
+
+// What each side of codec.ts can do, beyond messages that stand alone: kinds by their
+// numbers, alone, repeated and optional.
+const able = {
+  client: { single: [0, 1, 2, 3, 4], repeated: [2], optional: [0, 1, 5] },
+  server: { single: [0, 1, 2, 3, 4], repeated: [0, 2], optional: [] },
+};
+
+// Names that would hide one of JavaScript, or mean something else in the client.
+const renamed = { Message: "WireMessage", Error: "WireError" };
+// Numbers of 64 random bits, which JavaScript cannot hold and clients have no use for.
+const left = ["Message.origin"];
+// What a broker ignores in frames from clients.
+const brokers = ["Message.publisher", "Message.offset", "Message.time"];
+
+const header = "// Code generated from proto/tidewire/v1/tidewire.proto by proto/client-codec.mjs (make gen). DO NOT EDIT.\n";
+
+/** Reads the messages of a file, with their comments. */
+function readMessages(file) {
+  const comments = new Map(file.sourceCodeInfo.location.map((at) => [at.path.join(), at.leadingComments]));
+  return new Map(
+    file.messageType.map((message, i) => {
+      const fields = message.field.map((field, j) => readField(field, message, comments.get([4, i, 2, j].join())));
+      const kept = fields.filter((field) => !left.includes(`${message.name}.${field.proto}`));
+      return [message.name, { name: message.name, comment: comments.get([4, i].join()), fields: kept.sort((a, b) => a.number - b.number) }];
+    }),
+  );
+}
+
+function readField(field, message, comment) {
+  const kind = kinds.findIndex((types) => types.includes(field.type));
+  if (kind < 0 && field.type !== Type.MESSAGE) {
+    throw new Error(`${message.name}.${field.name} has a type that codec.ts does not know: teach it.`);
+  }
+  return {
+    name: field.jsonName,
+    proto: field.name,
+    number: field.number,
+    kind,
+    message: field.type === Type.MESSAGE ? field.typeName.split(".").at(-1) : "",
+    count: countOf(field),
+    comment,
+  };
+}
+
+function countOf(field) {
+  if (field.label === FieldDescriptorProto_Label.REPEATED) return "repeated";
+  if (field.proto3Optional) return "optional";
+  return Object.hasOwn(field, "oneofIndex") ? "oneof" : "single";
+}
+
+/** The messages that a frame can hold, each after those it holds, the frame last. */
+function reachable(messages, name, found = [], above = []) {
+  if (above.includes(name)) {
+    throw new Error(`${name} holds itself: codec.ts would need a bound for the depth.`);
+  }
+  for (const field of messages.get(name).fields) {
+    if (field.message) reachable(messages, field.message, found, [...above, name]);
+  }
+  return found.includes(name) ? found : Object.assign(found, { [found.length]: name });
+}
+
+function table(messages, side, names) {
+  const row = (name) => {
+    const fields = messages.get(name).fields.filter((field) => side === "server" || !brokers.includes(`${name}.${field.proto}`));
+    const last = fields.at(-1)?.number ?? 0;
+    return Array.from({ length: last }, (_, i) => {
+      const field = fields.find((one) => one.number === i + 1);
+      return field ? cell(side, name, field, names) : marks.single;
+    }).join("");
+  };
+  return names.map(row).join(";");
+}
+
+function cell(side, message, field, names) {
+  if (!field.message && !able[side][field.count]?.includes(field.kind)) {
+    throw new Error(`${message}.${field.proto}: codec.ts cannot do this kind of field for frames of a ${side}: teach it, then the list in client-codec.mjs.`);
+  }
+  const kind = field.message ? kinds.length + names.indexOf(field.message) : field.kind;
+  return field.name + kind + marks[field.count];
+}
+
+/** A comment of the contract as one of TypeScript. */
+function doc(comment, indent) {
+  const lines = (comment ?? "").trimEnd().split("\n").map((line) => line.trim());
+  if (lines.length === 1) return lines[0] === "" ? "" : `${indent}/** ${lines[0]} */\n`;
+  return `${indent}/**\n${lines.map((line) => `${indent} * ${line}`.trimEnd()).join("\n")}\n${indent} */\n`;
+}
+
+function type(message) {
+  return renamed[message] ?? message;
+}
+
+function declaration(message, received) {
+  const scalar = ["number", "boolean", "string", "Uint8Array", "number", "number"];
+  const lines = message.fields.map((field) => {
+    // What servers send has its defaults, so clients that send the same kind of message may leave something out.
+    const partial = field.message && !received.includes(message.name) && received.includes(field.message);
+    const one = field.message ? (partial ? `Partial<${type(field.message)}>` : type(field.message)) : scalar[field.kind];
+    const absent = !received.includes(message.name) || field.count === "optional" || (field.message && field.count !== "repeated");
+    return `${doc(field.comment, "  ")}  ${field.name}${absent ? "?" : ""}: ${field.count === "repeated" ? `readonly ${one}[]` : one};\n`;
+  });
+  return `${doc(message.comment, "")}export interface ${type(message.name)} {\n${lines.join("")}}\n`;
+}
+
+function generate(file) {
+  const messages = readMessages(file);
+  const sent = reachable(messages, "ClientFrame");
+  const received = reachable(messages, "ServerFrame");
+  const all = [...messages.values()].filter(({ name }) => sent.includes(name) || received.includes(name));
+  const text = (side, names) => `/** ${side === "client" ? "What clients send" : "What servers send"}. */\nexport const ${side} = ${JSON.stringify(table(messages, side, names))};\n`;
+  return {
+    "frames.ts": `${header}\n${all.map((message) => declaration(message, received)).join("\n")}`,
+    "tables.ts": `${header}\n${text("client", sent)}\n${text("server", received)}`,
+  };
+}
+
+function answer(request) {
+  try {
+    const file = request.protoFile.find(({ name }) => request.fileToGenerate.includes(name));
+    return { file: Object.entries(generate(file)).map(([name, content]) => ({ name, content })) };
+  } catch (err) {
+    return { error: err.stack };
+  }
+}
+
+const request = fromBinary(CodeGeneratorRequestSchema, readFileSync(0));
+process.stdout.write(toBinary(CodeGeneratorResponseSchema, create(CodeGeneratorResponseSchema, { supportedFeatures: 1n, ...answer(request) })));
