@@ -1,3 +1,5 @@
+import type { WireError } from "./wire/frames.js";
+
 /** What the broker, or the client itself, refuses. */
 export class TidewireError extends Error {
   override readonly name = "TidewireError";
@@ -20,3 +22,9 @@ export class TidewireError extends Error {
     super(message);
   }
 }
+
+/** What the broker has refused. */
+export const refusal = (e: WireError): TidewireError =>
+  new TidewireError(e.code, e.message, e.retryable, e.retryAfterMs);
+
+export const closed = (what: string): TidewireError => new TidewireError("closed", `the ${what} was closed`);

@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 /**
  * Where the connection is:
  *
@@ -167,7 +169,7 @@ export interface SubscribeOptions {
   /** What happens when the handler cannot keep up: it gets everything later (default), or only the newest of each topic. */
   slow?: "catch_up" | "conflate";
   /** With `conflate`: each topic comes at most once in so many milliseconds. */
-  every?: number;
+  conflateMs?: number;
   /** False: what this client publishes itself is left out. Default: true. */
   echo?: boolean;
   /** Ends the subscription. */
@@ -207,7 +209,10 @@ export interface Subscription extends AsyncIterable<Message>, AsyncDisposable {
   /** Resolves when the subscription was closed; rejects with why it has ended otherwise, also with what the handler threw. */
   readonly done: Promise<void>;
   /** Listens; the function that it returns ends that. */
-  on<K extends keyof SubscriptionEvents>(event: K, listener: (value: SubscriptionEvents[K]) => void): () => void;
+  on<K extends keyof SubscriptionEvents>(
+    event: K,
+    listener: (value: SubscriptionEvents[K]) => void,
+  ): () => void;
   /** Ends it. What was received and not yet handled is dropped: the position stays before it. */
   close(): Promise<void>;
 }
@@ -250,11 +255,11 @@ export interface ConsumeOptions {
   signal?: AbortSignal;
 }
 
-/** Settings of a consumer; times are milliseconds. */
+/** Settings of a consumer, as docs/consumers.md says. */
 export interface ConsumerSettings {
-  ackWait?: number;
-  backoffBase?: number;
-  backoffCap?: number;
+  ackWaitMs?: number;
+  backoffBaseMs?: number;
+  backoffCapMs?: number;
   backoffFactor?: number;
   backoffJitter?: boolean;
   maxDeliver?: number;
@@ -281,6 +286,7 @@ export interface Consumer extends AsyncDisposable {
   readonly ready: Promise<void>;
   /** As that of a subscription. What a worker throws ends nothing. */
   readonly done: Promise<void>;
+  /** Listens; the function that it returns ends that. */
   on<K extends keyof ConsumerEvents>(event: K, listener: (value: ConsumerEvents[K]) => void): () => void;
   /** Takes no more, waits for the workers that run and until what they said is on disk, and leaves. */
   close(): Promise<void>;
@@ -307,6 +313,8 @@ export interface History {
 export interface ClientEvents {
   /** The state has changed; `error` says why a connection was lost or an attempt failed. */
   state: { state: State; error: Error | undefined };
+  /** The broker has refused a message that an earlier page published and the outbox has kept. */
+  refused: { topic: string; id: string; error: Error };
 }
 
 /** A connection to a broker that comes back by itself. */
@@ -316,10 +324,13 @@ export interface Client extends AsyncDisposable {
   readonly ready: Promise<void>;
   /** Resolves when the client was closed; rejects with why the broker does not want it back. */
   readonly done: Promise<void>;
+  /** Listens; the function that it returns ends that. */
   on<K extends keyof ClientEvents>(event: K, listener: (value: ClientEvents[K]) => void): () => void;
   /** Publishes. Resolves when the broker has stored it; it is repeated until then, in order, with the same id. */
   publish(topic: string, data: Data, options?: PublishOptions): Promise<Published>;
+  /** Subscribes. The messages are read in a loop: `for await (const m of client.subscribe("chat.>"))`. */
   subscribe(filter: string, options?: SubscribeOptions): Subscription;
+  /** Subscribes. The handler is called for one message after the other; a promise that it returns is waited for. */
   subscribe(filter: string, handler: Handler, options?: SubscribeOptions): Subscription;
   /** Joins a consumer, creating it if it is not there. `filter` may be empty where it is. */
   consume(name: string, filter: string, worker: Worker, options?: ConsumeOptions): Consumer;

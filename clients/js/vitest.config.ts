@@ -1,0 +1,41 @@
+import { defineConfig } from "vitest/config";
+
+/**
+ * `unit` needs nothing but Node.js; `live` starts the real broker; `browser` drives
+ * a real Chromium against it. What only Node.js 22, Deno and Bun can show is in
+ * test/runtimes, which is not vitest's.
+ */
+export default defineConfig({
+  test: {
+    pool: "forks",
+    maxWorkers: 2,
+    projects: [
+      {
+        test: {
+          name: "unit",
+          include: ["test/**/*.test.{ts,tsx}"],
+          exclude: ["test/live/**", "test/browser/**", "test/runtimes/**"],
+          testTimeout: 5_000,
+        },
+      },
+      {
+        test: {
+          name: "live",
+          include: ["test/live/**/*.test.ts"],
+          globalSetup: ["test/support/setup-broker.ts"],
+          testTimeout: 30_000,
+          hookTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: "browser",
+          include: ["test/browser/**/*.test.ts"],
+          globalSetup: ["test/support/setup-broker.ts", "test/support/setup-chromium.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
+  },
+});
