@@ -6,7 +6,7 @@ PKG ?= ./...
 FUZZTIME ?= 20s
 SOAKTIME ?= 10m
 .DEFAULT_GOAL := help
-.PHONY: help run build test check race lint fuzz gen bench soak clean
+.PHONY: help run build test check race lint fuzz gen sdk bench soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +32,11 @@ lint: ## golangci-lint over PKG, as .golangci.yml says
 fuzz: ## each fuzz target of PKG for FUZZTIME (20s)
 	scripts/fuzz $(FUZZTIME) $(PKG)
 
-gen: ## generate the Go code of proto/ (needs Node.js and npm)
+gen: ## generate the code of proto/ (needs Node.js and npm)
 	scripts/gen
+
+sdk: ## build the browser SDK, which the broker serves (needs Node.js and npm)
+	scripts/sdk
 
 bench: ## measure, and print the ratios beside the limits of this machine
 	scripts/bench
@@ -42,4 +45,4 @@ soak: ## the long versions of the tests of PKG, SOAKTIME (10m) each
 	TIDEWIRE_SOAK=$(SOAKTIME) $(GO) run ./scripts/gotest -count=1 -timeout=24h $(PKG)
 
 clean: ## remove what was built
-	rm -rf bin proto/node_modules
+	rm -rf bin proto/node_modules clients/js/node_modules clients/js/test/runtimes/node_modules clients/js/reference

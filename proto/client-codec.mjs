@@ -4,22 +4,30 @@
 // with (tables.ts). Run by scripts/gen.
 //
 // A table is a text, so that it costs few bytes in a browser: messages separated by
-// ';', each a row of fields in the order of their numbers, from 1 on. A field is its
-// name, its kind and a mark. The kind is one of `kinds`, or for a message its place in
-// the table plus the number of kinds. A number that is not in use has no name.
+// ';', the frame last, each a row of fields in the order of their numbers, from 1 on. A
+// field is its name, its kind and a mark that says how often it occurs. The kind is
+// one of `kinds`, left out if it is 0, or for a message its place in the table plus
+// the number of kinds. A number that is not in use has no name.
 import { readFileSync } from "node:fs";
 import { fromBinary, toBinary, create } from "@bufbuild/protobuf";
 import { CodeGeneratorRequestSchema, CodeGeneratorResponseSchema, FieldDescriptorProto_Label, FieldDescriptorProto_Type as Type } from "@bufbuild/protobuf/wkt";
 
-// Kinds of scalars; codec.ts has the same numbers.
-const kinds = [[Type.UINT32, Type.UINT64], [Type.BOOL], [Type.STRING], [Type.BYTES], [Type.FIXED64], [Type.DOUBLE]];
+// Kinds of scalars, and their types in JavaScript. Half a kind is its wire type, or more than it.
+const kinds = [
+  { name: "NUMBER", is: "number", types: [Type.UINT32, Type.UINT64] },
+  { name: "BOOL", is: "boolean", types: [Type.BOOL] },
+  { name: "FIXED64", is: "number", types: [Type.FIXED64] },
+  { name: "DOUBLE", is: "number", types: [Type.DOUBLE] },
+  { name: "STRING", is: "string", types: [Type.STRING] },
+  { name: "BYTES", is: "Uint8Array", types: [Type.BYTES] },
+];
 const marks = { single: ",", optional: "?", repeated: "*", oneof: "|" };
 
 // What each side of codec.ts can do, beyond messages that stand alone: kinds by their
 // numbers, alone, repeated and optional.
 const able = {
-  client: { single: [0, 1, 2, 3, 4], repeated: [2], optional: [0, 1, 5] },
-  server: { single: [0, 1, 2, 3, 4], repeated: [0, 2], optional: [] },
+  client: { single: [0, 1, 2, 3, 4, 5], repeated: [4], optional: [0, 1, 3] },
+  server: { single: [0, 1, 2, 4, 5], repeated: [0, 4], optional: [] },
 };
 
 // Names that would hide one of JavaScript, or mean something else in the client.
@@ -44,7 +52,7 @@ function readMessages(file) {
 }
 
 function readField(field, message, comment) {
-  const kind = kinds.findIndex((types) => types.includes(field.type));
+  const kind = kinds.findIndex(({ types }) => types.includes(field.type));
   if (kind < 0 && field.type !== Type.MESSAGE) {
     throw new Error(`${message.name}.${field.name} has a type that codec.ts does not know: teach it.`);
   }
@@ -93,7 +101,7 @@ function cell(side, message, field, names) {
     throw new Error(`${message}.${field.proto}: codec.ts cannot do this kind of field for frames of a ${side}: teach it, then the list in client-codec.mjs.`);
   }
   const kind = field.message ? kinds.length + names.indexOf(field.message) : field.kind;
-  return field.name + kind + marks[field.count];
+  return field.name + (kind || "") + marks[field.count];
 }
 
 /** A comment of the contract as one of TypeScript. */
@@ -108,11 +116,10 @@ function type(message) {
 }
 
 function declaration(message, received) {
-  const scalar = ["number", "boolean", "string", "Uint8Array", "number", "number"];
   const lines = message.fields.map((field) => {
     // What servers send has its defaults, so clients that send the same kind of message may leave something out.
     const partial = field.message && !received.includes(message.name) && received.includes(field.message);
-    const one = field.message ? (partial ? `Partial<${type(field.message)}>` : type(field.message)) : scalar[field.kind];
+    const one = field.message ? (partial ? `Partial<${type(field.message)}>` : type(field.message)) : kinds[field.kind].is;
     const absent = !received.includes(message.name) || field.count === "optional" || (field.message && field.count !== "repeated");
     return `${doc(field.comment, "  ")}  ${field.name}${absent ? "?" : ""}: ${field.count === "repeated" ? `readonly ${one}[]` : one};\n`;
   });
@@ -124,10 +131,24 @@ function generate(file) {
   const sent = reachable(messages, "ClientFrame");
   const received = reachable(messages, "ServerFrame");
   const all = [...messages.values()].filter(({ name }) => sent.includes(name) || received.includes(name));
-  const text = (side, names) => `/** ${side === "client" ? "What clients send" : "What servers send"}. */\nexport const ${side} = ${JSON.stringify(table(messages, side, names))};\n`;
+  const constants = [
+    ...kinds.map(({ name }, i) => [name, i]),
+    ["MESSAGE", kinds.length],
+    ...Object.entries(marks).map(([name, mark]) => [name.toUpperCase(), JSON.stringify(mark)]),
+  ];
+  const tables = [
+    "// Kinds of fields, and marks: proto/client-codec.mjs says how a table is written.",
+    ...constants.map(([name, value]) => `export const ${name} = ${value};`),
+    "",
+    "/** What clients send. */",
+    `export const client = ${JSON.stringify(table(messages, "client", sent))};`,
+    "",
+    "/** What servers send. */",
+    `export const server = ${JSON.stringify(table(messages, "server", received))};`,
+  ];
   return {
     "frames.ts": `${header}\n${all.map((message) => declaration(message, received)).join("\n")}`,
-    "tables.ts": `${header}\n${text("client", sent)}\n${text("server", received)}`,
+    "tables.ts": `${header}\n${tables.join("\n")}\n`,
   };
 }
 

@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config";
+import Skipped from "./test/support/skipped.js";
 
 /**
  * `unit` needs nothing but Node.js; `live` starts the real broker; `browser` drives
@@ -9,6 +10,7 @@ export default defineConfig({
   test: {
     pool: "forks",
     maxWorkers: 2,
+    reporters: ["default", new Skipped()],
     projects: [
       {
         test: {

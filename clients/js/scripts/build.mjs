@@ -69,5 +69,8 @@ export async function buildAll(directory) {
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  await buildAll(resolve(process.argv[2] ?? root));
+  await buildAll(resolve(process.argv[2] ?? root)).catch((error) => {
+    console.error(error.message);
+    process.exitCode = 1;
+  });
 }

@@ -3,83 +3,70 @@ import { Backoff } from "./backoff.js";
 import { Consumer } from "./consumer.js";
 import { closed, refusal, TidewireError } from "./errors.js";
 import { deferred, Emitter } from "./events.js";
-import { history } from "./history.js";
 import type { Link, Member } from "./member.js";
 import { Outbox } from "./outbox.js";
 import { Subscription } from "./subscription.js";
 import type * as api from "./types.js";
 import { decode, encode } from "./wire/codec.js";
-import type { ClientFrame, ServerFrame, Subscribe, Welcome, WireError } from "./wire/frames.js";
+import type { ClientFrame, GoAway, ServerFrame, Subscribe, Welcome, WireError } from "./wire/frames.js";
 
 /** A session must have lasted so long for the next failure to count as the first: a broker that closes at once is failing too. */
 const stable = 10_000;
 
-/** Number of a Refresh; publishes begin anew long before it. */
-const refreshRef = 2 ** 32 - 1;
-
 /** How long a session that was sent away waits for its answers. */
 const farewell = 5000;
 
-/** Longest time that a timer takes. */
+/** Longest time that a timer takes: a token that lasts longer is replaced earlier. */
 const longest = 2 ** 31 - 1;
-
-type Timer = ReturnType<typeof setTimeout>;
-
-const silent = (): TidewireError =>
-  new TidewireError("silence", "nothing was heard of the broker for too long", true);
-
-const page = (): EventTarget | undefined => (typeof addEventListener === "function" ? globalThis : undefined);
 
 /**
  * A client is one state machine, and everything that happens is one of its arrows:
  *
- *     idle -- shown, connect() --> connecting -- Welcome --> open
- *      ^                             |    ^                   |
- *      | hidden (from anywhere)      |    | pause over,       | lost, GoAway,
- *                                    |    | online, shown     | silence, offline
- *                             failed |    |                   |
- *                                    +--> waiting <-----------+
+ *     idle --- shown, connect() ---> connecting --- Welcome ---> open
+ *      ^                              ^      |                     |
+ *      | hidden (from anywhere)       |      | failed              | lost, silence,
+ *                      pause over,    |      v                     | offline, GoAway
+ *                      online, shown  +--- waiting <---------------+
  *
- *     from anywhere: close(), or a refusal for good --> closed
+ *     from anywhere: close(), or a refusal for good ---> closed
  *
  * A socket whose turn is over is detached and forgotten at once: closing one to a
  * silent peer can take a browser half a minute. What it reports late is harmless,
  * since its handlers are gone and `#turn`, which counts attempts, has moved on.
  */
-export class Connection extends Emitter<api.ClientEvents> implements api.Client, Link {
+export class Connection extends Emitter implements api.Client, Link {
   state: api.State = "idle";
   #options: api.ConnectOptions;
   #urls: string[];
   #elsewhere: string[] = [];
   #at = 0;
-  #failed = 0;
+  #url = "";
   #turn = 0;
   #socket: WebSocket | undefined;
-  #url = "";
+  /** Those of the running turn. */
+  #timers = new Set<ReturnType<typeof setTimeout>>();
   #pause = new Backoff();
-  /** What ends the state: an attempt, a pause, or a silence. */
-  #timer: Timer | undefined;
-  /** Those of the running session. */
-  #timers = new Set<Timer>();
   #heard = 0;
-  #silence = 35_000;
+  #welcome = {} as Welcome;
   #since = 0;
-  #away: number | undefined;
+  /** When the broker wants the client back, after it has sent it away. */
+  #away = 0;
   #lastWord: WireError | undefined;
-  #welcome: Welcome | undefined;
+  /** The token that the broker has seen last, and one that it does not take. */
   #shown: string | undefined;
   #stale: string | undefined;
-  #unauthorized = false;
-  #said = "";
-
+  #explained = "";
   #members = new Set<Member>();
   #numbers = new Map<number, Member>();
   #last = 0;
   #outbox: Outbox;
   #pumping = false;
+  /** Ends a client that is being closed, whatever it waits for. */
+  #closing: ReturnType<typeof setTimeout> | undefined;
   #ready = deferred();
   #done = deferred();
-  #drained: (() => void) | undefined;
+  readonly ready = this.#ready.promise;
+  readonly done = this.#done.promise;
   #error: Error | undefined;
 
   constructor(urls: string | string[], options: api.ConnectOptions) {
@@ -89,80 +76,58 @@ export class Connection extends Emitter<api.ClientEvents> implements api.Client,
     this.#outbox = new Outbox(
       options.outbox ?? {},
       () => this.#pump(),
-      (topic, id, error) =>
-        this.emit("refused", { topic, id, error }) ||
-        this.warn(`message ${id} on ${topic}, published by an earlier page:`, error),
+      (ms, f) => this.later(ms, f),
+      (entry, error) => this.emit("refused", { ...entry, error }) || this.warn("of what an earlier page published:", entry, error),
     );
-    for (const [name, act] of this.#happenings) page()?.addEventListener(name, act);
+    for (const name of happenings) globalThis.addEventListener?.(name, this);
     this.#connect();
   }
 
-  get ready(): Promise<void> {
-    return this.#ready.promise;
+  /** Takes what the browser tells of the page and of the network. */
+  handleEvent({ type }: { type: string }): void {
+    const silent = Date.now() - this.#heard > this.#silence;
+    if (type === "pagehide") {
+      this.#detach();
+      this.#enter("idle");
+    } else if (this.state === "open" && (type === "offline" || silent)) {
+      this.#lose(new TidewireError(type === "offline" ? type : "silence", "the network is away", true));
+    }
+    // A page that is shown, or online, connects at once.
+    if (!/hide|off/.test(type) && /idle|waiting/.test(this.state)) this.#connect();
   }
 
-  get done(): Promise<void> {
-    return this.#done.promise;
-  }
-
-  get open(): boolean {
-    return this.state === "open";
-  }
-
-  /** What the browser tells of the page and of the network. */
-  #happenings: [string, () => void][] = [
-    ["offline", () => this.open && this.#lose(new TidewireError("offline", "the browser is offline", true))],
-    ["online", () => this.#wake()],
-    ["visibilitychange", () => this.#wake()],
-    [
-      "pagehide",
-      () => {
-        if (this.state === "closed") return;
-        this.#detach();
-        this.#enter("idle");
-      },
-    ],
-    ["pageshow", () => this.#wake()],
-  ];
-
-  /** Connects at once if it does not, and finds out whether a connection has died in its sleep. */
-  #wake(): void {
-    if (this.open && Date.now() - this.#heard > this.#silence) this.#lose(silent());
-    if (this.state === "idle" || this.state === "waiting") this.#connect();
+  get #silence(): number {
+    return this.#welcome.pingIntervalMs + this.#welcome.pingTimeoutMs || 35_000;
   }
 
   #enter(state: api.State, error?: Error): void {
-    if (this.state === state && !error) return;
     this.state = state;
     this.emit("state", { state, error });
+  }
+
+  async #token(): Promise<string | undefined> {
+    const { token } = this.#options;
+    return typeof token === "function" ? token() : token;
   }
 
   async #connect(): Promise<void> {
     this.#detach();
     const turn = this.#turn;
-    const { timeout = 10_000, WebSocket: Socket = globalThis.WebSocket as api.WebSocketClass | undefined } =
-      this.#options;
     const url = (this.#url = this.#elsewhere.shift() ?? (this.#urls[this.#at % this.#urls.length] as string));
+    const { timeout = 10_000, WebSocket: Socket = globalThis.WebSocket as api.WebSocketClass | undefined } = this.#options;
     this.#enter("connecting");
-    this.#timer = setTimeout(() => this.#lose(diagnose(url, 0, "", false)), timeout);
+    this.later(timeout, () => this.state === "connecting" && this.#lose(diagnose(url, 0, "", false)));
     try {
-      if (!Socket) {
-        throw new TidewireError(
-          "no_websocket",
-          "this runtime has no WebSocket: give connect one as the option WebSocket, or use Node.js 22 or newer",
-        );
-      }
-      const shown = await this.#token();
+      if (!Socket) throw new TidewireError("no_websocket", "there is no WebSocket here: pass one as an option");
+      const token = await this.#token();
       if (turn !== this.#turn) return;
-      this.#shown = shown;
-      if (shown && shown === this.#stale) return this.#finish(this.#error as Error);
-      const protocols = ["tidewire.v1.proto"];
-      if (shown) protocols.push(`bearer.${shown}`);
-      this.#open(new Socket(url, protocols), url);
+      this.#shown = token;
+      if (token && token === this.#stale) return this.#finish(this.#error);
+      this.#open(new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]), url);
     } catch (error) {
       if (turn !== this.#turn) return;
-      if (error instanceof TidewireError && !error.retryable) this.#finish(error);
-      else this.#lose(error instanceof DOMException ? diagnose(url, 0, "", false) : (error as Error));
+      if (error instanceof DOMException) this.#lose(diagnose(url, 0, "", false));
+      else this.#lose(error as Error);
     }
   }
 
@@ -182,150 +147,92 @@ export class Connection extends Emitter<api.ClientEvents> implements api.Client,
         this.#lose(error as Error);
       }
     };
-    socket.onclose = (e) => {
-      const word = this.#lastWord;
-      const error = diagnose(url, e.code, e.reason, this.open);
-      this.#ended(word ? refusal(word) : error, error.retryable);
-    };
+    socket.onclose = ({ code, reason }) => this.#closed(diagnose(url, code, reason, this.state === "open"));
   }
 
-  /** Decides whether to come back after the broker has closed. */
-  #ended(error: TidewireError, again: boolean): void {
-    const invalid = error.code === "unauthorized";
-    if (
-      typeof this.#options.token === "function" &&
-      (error.code === "token_expired" || (invalid && !this.#unauthorized))
-    ) {
-      // The same token again would be refused again; so would, if it is not valid, be any other of who made it.
-      this.#stale = this.#shown;
-      this.#unauthorized = invalid;
-      this.#lose(error);
-    } else if (again) {
-      this.#lose(error);
-    } else {
-      this.#finish(error);
-    }
+  /** Decides whether to come back after the connection has ended. */
+  #closed(why: TidewireError): void {
+    const error = this.#lastWord ? refusal(this.#lastWord) : why;
+    // The same token would be refused again; who can make another comes back with that.
+    if (this.#options.token && /unauth|expired/.test(error.code)) this.#stale = this.#shown;
+    else if (!why.retryable) return this.#finish(error);
+    this.#lose(error);
   }
 
   /** The session or the attempt is over: waits, and connects again. */
   #lose(error: Error): void {
-    const opened = this.open;
+    const opened = this.state === "open";
     const away = this.#away;
-    const lasted = Date.now() - this.#since;
     this.#detach();
-    if (this.state === "closed") return;
     this.#error = error;
-    if (opened) this.#failed = 0;
-    this.#at++;
-    let pause = 0;
-    if (opened && away !== undefined) {
-      this.#pause.failures = 0;
-      pause = Math.max(away - Date.now(), 1);
-    } else if (opened || ++this.#failed % this.#urls.length === 0) {
-      if (opened && lasted >= stable) this.#pause.failures = 0;
-      pause = this.#pause.next();
-    }
-    if (!opened) this.#explain(error);
+    // After a failure the next node is tried at once, until all have failed.
+    let pause = ++this.#at % this.#urls.length && !opened ? 0 : this.#pause.next();
+    if (away) pause = away - Date.now();
+    if (!opened && this.#explained !== error.message) this.warn((this.#explained = error.message), "(it goes on trying)");
     this.#enter("waiting", error);
-    this.#timer = setTimeout(() => this.#connect(), pause);
-  }
-
-  /** Says in the console why connecting fails, each reason once. */
-  #explain(error: Error): void {
-    if (this.#said !== error.message) this.warn(`${(this.#said = error.message)} (it goes on trying)`);
-  }
-
-  warn(...what: unknown[]): void {
-    if (this.#options.log !== false) console.warn("tidewire:", ...what);
+    this.later(pause, () => this.#connect());
   }
 
   /** Forgets the socket, if there is one, and everything of its session. */
   #detach(): void {
     this.#turn++;
-    clearTimeout(this.#timer);
     for (const t of this.#timers) clearTimeout(t);
     this.#timers.clear();
-    const socket = this.#socket;
-    if (!socket) return;
-    this.#socket = this.#lastWord = this.#away = undefined;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
     this.#numbers.clear();
     this.#outbox.lost();
     for (const m of this.#members) m.lost();
+    const socket = this.#socket;
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+    this.#socket = this.#lastWord = undefined;
+    this.#away = 0;
   }
 
   #take(f: ServerFrame, size: number): void {
-    const {
-      deliver,
-      published,
-      ping,
-      progress,
-      error,
-      welcome,
-      goAway,
-      refreshed,
-      subscribed,
-      caughtUp,
-      gap,
-      acked,
-    } = f;
-    if (deliver) this.#numbers.get(deliver.sub)?.take(f, size);
-    else if (published) this.#answered(this.#outbox.answered(published));
+    const { published, ping, progress, error, welcome, goAway, refreshed, deliver, subscribed, caughtUp, gap, acked } = f;
+    const { sub = 0 } = deliver ?? subscribed ?? caughtUp ?? gap ?? acked ?? error ?? {};
+    if (sub) this.#numbers.get(sub)?.take(f, size);
+    else if (published) this.#outbox.answered(published);
     else if (ping) this.send({ pong: { seq: ping.seq } });
     else if (progress) for (const sub of progress.subs) this.#numbers.get(sub)?.take(f, size);
-    else if (error) this.#refused(f, error);
     else if (welcome) this.#welcomed(welcome);
-    else if (goAway) this.#sentAway(goAway.reconnectAfterMs, goAway.elsewhere);
+    else if (goAway) this.#sentAway(goAway);
     else if (refreshed) this.#expires(refreshed.expiresAt);
-    else this.#numbers.get((subscribed ?? caughtUp ?? gap ?? acked)?.sub ?? 0)?.take(f, size);
-  }
-
-  /** Takes an error frame: of a member, of a settlement, of a Refresh, of a publish frame, or of the connection. */
-  #refused(f: ServerFrame, error: WireError): void {
-    const member = this.#numbers.get(error.sub);
-    if (/^(ack|nack|extend|reject)$/.test(error.request)) member?.refused(error.ref, error);
-    else if (error.sub) {
-      if (member && /^(subscribe)?$/.test(error.request)) {
-        this.#numbers.delete(error.sub);
-        member.take(f, 0);
-      }
-    } else if (error.request === "refresh") this.#refresh(1000);
-    else if (error.ref) this.#answered(this.#outbox.refusedFrame(error.ref, error));
-    else if (!error.request) this.#lastWord = error;
+    else if (error?.request === "refresh") this.#refresh(1000);
+    else if (error?.ref) this.#outbox.refused(error.ref, error);
+    else if (!error?.request) this.#lastWord = error;
+    if (this.#away && !this.#outbox.waiting) this.#leave();
+    this.#pump();
   }
 
   #welcomed(f: Welcome): void {
-    clearTimeout(this.#timer);
     this.#welcome = f;
     this.#since = Date.now();
-    this.#silence = f.pingIntervalMs + f.pingTimeoutMs || 35_000;
-    this.#said = "";
+    this.#explained = "";
     this.#stale = this.#error = undefined;
-    this.#unauthorized = false;
+    this.later(stable, () => {
+      this.#pause.failures = 0;
+    });
     this.#expires(f.expiresAt);
     this.#listen();
     this.#enter("open");
     this.#ready.resolve();
-    this.#pump();
   }
 
   /** Notices when nothing has come for too long: not even a ping. */
   #listen(): void {
-    const quiet = Date.now() - this.#heard;
-    if (quiet > this.#silence) this.#lose(silent());
-    else this.#timer = setTimeout(() => this.#listen(), this.#silence - quiet + 1);
+    this.later(this.#silence / 2, () => {
+      this.handleEvent({ type: "tick" });
+      this.#listen();
+    });
   }
 
-  #sentAway(after: number, elsewhere: readonly string[]): void {
-    if (this.#away !== undefined) return;
-    this.#away = Date.now() + after;
+  #sentAway({ reconnectAfterMs, elsewhere }: GoAway): void {
+    this.#away = Date.now() + reconnectAfterMs;
     // Not from an encrypted connection to a bare one, which would tell the token to the network.
-    this.#elsewhere = elsewhere
-      .map(address)
-      .filter((url) => url.startsWith("wss:") || this.#url.startsWith("ws:"));
-    if (this.#outbox.waiting) this.later(farewell, () => this.#leave());
-    else this.#leave();
+    this.#elsewhere = elsewhere.map(address).filter((url) => url.startsWith("wss:") || this.#url.startsWith("ws:"));
+    this.later(farewell, () => this.#leave());
   }
 
   #leave(): void {
@@ -334,34 +241,21 @@ export class Connection extends Emitter<api.ClientEvents> implements api.Client,
 
   /** Takes when the token expires, by the broker's clock, and replaces it in time. */
   #expires(at: number): void {
-    if (!at || typeof this.#options.token !== "function") return;
-    const left = (at - (this.#welcome?.time ?? 0)) / 1000 - (Date.now() - this.#since);
-    const lead = Math.min(left / 4, 60_000);
+    if (!at) return;
+    const left = (at - this.#welcome.time) / 1000 - (Date.now() - this.#since);
     // The randomness keeps clients apart whose tokens were issued together.
-    this.#refresh(left - lead * (1 + Math.random() / 4));
+    this.#refresh(left - Math.min(left / 4, 60_000) * (1 + Math.random() / 4));
   }
 
   #refresh(after: number): void {
     this.later(Math.min(after, longest), async () => {
-      if (after > longest) return this.#refresh(after - longest);
       const turn = this.#turn;
       const token = await this.#token().catch(() => this.#shown);
       if (turn !== this.#turn) return;
-      if (token === this.#shown || !token) return this.#refresh(1000);
+      if (!token || token === this.#shown) return this.#refresh(1000);
       this.#shown = token;
-      this.send({ refresh: { ref: refreshRef, token } });
+      this.send({ refresh: { token } });
     });
-  }
-
-  async #token(): Promise<string | undefined> {
-    const { token } = this.#options;
-    return typeof token === "function" ? token() : token;
-  }
-
-  #answered(pause: number | undefined): void {
-    if (pause !== undefined) this.later(pause, () => this.#outbox.again());
-    if (this.#away !== undefined && !this.#outbox.waiting) this.#leave();
-    this.#pump();
   }
 
   /** Sends what waits in the outbox, all of this turn in one frame. */
@@ -370,32 +264,23 @@ export class Connection extends Emitter<api.ClientEvents> implements api.Client,
     this.#pumping = true;
     queueMicrotask(() => {
       this.#pumping = false;
-      while (this.open && this.#away === undefined) {
-        const publish = this.#outbox.batch(this.#welcome?.limits ?? {});
+      while (this.state === "open" && !this.#away) {
+        const publish = this.#outbox.batch(this.#welcome.limits as NonNullable<Welcome["limits"]>);
         if (!publish) break;
         this.send({ publish });
       }
-      if (!this.#outbox.count) this.#drained?.();
+      const busy = this.#outbox.count || [...this.#members].some((m) => m instanceof Consumer);
+      if (this.#closing && !busy) this.#finish();
     });
   }
 
-  publish(topic: string, data: api.Data, options: api.PublishOptions = {}): Promise<api.Published> {
-    return new Promise((resolve) => {
-      if (this.state === "closed" || this.#drained) throw this.#error ?? closed("client");
-      resolve(this.#outbox.add(topic, data, options));
-    });
+  async publish(topic: string, data: api.Data, options: api.PublishOptions = {}): Promise<api.Published> {
+    if (this.state === "closed" || this.#closing) throw this.#error ?? closed("the client");
+    return this.#outbox.add(topic, data, options);
   }
 
-  subscribe(filter: string, options?: api.SubscribeOptions): api.Subscription;
-  subscribe(filter: string, handler: api.Handler, options?: api.SubscribeOptions): api.Subscription;
-  subscribe(
-    filter: string,
-    first: api.Handler | api.SubscribeOptions = {},
-    options: api.SubscribeOptions = {},
-  ): api.Subscription {
-    return typeof first === "function"
-      ? new Subscription(this, filter, options, first)
-      : new Subscription(this, filter, first);
+  subscribe(filter: string, first: api.Handler | api.SubscribeOptions = {}, options: api.SubscribeOptions = {}): api.Subscription {
+    return typeof first === "function" ? new Subscription(this, filter, options, first) : new Subscription(this, filter, first);
   }
 
   consume(name: string, filter: string, worker: api.Worker, options: api.ConsumeOptions = {}): api.Consumer {
@@ -403,21 +288,21 @@ export class Connection extends Emitter<api.ClientEvents> implements api.Client,
   }
 
   async history(topic: string, options: api.HistoryOptions = {}): Promise<api.History> {
-    return history(this.#urls[this.#at % this.#urls.length] as string, await this.#token(), topic, options);
+    // Most pages do not read history, and need not load the code for it.
+    return (await import("./history.js")).history(this.#url, await this.#token(), topic, options);
   }
 
   begin(m: Member): void {
     if (this.state === "closed") return m.end(this.#error);
     this.#members.add(m);
-    const subscribe = this.open && this.#ask(m);
+    const subscribe = this.state === "open" && this.#ask(m);
     if (subscribe) this.send({ subscribe });
   }
 
   /** Gives a member its number, and returns what to send. */
   #ask(m: Member): Subscribe | undefined {
     const subscribe = m.ask();
-    if (!subscribe) return;
-    this.#numbers.set((m.sub = subscribe.sub = ++this.#last), m);
+    if (subscribe) this.#numbers.set((m.sub = subscribe.sub = ++this.#last), m);
     return subscribe;
   }
 
@@ -433,6 +318,7 @@ export class Connection extends Emitter<api.ClientEvents> implements api.Client,
   forget(m: Member): void {
     this.#members.delete(m);
     this.release(m);
+    this.#pump();
   }
 
   send(frame: ClientFrame): void {
@@ -447,34 +333,34 @@ export class Connection extends Emitter<api.ClientEvents> implements api.Client,
     this.#timers.add(t);
   }
 
+  warn(...what: unknown[]): void {
+    if (this.#options.log !== false) console.warn("tidewire:", ...what);
+  }
+
   async close({ timeout = 5000 }: { timeout?: number } = {}): Promise<void> {
     if (this.state === "closed") return;
-    const drained = deferred();
-    this.#drained ??= drained.resolve;
+    this.#closing ??= setTimeout(() => this.#finish(), timeout);
+    for (const m of this.#members) if (m instanceof Consumer) m.close();
     this.#pump();
-    const consumers = [...this.#members].filter((m) => m instanceof Consumer).map((k) => k.close());
-    const timer = setTimeout(drained.resolve, timeout);
-    await Promise.race([
-      Promise.all([drained.promise, ...consumers]),
-      new Promise((done) => setTimeout(done, timeout)),
-    ]);
-    clearTimeout(timer);
-    this.#finish();
+    return this.done;
   }
 
   /** Ends everything, with an error or because the client was closed. */
   #finish(error?: Error): void {
     if (this.state === "closed") return;
-    for (const [name, act] of this.#happenings) page()?.removeEventListener(name, act);
-    const why = (this.#error = error ?? closed("client"));
+    for (const name of happenings) globalThis.removeEventListener?.(name, this);
     this.state = "closed";
-    this.#outbox.end(why);
+    clearTimeout(this.#closing);
+    this.#error = error ?? closed("the client");
+    this.#outbox.end(this.#error);
     for (const m of this.#members) m.end(error);
     this.#detach();
-    this.#ready.reject(why);
-    if (error) this.#done.reject(error);
-    else this.#done.resolve();
-    if (error) this.warn(`${error.message} (it does not come back)`);
+    this.#ready.reject(this.#error);
+    if (error) {
+      this.warn(error.message, "(it does not come back)");
+      this.#done.reject(error);
+    }
+    this.#done.resolve();
     this.emit("state", { state: "closed", error });
   }
 
@@ -482,3 +368,5 @@ export class Connection extends Emitter<api.ClientEvents> implements api.Client,
     return this.close();
   }
 }
+
+const happenings = ["offline", "online", "visibilitychange", "pagehide", "pageshow"];

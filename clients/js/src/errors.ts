@@ -27,4 +27,4 @@ export class TidewireError extends Error {
 export const refusal = (e: WireError): TidewireError =>
   new TidewireError(e.code, e.message, e.retryable, e.retryAfterMs);
 
-export const closed = (what: string): TidewireError => new TidewireError("closed", `the ${what} was closed`);
+export const closed = (what: string): TidewireError => new TidewireError("closed", `${what} was closed`);

@@ -1,20 +1,22 @@
-/** Tells listeners of events. `E` maps the name of an event to its value. */
-export class Emitter<E> {
-  #listeners = new Map<keyof E, Set<(value: never) => void>>();
+// biome-ignore lint/suspicious/noExplicitAny: the interfaces in types.ts say which event has which value
+type Listener = (value: any) => void;
 
-  on<K extends keyof E>(event: K, listener: (value: E[K]) => void): () => void {
-    let all = this.#listeners.get(event);
-    if (!all) this.#listeners.set(event, (all = new Set()));
-    all.add(listener);
+/** Tells listeners of events. */
+export class Emitter {
+  #listeners = new Map<string, Set<Listener>>();
+
+  on(event: string, listener: Listener): () => void {
+    const all = this.#listeners.get(event) ?? new Set();
+    this.#listeners.set(event, all.add(listener));
     return () => all.delete(listener);
   }
 
-  /** Calls the listeners, and reports whether there are any. One that throws is reported and harms nobody. */
-  emit<K extends keyof E>(event: K, value: E[K]): boolean {
+  /** Calls the listeners, and reports whether there are any. One that throws harms nobody else. */
+  emit(event: string, value?: unknown): boolean {
     const all = [...(this.#listeners.get(event) ?? [])];
     for (const listener of all) {
       try {
-        listener(value as never);
+        listener(value);
       } catch (error) {
         console.error(error);
       }
@@ -32,10 +34,7 @@ export interface Deferred<T> {
 
 export function deferred<T = void>(): Deferred<T> {
   const d = {} as Deferred<T>;
-  d.promise = new Promise((resolve, reject) => {
-    d.resolve = resolve;
-    d.reject = reject;
-  });
+  d.promise = new Promise((resolve, reject) => Object.assign(d, { resolve, reject }));
   d.promise.catch(() => {});
   return d;
 }

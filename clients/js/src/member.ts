@@ -1,27 +1,11 @@
-import type { Backoff } from "./backoff.js";
-import type { ClientFrame, ServerFrame, Subscribe, WireError } from "./wire/frames.js";
-
-/** What a session restores: a subscription, or the membership in a consumer. */
-export interface Member {
-  /** Number in the running session, 0 for none. A number is never used again. */
-  sub: number;
-  /** Counts refusals and holes in a row. */
-  readonly pause: Backoff;
-  /** What to ask the broker for; undefined if nothing is to be asked for now. */
-  ask(): Subscribe | undefined;
-  /** The session has ended. */
-  lost(): void;
-  /** Takes a frame that concerns it; `size` is that of the frame in bytes. */
-  take(frame: ServerFrame, size: number): void;
-  /** Takes the refusal of a settlement. */
-  refused(ref: number, error: WireError): void;
-  /** Ends it, with an error or because it was closed. */
-  end(error?: Error): void;
-}
+import { Backoff } from "./backoff.js";
+import { closed, refusal } from "./errors.js";
+import { deferred, Emitter } from "./events.js";
+import type { SubscriptionState } from "./types.js";
+import type { ClientFrame, Gap, ServerFrame, Subscribe, WireError } from "./wire/frames.js";
 
 /** What a member uses of its client. */
 export interface Link {
-  readonly open: boolean;
   /** Asks the broker for a member, if there is a session; else the next one does. */
   begin(m: Member): void;
   /** Takes a member back from the broker. */
@@ -34,4 +18,80 @@ export interface Link {
   /** Calls f after a pause, unless the session has ended by then. */
   later(ms: number, f: () => void): void;
   warn(...what: unknown[]): void;
+}
+
+/** What a session restores: a subscription, or the membership in a consumer. */
+export abstract class Member extends Emitter {
+  /** Number in the running session, 0 for none. A number is never used again. */
+  sub = 0;
+  /** Counts refusals and holes in a row. */
+  readonly pause = new Backoff();
+  state: SubscriptionState = "asking";
+  #ready = deferred();
+  #done = deferred();
+  readonly ready = this.#ready.promise;
+  readonly done = this.#done.promise;
+
+  constructor(
+    protected readonly link: Link,
+    /** What it is called in sentences. */
+    protected readonly title: string,
+    signal: AbortSignal | undefined,
+  ) {
+    super();
+    signal?.addEventListener("abort", () => this.close());
+    if (signal?.aborted) queueMicrotask(() => this.close());
+  }
+
+  /** Returns what to ask the broker for; undefined if nothing is to be asked for now. */
+  abstract ask(): Subscribe | undefined;
+
+  /** Takes a frame that concerns it; `size` is that of the frame in bytes. */
+  abstract take(frame: ServerFrame, size: number): void;
+
+  abstract close(): Promise<void>;
+
+  protected enter(state: SubscriptionState): void {
+    if (this.state === "ended" || this.state === state) return;
+    this.state = state;
+    this.emit("state", state);
+  }
+
+  /** The broker has confirmed it. */
+  protected confirmed(state: SubscriptionState): void {
+    this.enter(state);
+    this.#ready.resolve();
+  }
+
+  /** The session has ended. */
+  lost(): void {
+    this.sub = 0;
+    this.enter("asking");
+  }
+
+  protected tellGap(f: Gap): void {
+    if (!this.emit("gap", f)) this.link.warn(`${this.title} has a gap (${f.reason}); listen to "gap" to be told:`, f);
+  }
+
+  /** Takes that the broker has refused it, or ended it. */
+  protected refused(f: WireError): void {
+    this.lost();
+    if (f.retryable || f.code === "unknown_subscription") this.link.rest(this, f.retryAfterMs);
+    else this.end(refusal(f));
+  }
+
+  /** Ends it, with an error or because it was closed. */
+  end(error?: Error): void {
+    if (this.state === "ended") return;
+    this.link.forget(this);
+    this.enter("ended");
+    this.#ready.reject(error ?? closed(this.title));
+    if (!error) return this.#done.resolve();
+    this.link.warn(`${this.title} has ended:`, error);
+    this.#done.reject(error);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
 }

@@ -3,7 +3,7 @@ import { refusal, TidewireError } from "./errors.js";
 import { type Deferred, deferred } from "./events.js";
 import { write } from "./position.js";
 import type { Data, OutboxEntry, OutboxOptions, Published, PublishOptions } from "./types.js";
-import type { Published as Answers, Limits, Publish, WireError, WireMessage } from "./wire/frames.js";
+import type { Limits, Publish, Published as Answers, WireError, WireMessage } from "./wire/frames.js";
 
 /** A Publish frame of several messages is not larger: what comes behind it would wait. */
 const maxBatch = 256 << 10;
@@ -11,31 +11,22 @@ const maxBatch = 256 << 10;
 /** Room in a frame for what is not a message. */
 const margin = 64;
 
-/** Refusals that say for certain that nothing was stored. */
-const notStored = ["out_of_order", "storage_full", "overloaded", "rate_limited"];
-
 const utf8 = new TextEncoder();
-const prefix = (): string =>
-  [...crypto.getRandomValues(new Uint8Array(12))].map((b) => b.toString(36).padStart(2, "0")).join("");
+
+/** Pages that did not come by https have no crypto.randomUUID. */
+const randomId = (): string => [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
 
 interface Item {
-  message: Partial<WireMessage> & { topic: string; id: string; payload: Uint8Array };
+  /** What is published. `first` is when it was sent first, or published if it was not sent. */
+  entry: OutboxEntry & { ephemeral?: boolean | undefined };
   size: number;
   answer: Deferred<Published>;
-  /** What the store has; undefined if it has nothing. */
-  kept: OutboxEntry | undefined;
+  /** It may have reached the broker already. */
+  sent?: boolean;
   /** Number of the attempt that is under way; 0 if none is. */
   ref: number;
   /** Number of the first message of its frame. */
   frame: number;
-  sentAt: number;
-  /** First attempt of which it is not known whether it was stored; 0 if there is none. */
-  first: number;
-  /** Nobody waits for it: it is not repeated. */
-  abandoned?: boolean;
-  settled?: boolean;
-  /** An earlier page has published it. */
-  inherited?: boolean;
 }
 
 /**
@@ -48,22 +39,19 @@ interface Item {
  * accepted.
  */
 export class Outbox {
-  /** How many messages are not settled. */
-  count = 0;
   #row: Item[] = [];
+  /** How many at the front of the row were sent, over this connection and since the last refusal. */
   #next = 0;
   #bytes = 0;
-  #flight = new Map<number, Item>();
   #ref = 0;
   #held = false;
   #resume = false;
   #after = 0;
   #pause = new Backoff();
   #options: OutboxOptions;
-  #loading: boolean;
-  #ids = prefix();
-  #made = 0;
-  #refused: (topic: string, id: string, error: Error) => void;
+  #loaded: boolean;
+  #pump: () => void;
+  #later: (ms: number, f: () => void) => void;
 
   /**
    * @param pump Called when there may be something to send.
@@ -71,249 +59,182 @@ export class Outbox {
    */
   constructor(
     options: OutboxOptions,
-    readonly pump: () => void,
-    refused: (topic: string, id: string, error: Error) => void,
+    pump: () => void,
+    later: (ms: number, f: () => void) => void,
+    refused: (entry: OutboxEntry | undefined, error: Error) => void,
   ) {
     this.#options = options;
-    this.#refused = refused;
-    this.#loading = !!options.store;
-    options.store?.load().then(
-      (entries) => this.#inherit(entries),
-      (error) => {
-        console.error("tidewire: what an earlier page had published could not be read:", error);
-        this.#inherit([]);
-      },
-    );
+    this.#pump = pump;
+    this.#later = later;
+    this.#loaded = !options.store;
+    if (options.store) this.#load(refused);
+  }
+
+  async #load(refused: (entry: OutboxEntry | undefined, error: Error) => void): Promise<void> {
+    try {
+      for (const entry of (await this.#options.store?.load())?.reverse() ?? []) {
+        const item = this.#item(entry);
+        item.sent = true;
+        item.answer.promise.catch((error) => this.#loaded && refused(entry, error));
+        this.#row.unshift(item);
+      }
+    } catch (error) {
+      refused(undefined, error as Error);
+    }
+    this.#loaded = true;
+    this.#pump();
+  }
+
+  /** How many messages are not answered. */
+  get count(): number {
+    return this.#row.length;
   }
 
   /** Reports whether an answer is due. */
   get waiting(): boolean {
-    return this.#flight.size > 0;
+    return this.#row.some((item) => item.ref);
   }
 
-  #inherit(entries: OutboxEntry[]): void {
-    const items = entries.map((e) => {
-      const item = this.#item(e.topic, e.id, e.payload, e);
-      item.kept = e;
-      item.first = e.first;
-      item.inherited = true;
-      item.answer.promise.catch((error) => this.#refused(e.topic, e.id, error));
-      return item;
-    });
-    this.#row.unshift(...items);
-    this.#loading = false;
-    this.pump();
-  }
-
-  #item(topic: string, id: string, payload: Uint8Array, o: PublishOptions | OutboxEntry): Item {
-    const headers = Object.entries(o.headers ?? {}).map(([name, value]) => ({ name, value }));
-    const expires = +(o.expires ?? 0);
-    const message = {
-      topic,
-      id,
-      payload,
-      headers,
-      key: o.key,
-      contentType: o.contentType,
-      expiresAt: expires * 1000,
-    };
-    const text = topic + id + o.key + o.contentType + JSON.stringify(headers);
-    const size = payload.length + 3 * text.length + margin;
-    this.count++;
+  #item(entry: Item["entry"]): Item {
+    const size = entry.payload.length + 3 * JSON.stringify({ ...entry, payload: 0 }).length;
     this.#bytes += size;
-    return { message, size, answer: deferred(), kept: undefined, ref: 0, frame: 0, sentAt: 0, first: 0 };
+    return { entry, size, answer: deferred(), ref: 0, frame: 0 };
   }
 
   /** Takes a message. The promise has its outcome. */
-  add(topic: string, data: Data, o: PublishOptions): Promise<Published> {
+  add(topic: string, data: Data, { signal, expires, ...options }: PublishOptions): Promise<Published> {
     const { messages = 1000, bytes = 8 << 20, store } = this.#options;
-    if (this.count && (this.count >= messages || this.#bytes >= bytes)) {
-      throw new TidewireError(
-        "outbox_full",
-        `${this.count} published messages wait for the broker: wait for some of them before publishing more, or raise outbox.messages or outbox.bytes`,
-        true,
-      );
+    const count = this.#row.length;
+    if (count && (count >= messages || this.#bytes >= bytes)) {
+      const hint = `${count} messages wait for the broker: await some of them first, or raise the bounds of outbox`;
+      throw new TidewireError("outbox_full", hint, true);
     }
-    o.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     const [payload, contentType] = encodeData(data);
-    const now = Date.now();
-    const expires = typeof o.expires === "number" ? now + o.expires : o.expires && +o.expires;
-    const id = o.id ?? `${this.#ids}-${(this.#made++).toString(36)}`;
-    const options = { contentType, ...o, expires } as PublishOptions & { expires?: number };
-    const item = this.#item(topic, id, payload, options);
-    item.message.ephemeral = o.ephemeral;
+    const first = Date.now();
+    const item = this.#item({
+      id: randomId(),
+      contentType,
+      ...options,
+      topic,
+      payload,
+      expires: typeof expires === "number" ? first + expires : expires && +expires,
+      first,
+    });
     this.#row.push(item);
-    if (store && !o.ephemeral) {
-      const { key, headers, contentType } = options;
-      store.add((item.kept = { topic, id, payload, contentType, key, headers, expires, first: now }));
-    }
-    if (o.signal) {
-      const abort = () => this.#withdraw(item, o.signal?.reason);
-      o.signal.addEventListener("abort", abort);
-      const off = () => o.signal?.removeEventListener("abort", abort);
-      item.answer.promise.then(off, off);
-    }
-    this.pump();
+    if (!item.entry.ephemeral) store?.add(item.entry);
+    signal?.addEventListener("abort", () => {
+      item.answer.reject(signal.reason);
+      if (!item.ref) this.#settle(item);
+    });
+    this.#pump();
     return item.answer.promise;
   }
 
-  #settle(item: Item, error?: unknown, result?: Published): void {
-    if (item.settled) return;
-    item.settled = true;
-    this.count--;
+  /** Takes a message out of the row. */
+  #settle(item: Item): void {
+    const at = this.#row.indexOf(item);
+    if (at < 0) return;
+    this.#row.splice(at, 1);
+    if (at < this.#next) this.#next--;
     this.#bytes -= item.size;
-    if (error) item.answer.reject(error);
-    else item.answer.resolve(result as Published);
-    if (item.kept) this.#options.store?.remove(item.kept);
-    let done = 0;
-    while (this.#row[done]?.settled) done++;
-    this.#row.splice(0, done);
-    this.#next = Math.max(this.#next - done, 0);
-  }
-
-  #withdraw(item: Item, reason: unknown): void {
-    if (item.ref) {
-      item.abandoned = true;
-      item.answer.reject(reason);
-    } else {
-      this.#settle(item, reason);
-    }
+    this.#options.store?.remove(item.entry);
   }
 
   /** Returns the next frame, as many messages as may be in flight; undefined if there are none. */
-  batch(limits: Partial<Limits>): Publish | undefined {
-    if (this.#held || this.#loading) return;
-    const room = Math.min((limits.inFlight || 256) - this.#flight.size, limits.publishMessages || 1000);
-    const most = (limits.frameBytes || 1 << 20) - margin;
-    const frame = this.#ref + 1;
-    const messages: Partial<WireMessage>[] = [];
+  batch(limits: Limits): Publish | undefined {
+    if (this.#held || !this.#loaded) return;
+    const most = limits.frameBytes - margin;
+    const ref = this.#ref + 1;
     const now = Date.now();
-    let oldest = 0;
+    const messages: Partial<WireMessage>[] = [];
+    let room = Math.min(limits.inFlight - this.#next, limits.publishMessages);
     let size = 0;
-    for (
-      let item = this.#peek(limits, most);
-      item && messages.length < room;
-      item = this.#peek(limits, most)
-    ) {
+    let oldest: number | undefined;
+    for (; room-- > 0; ) {
+      const item = this.#row[this.#next];
+      if (!item) break;
+      const { entry } = item;
+      if (entry.payload.length > limits.payloadBytes || item.size > most) {
+        // Its frame would cost the connection.
+        item.answer.reject(new TidewireError("payload_too_large", `the payload has more than ${limits.payloadBytes} bytes`));
+        this.#settle(item);
+        continue;
+      }
+      const repeat = item.sent ? entry.first : 0;
       // The age holds for the whole frame, so repeats go apart from the others.
-      if (size && (size + item.size > Math.min(maxBatch, most) || !item.first !== !oldest)) break;
-      oldest = oldest && item.first ? Math.min(oldest, item.first) : item.first;
-      this.#next++;
+      if (size && (size + item.size > Math.min(maxBatch, most) || !repeat !== !oldest)) break;
+      oldest = Math.min(oldest ?? now, repeat);
+      if (!repeat) entry.first = now;
+      item.sent = true;
       item.ref = ++this.#ref;
-      item.frame = frame;
-      item.sentAt = now;
-      this.#flight.set(item.ref, item);
-      messages.push(item.message);
+      item.frame = ref;
+      this.#next++;
       size += item.size;
+      const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
+      messages.push({ ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 });
     }
     if (!size) return;
     const resume = this.#resume;
     this.#resume = false;
-    return { ref: frame, messages, resume, repeatAgeMs: oldest && Math.max(now - oldest, 1) };
+    return { ref, messages, resume, repeatAgeMs: oldest && Math.max(now - oldest, 1) };
   }
 
-  /** Returns the next message to send. One that the broker would not take is refused here: its frame would cost the connection. */
-  #peek(limits: Partial<Limits>, most: number): Item | undefined {
-    const bound = limits.payloadBytes || most;
-    for (let item = this.#row[this.#next]; item; item = this.#row[this.#next]) {
-      const bytes = item.message.payload.length;
-      if (!item.settled && bytes <= bound && item.size <= most) return item;
-      this.#next++;
-      this.#settle(
-        item,
-        new TidewireError(
-          "payload_too_large",
-          `the payload has ${bytes} bytes, at most ${bound} are allowed`,
-        ),
-      );
-    }
-    return;
-  }
-
-  /** Takes answers. It returns how long to pause before `again`, if that is due. */
-  answered(f: Answers): number | undefined {
+  /** Takes answers. */
+  answered(f: Answers): void {
     for (const { ref, error, duplicate, term, partition, offset } of f.results) {
-      this.#answer(ref, error, duplicate, offset ? write({ term: term || f.term, partition, offset }) : "");
+      const item = this.#row.find((item) => item.ref === ref);
+      if (!item) continue;
+      item.ref = 0;
+      if (error?.retryable) {
+        this.#held = true;
+        this.#after = Math.max(this.#after, error.retryAfterMs);
+        continue;
+      }
+      const { topic, id } = item.entry;
+      const position = offset ? write({ term: term || f.term, partition, offset }) : "";
+      if (error) item.answer.reject(refusal(error));
+      else item.answer.resolve({ topic, id, position, duplicate, stored: !!position });
+      this.#settle(item);
+      if (!error) this.#pause.failures = 0;
     }
-    return this.#hold();
+    if (!this.#held || this.waiting) return;
+    this.#later(Math.max(this.#pause.next(), this.#after), () => {
+      this.#begin();
+      this.#resume = true;
+      this.#pump();
+    });
   }
 
   /** Takes the refusal of a whole frame. */
-  refusedFrame(frame: number, error: WireError): number | undefined {
-    for (const item of [...this.#flight.values()]) {
-      if (item.frame === frame) this.#answer(item.ref, error);
-    }
-    return this.#hold();
+  refused(frame: number, error: WireError): void {
+    const results = this.#row.filter((item) => item.ref && item.frame === frame).map(({ ref }) => ({ ref, error }));
+    this.answered({ term: "", results } as unknown as Answers);
   }
 
-  #answer(ref: number, error: WireError | undefined, duplicate = false, position = ""): void {
-    const item = this.#flight.get(ref);
-    if (!item) return;
-    this.#flight.delete(ref);
-    item.ref = 0;
-    const { topic, id } = item.message;
-    if (!error) {
-      this.#pause.failures = 0;
-      this.#settle(item, undefined, { topic, id, position, duplicate, stored: !!position });
-    } else if (!error.retryable) {
-      this.#settle(item, refusal(error));
-    } else {
-      this.#held = true;
-      this.#after = Math.max(this.#after, error.retryAfterMs);
-      if (!notStored.includes(error.code)) item.first ||= item.sentAt;
-      if (item.abandoned) this.#settle(item, refusal(error));
-    }
-  }
-
-  #hold(): number | undefined {
-    if (!this.#held || this.#flight.size) return;
-    const pause = Math.max(this.#pause.next(), this.#after);
-    this.#after = 0;
-    return pause;
-  }
-
-  /** Begins the row anew after a refusal. */
-  again(): void {
-    this.#held = false;
-    this.#resume = true;
-    this.#next = 0;
-    this.pump();
+  #begin(): void {
+    this.#held = this.#resume = false;
+    this.#next = this.#after = 0;
   }
 
   /** Begins the row anew on another connection. What was in flight may have been stored. */
   lost(): void {
-    this.#held = this.#resume = false;
-    this.#next = this.#after = 0;
-    const flight = [...this.#flight.values()];
-    this.#flight.clear();
-    for (const item of flight) {
-      item.ref = 0;
-      item.first ||= item.sentAt;
-      if (item.abandoned) this.#settle(item, new Error());
-    }
+    this.#begin();
+    for (const item of this.#row) item.ref = 0;
   }
 
   /** Gives up on everything; what a store has stays there. */
-  end(error: Error): void {
-    for (const item of this.#row.splice(0)) {
-      item.kept = undefined;
-      if (item.inherited) continue;
-      const sent = item.ref || item.first;
-      this.#settle(
-        item,
-        sent
-          ? new TidewireError("outcome_unknown", `the message may or may not be stored: ${error.message}`)
-          : error,
-      );
+  end(why: Error): void {
+    this.#loaded = false;
+    for (const { sent, answer } of this.#row.splice(0)) {
+      answer.reject(sent ? new TidewireError("outcome_unknown", `the message may or may not be stored: ${why.message}`) : why);
     }
   }
 }
 
 function encodeData(data: Data): [Uint8Array, string?] {
-  if (typeof data === "string") return [utf8.encode(data), "text/plain"];
-  if (data instanceof ArrayBuffer) data = new Uint8Array(data);
-  if (data instanceof Uint8Array) return [data.slice()];
-  const text = JSON.stringify(data);
-  if (text === undefined) throw new TypeError("there is nothing to publish: data is undefined or a function");
-  return [utf8.encode(text), "application/json"];
+  if (data instanceof ArrayBuffer || data instanceof Uint8Array) return [new Uint8Array(data).slice()];
+  const text = typeof data === "string" ? data : JSON.stringify(data);
+  if (text === undefined) throw new TypeError("data is undefined, or a function: there is nothing to publish");
+  return [utf8.encode(text), text === data ? "text/plain" : "application/json"];
 }

@@ -1,7 +1,20 @@
 // Code generated from proto/tidewire/v1/tidewire.proto by proto/client-codec.mjs (make gen). DO NOT EDIT.
 
+// Kinds of fields, and marks: proto/client-codec.mjs says how a table is written.
+export const NUMBER = 0;
+export const BOOL = 1;
+export const FIXED64 = 2;
+export const DOUBLE = 3;
+export const STRING = 4;
+export const BYTES = 5;
+export const MESSAGE = 6;
+export const SINGLE = ",";
+export const OPTIONAL = "?";
+export const REPEATED = "*";
+export const ONEOF = "|";
+
 /** What clients send. */
-export const client = "ackWaitMs0?backoffBaseMs0?backoffCapMs0?backoffFactor5?backoffJitter1?maxDeliver0?maxInFlight0?maxWaiting0?maxInFlightBytes0?exclusive1?ordered1?;sub0,filter2,from2,stream2,credit0?slow2,conflateMs0,echo1?consumer2,settings6,window0,;ref0,client2,capabilities2*subscriptions7*;name2,value2,;topic2,id2,payload3,contentType2,headers9*key2,expiresAt4,ephemeral1,;ref0,messages10*resume1,repeatAgeMs0,;sub0,;seq0,;ref0,token2,;sub0,credit0,;partition0,from0,through0,;ref0,sub0,generation0,term2,ranges16*upTo1,confirm1,;ref0,sub0,generation0,term2,ranges16*,confirm1,delayMs0?;ref0,sub0,generation0,term2,ranges16*,confirm1,byMs0,;ref0,sub0,generation0,term2,ranges16*,confirm1,reason2,;connect8|publish11|subscribe7|unsubscribe12|pong13|refresh14|flow15|ack17|nack18|extend19|reject20|";
+export const client = "ackWaitMs?backoffBaseMs?backoffCapMs?backoffFactor3?backoffJitter1?maxDeliver?maxInFlight?maxWaiting?maxInFlightBytes?exclusive1?ordered1?;sub,filter4,from4,stream4,credit?slow4,conflateMs,echo1?consumer4,settings6,window,;ref,client4,capabilities4*subscriptions7*;name4,value4,;topic4,id4,payload5,contentType4,headers9*key4,expiresAt2,ephemeral1,;ref,messages10*resume1,repeatAgeMs,;sub,;seq,;ref,token4,;sub,credit,;partition,from,through,;ref,sub,generation,term4,ranges16*upTo1,confirm1,;ref,sub,generation,term4,ranges16*,confirm1,delayMs?;ref,sub,generation,term4,ranges16*,confirm1,byMs,;ref,sub,generation,term4,ranges16*,confirm1,reason4,;connect8|publish11|subscribe7|unsubscribe12|pong13|refresh14|flow15|ack17|nack18|extend19|reject20|";
 
 /** What servers send. */
-export const server = "payloadBytes0,frameBytes0,publishMessages0,inFlight0,subscriptions0,;ref0,session2,server2,subject2,limits6,pingIntervalMs0,pingTimeoutMs0,time4,expiresAt4,;ref0,sub0,code2,message2,retryable1,retryAfterMs0,request2,;ref0,partition0,offset0,duplicate1,error8,term2,;term2,results9*;partition0,offset0,;sub0,position2,cursors11*resumed1,behind0,generation0,created1,;name2,value2,;topic2,id2,payload3,contentType2,headers13*key2,expiresAt4,ephemeral1,publisher2,offset4,time4,;sub0,partition0,term2,after0,through0,records14*attempts0*generation0,;sub0,;sub0,partition0,reason2,term2,after0,through0,position2,offset0,missed0,;subs0*partition0,term2,through0,;reconnectAfterMs0,elsewhere2*reason2,;seq0,;sub0,;ref0,expiresAt4,;partition0,from0,through0,code2,;ref0,sub0,term2,settled0,refused23*error8,;welcome7|published10|subscribed12|deliver15|caughtUp16|gap17|progress18|goAway19|ping20|error8|unsubscribed21|refreshed22|acked24|";
+export const server = "payloadBytes,frameBytes,publishMessages,inFlight,subscriptions,;ref,session4,server4,subject4,limits6,pingIntervalMs,pingTimeoutMs,time2,expiresAt2,;ref,sub,code4,message4,retryable1,retryAfterMs,request4,;ref,partition,offset,duplicate1,error8,term4,;term4,results9*;partition,offset,;sub,position4,cursors11*resumed1,behind,generation,created1,;name4,value4,;topic4,id4,payload5,contentType4,headers13*key4,expiresAt2,ephemeral1,publisher4,offset2,time2,;sub,partition,term4,after,through,records14*attempts*generation,;sub,;sub,partition,reason4,term4,after,through,position4,offset,missed,;subs*partition,term4,through,;reconnectAfterMs,elsewhere4*reason4,;seq,;sub,;ref,expiresAt2,;partition,from,through,code4,;ref,sub,term4,settled,refused23*error8,;welcome7|published10|subscribed12|deliver15|caughtUp16|gap17|progress18|goAway19|ping20|error8|unsubscribed21|refreshed22|acked24|";

@@ -5,7 +5,7 @@ import { pathToFileURL } from "node:url";
 import { chromiumPath, SDK } from "./chromium.js";
 
 const missing =
-  "Chromium is missing, so the tests in a real browser are skipped: install it (on Debian: apt-get install chromium), or name it in CHROME_PATH.";
+  "Chromium is missing, so no test runs in a real browser: install it (on Debian: apt-get install chromium), or name it in CHROME_PATH.";
 
 /** Vitest calls this once for a run: bundles the SDK as the broker serves it, from the sources as they are. */
 export default async function setup(): Promise<() => void> {

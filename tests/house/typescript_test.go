@@ -1,0 +1,160 @@
+package house
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The rules of the browser SDK. How long a function may be, and that imports
+// have no cycles, is said by clients/js/biome.json.
+
+const sdk = "clients/js/src"
+
+// parts says what the files of each directory of the SDK may import besides
+// those of the same directory: files, directories, libraries.
+var parts = map[string][]string{
+	"":      {"wire"},
+	"wire":  {},
+	"idb":   {"index.js", "types.js", "errors.js"},
+	"tabs":  {"index.js", "types.js", "errors.js"},
+	"react": {"index.js", "types.js", "errors.js", "react"},
+}
+
+// script is one TypeScript file; name is its path from sdk, with slashes.
+type script struct {
+	name, text string
+}
+
+func (s script) dir() string {
+	if dir := path.Dir(s.name); dir != "." {
+		return dir
+	}
+	return ""
+}
+
+// importing names of another file, handing them on, for its effects alone, later.
+var importOrExport = regexp.MustCompile(`(?m)^(?:import|export)\b[\w\s{},*$]*\bfrom\s*["']([^"']+)["']|^import\s*["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']`)
+
+// imports returns what the file imports: a path from sdk, or the name of a library.
+func (s script) imports() []string {
+	var all []string
+	for _, found := range importOrExport.FindAllStringSubmatch(s.text, -1) {
+		name := cmp.Or(found[1:]...)
+		if strings.HasPrefix(name, ".") {
+			name = path.Join(s.dir(), name)
+		}
+		all = append(all, name)
+	}
+	return all
+}
+
+func TestSDKImports(t *testing.T) {
+	report(t, checkParts(scripts(t)))
+}
+
+func TestSDKSizes(t *testing.T) {
+	report(t, checkScriptSizes(scripts(t)))
+}
+
+func scripts(t *testing.T) []script {
+	t.Helper()
+	dir := filepath.Join(root(t), filepath.FromSlash(sdk))
+	var all []script
+	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, file)
+		all = append(all, script{filepath.ToSlash(name), string(text)})
+		return err
+	})
+	if err != nil {
+		t.Fatalf("read the source of the SDK: %v", err)
+	}
+	if len(all) == 0 {
+		t.Fatalf("%s has no file", sdk)
+	}
+	return all
+}
+
+// checkParts refuses imports that the table does not allow.
+func checkParts(files []script) []string {
+	var bad []string
+	for _, s := range files {
+		allowed, known := parts[s.dir()]
+		if !known {
+			bad = append(bad, fmt.Sprintf("%s/%s: its directory is no part of the SDK; add it to the table with what it may import", sdk, s.name))
+			continue
+		}
+		for _, name := range s.imports() {
+			dir := strings.TrimPrefix(path.Dir(name), ".")
+			same := dir == s.dir() && strings.HasSuffix(name, ".js")
+			if !same && !slices.Contains(allowed, name) && (dir == "" || !slices.Contains(allowed, dir)) {
+				bad = append(bad, fmt.Sprintf("%s/%s: must not import %s", sdk, s.name, name))
+			}
+		}
+	}
+	return bad
+}
+
+func checkScriptSizes(files []script) []string {
+	var bad []string
+	for _, s := range files {
+		if strings.HasPrefix(s.text, "// Code generated ") {
+			continue
+		}
+		if lines := strings.Count(s.text, "\n"); lines > maxFileLines {
+			bad = append(bad, fmt.Sprintf("%s/%s: %d lines, the aim is %d", sdk, s.name, lines, maxFileLines))
+		}
+	}
+	return bad
+}
+
+// TestSDKRules proves that each rule can fail.
+func TestSDKRules(t *testing.T) {
+	const refused = "must not import"
+	for _, c := range []struct {
+		name, file, text, want string
+	}{
+		{"core", "a.ts", `import { b } from "./b.js";`, ""},
+		{"codec", "a.ts", "import {\n  type A,\n  b,\n} from \"./wire/codec.js\";", ""},
+		{"subpath", "idb/a.ts", `import type { Client } from "../types.js";`, ""},
+		{"its own", "idb/a.ts", `import { b } from "./b.js";`, ""},
+		{"React", "react/a.tsx", `import { useState } from 'react';`, ""},
+		{"no import", "a.ts", `const from = "react";`, ""},
+
+		{"library", "a.ts", `import { x } from "x";`, refused + " x"},
+		{"for its effects", "a.ts", `import "x";`, refused + " x"},
+		{"later", "a.ts", `const x = await import("x");`, refused + " x"},
+		{"handed on", "a.ts", `export * from "./idb/index.js";`, refused + " idb/index.js"},
+		{"codec up", "wire/a.ts", `import { b } from "../message.js";`, refused + " message.js"},
+		{"inside of the core", "tabs/a.ts", `import { b } from "../outbox.js";`, refused + " outbox.js"},
+		{"subpath of another", "tabs/a.ts", `import { b } from "../idb/index.js";`, refused + " idb/index.js"},
+		{"React elsewhere", "tabs/a.ts", `import { useState } from "react";`, refused + " react"},
+		{"no part", "util/a.ts", "", "no part"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := checkParts([]script{{c.file, c.text}})
+			if c.want == "" && len(got) > 0 || c.want != "" && (len(got) != 1 || !strings.Contains(got[0], c.want)) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+	long := strings.Repeat("x\n", maxFileLines)
+	got := checkScriptSizes([]script{{"a.ts", long}, {"b.ts", long + "x\n"}, {"c.ts", "// Code generated by x.\n" + long}})
+	if len(got) != 1 || !strings.Contains(got[0], "b.ts: 401 lines") {
+		t.Errorf("sizes: got %q", got)
+	}
+}
