@@ -4,7 +4,7 @@
 // with (tables.ts). Run by scripts/gen.
 //
 // A table is a text, so that it costs few bytes in a browser: messages separated by
-// ';', the frame last, each a row of fields in the order of their numbers, from 1 on. A
+// ';', the frame first, each a row of fields in the order of their numbers, from 1 on. A
 // field is its name, its kind and a mark that says how often it occurs. The kind is
 // one of `kinds`, left out if it is 0, or for a message its place in the table plus
 // the number of kinds. A number that is not in use has no name.
@@ -32,7 +32,7 @@ const able = {
 
 // Names that would hide one of JavaScript, or mean something else in the client.
 const renamed = { Message: "WireMessage", Error: "WireError" };
-// Numbers of 64 random bits, which JavaScript cannot hold and clients have no use for.
+// A number of 64 random bits, which JavaScript cannot hold and clients have no use for.
 const left = ["Message.origin"];
 // What a broker ignores in frames from clients.
 const brokers = ["Message.publisher", "Message.offset", "Message.time"];
@@ -73,15 +73,14 @@ function countOf(field) {
   return Object.hasOwn(field, "oneofIndex") ? "oneof" : "single";
 }
 
-/** The messages that a frame can hold, each after those it holds, the frame last. */
-function reachable(messages, name, found = [], above = []) {
+/** The messages that a frame can hold, each behind those that hold it, the frame first. */
+function reachable(messages, name, above = []) {
   if (above.includes(name)) {
     throw new Error(`${name} holds itself: codec.ts would need a bound for the depth.`);
   }
-  for (const field of messages.get(name).fields) {
-    if (field.message) reachable(messages, field.message, found, [...above, name]);
-  }
-  return found.includes(name) ? found : Object.assign(found, { [found.length]: name });
+  const below = messages.get(name).fields.filter((field) => field.message);
+  const all = below.flatMap((field) => reachable(messages, field.message, [...above, name]));
+  return [name, ...all.filter((each, i) => all.lastIndexOf(each) === i)];
 }
 
 function table(messages, side, names) {

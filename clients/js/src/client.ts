@@ -77,7 +77,9 @@ export class Connection extends Emitter implements api.Client, Link {
       options.outbox ?? {},
       () => this.#pump(),
       (ms, f) => this.later(ms, f),
-      (entry, error) => this.emit("refused", { ...entry, error }) || this.warn("of what an earlier page published:", entry, error),
+      (entry, error) =>
+        this.emit("refused", { ...entry, error }) ||
+        this.warn("of what an earlier page published:", entry, error),
     );
     for (const name of happenings) globalThis.addEventListener?.(name, this);
     this.#connect();
@@ -114,11 +116,11 @@ export class Connection extends Emitter implements api.Client, Link {
     this.#detach();
     const turn = this.#turn;
     const url = (this.#url = this.#elsewhere.shift() ?? (this.#urls[this.#at % this.#urls.length] as string));
-    const { timeout = 10_000, WebSocket: Socket = globalThis.WebSocket as api.WebSocketClass | undefined } = this.#options;
+    const { timeout = 10_000, WebSocket: Socket = globalThis.WebSocket as api.WebSocketClass } =
+      this.#options;
     this.#enter("connecting");
-    this.later(timeout, () => this.state === "connecting" && this.#lose(diagnose(url, 0, "", false)));
+    this.later(timeout, () => this.state === "connecting" && this.#closed(diagnose(url, 0, "", false)));
     try {
-      if (!Socket) throw new TidewireError("no_websocket", "there is no WebSocket here: pass one as an option");
       const token = await this.#token();
       if (turn !== this.#turn) return;
       this.#shown = token;
@@ -126,8 +128,7 @@ export class Connection extends Emitter implements api.Client, Link {
       this.#open(new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]), url);
     } catch (error) {
       if (turn !== this.#turn) return;
-      if (error instanceof DOMException) this.#lose(diagnose(url, 0, "", false));
-      else this.#lose(error as Error);
+      this.#lose(error as Error);
     }
   }
 
@@ -168,7 +169,8 @@ export class Connection extends Emitter implements api.Client, Link {
     // After a failure the next node is tried at once, until all have failed.
     let pause = ++this.#at % this.#urls.length && !opened ? 0 : this.#pause.next();
     if (away) pause = away - Date.now();
-    if (!opened && this.#explained !== error.message) this.warn((this.#explained = error.message), "(it goes on trying)");
+    if (!opened && this.#explained !== error.message)
+      this.warn((this.#explained = error.message), "(it goes on trying)");
     this.#enter("waiting", error);
     this.later(pause, () => this.#connect());
   }
@@ -190,7 +192,20 @@ export class Connection extends Emitter implements api.Client, Link {
   }
 
   #take(f: ServerFrame, size: number): void {
-    const { published, ping, progress, error, welcome, goAway, refreshed, deliver, subscribed, caughtUp, gap, acked } = f;
+    const {
+      published,
+      ping,
+      progress,
+      error,
+      welcome,
+      goAway,
+      refreshed,
+      deliver,
+      subscribed,
+      caughtUp,
+      gap,
+      acked,
+    } = f;
     const { sub = 0 } = deliver ?? subscribed ?? caughtUp ?? gap ?? acked ?? error ?? {};
     if (sub) this.#numbers.get(sub)?.take(f, size);
     else if (published) this.#outbox.answered(published);
@@ -231,7 +246,9 @@ export class Connection extends Emitter implements api.Client, Link {
   #sentAway({ reconnectAfterMs, elsewhere }: GoAway): void {
     this.#away = Date.now() + reconnectAfterMs;
     // Not from an encrypted connection to a bare one, which would tell the token to the network.
-    this.#elsewhere = elsewhere.map(address).filter((url) => url.startsWith("wss:") || this.#url.startsWith("ws:"));
+    this.#elsewhere = elsewhere
+      .map(address)
+      .filter((url) => url.startsWith("wss:") || this.#url.startsWith("ws:"));
     this.later(farewell, () => this.#leave());
   }
 
@@ -279,8 +296,14 @@ export class Connection extends Emitter implements api.Client, Link {
     return this.#outbox.add(topic, data, options);
   }
 
-  subscribe(filter: string, first: api.Handler | api.SubscribeOptions = {}, options: api.SubscribeOptions = {}): api.Subscription {
-    return typeof first === "function" ? new Subscription(this, filter, options, first) : new Subscription(this, filter, first);
+  subscribe(
+    filter: string,
+    first: api.Handler | api.SubscribeOptions = {},
+    options: api.SubscribeOptions = {},
+  ): api.Subscription {
+    return typeof first === "function"
+      ? new Subscription(this, filter, options, first)
+      : new Subscription(this, filter, first);
   }
 
   consume(name: string, filter: string, worker: api.Worker, options: api.ConsumeOptions = {}): api.Consumer {

@@ -116,7 +116,13 @@ export class Consumer extends Member implements Public {
 
   #deliver({ term, partition, generation, records, attempts }: Deliver): void {
     records.forEach((record, i) => {
-      const d = new Delivery(record, { term, partition, offset: record.offset }, generation, attempts[i] ?? 1, this.#say);
+      const d = new Delivery(
+        record,
+        { term, partition, offset: record.offset },
+        generation,
+        attempts[i] ?? 1,
+        this.#say,
+      );
       if (this.#live.get(d.position)?.generation === generation) return;
       this.#live.set(d.position, d);
       this.#queue.push(d);
@@ -153,7 +159,8 @@ export class Consumer extends Member implements Public {
       this.link.warn(`a worker of ${this.title} failed at message ${d.id}, attempt ${d.attempt}:`, error);
     }
     this.#running--;
-    if (!d.settled && this.state !== "ended") d[verdict]().catch((error) => this.emit("unsettled", { message: d, error }));
+    if (!d.settled && this.state !== "ended")
+      d[verdict]().catch((error) => this.emit("unsettled", { message: d, error }));
     this.#work();
   }
 
@@ -161,7 +168,9 @@ export class Consumer extends Member implements Public {
   #say = (d: Delivery, kind: Kind, more?: object): Promise<void> => {
     const done = deferred();
     if (d.settled || this.state === "ended") {
-      done.reject(d.settled ? new TidewireError("settled", "the message is settled already") : closed(this.title));
+      done.reject(
+        d.settled ? new TidewireError("settled", "the message is settled already") : closed(this.title),
+      );
       return done.promise;
     }
     if (kind !== "extend") {
@@ -193,9 +202,17 @@ export class Consumer extends Member implements Public {
     if (f.error) return this.#untaken(f.ref, f.error);
     for (const s of this.#sent.get(f.ref) ?? []) {
       const { partition, offset } = s.place;
-      const no = f.refused.find((r) => r.partition === partition && r.from <= offset && offset <= (r.through || r.from));
+      const no = f.refused.find(
+        (r) => r.partition === partition && r.from <= offset && offset <= (r.through || r.from),
+      );
       if (!no || (no.code === "not_pending" && s.again)) s.done.resolve();
-      else s.done.reject(new TidewireError(no.code, `the broker did not take the ${s.kind} of message ${write(s.place)} (${no.code})`));
+      else
+        s.done.reject(
+          new TidewireError(
+            no.code,
+            `the broker did not take the ${s.kind} of message ${write(s.place)} (${no.code})`,
+          ),
+        );
     }
     this.#sent.delete(f.ref);
     this.#flush();
@@ -228,7 +245,8 @@ export class Consumer extends Member implements Public {
     super.end(error);
     clearInterval(this.#keeper);
     this.#queue = [];
-    for (const s of [...this.#said.splice(0), ...[...this.#sent.values()].flat()]) s.done.reject(error ?? closed(this.title));
+    for (const s of [...this.#said.splice(0), ...[...this.#sent.values()].flat()])
+      s.done.reject(error ?? closed(this.title));
     this.#sent.clear();
   }
 

@@ -37,12 +37,18 @@ function received(m: Shown): Received {
 }
 
 /** Reads a page of what is stored on a topic over HTTP, at the address of a WebSocket. */
-export async function history(socket: string, token: string | undefined, topic: string, o: HistoryOptions): Promise<History> {
+export async function history(
+  socket: string,
+  token: string | undefined,
+  topic: string,
+  o: HistoryOptions,
+): Promise<History> {
   const { signal, ...query } = o;
   const path = `/v1/topics/${encodeURIComponent(topic)}/messages?${new URLSearchParams(query as Record<string, string>)}`;
   const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
   const response = await fetch(new URL(path, socket.replace("ws", "http")), { headers, signal });
   const { messages, next, gap, code, detail, retryable } = await response.json();
-  if (!response.ok) throw new TidewireError(code, detail, retryable, 1000 * Number(response.headers.get("Retry-After")));
+  if (!response.ok)
+    throw new TidewireError(code, detail, retryable, 1000 * Number(response.headers.get("Retry-After")));
   return { messages: messages.map(received), next, gap };
 }

@@ -70,7 +70,8 @@ export abstract class Member extends Emitter {
   }
 
   protected tellGap(f: Gap): void {
-    if (!this.emit("gap", f)) this.link.warn(`${this.title} has a gap (${f.reason}); listen to "gap" to be told:`, f);
+    if (!this.emit("gap", f))
+      this.link.warn(`${this.title} has a gap (${f.reason}); listen to "gap" to be told:`, f);
   }
 
   /** Takes that the broker has refused it, or ended it. */

@@ -3,7 +3,7 @@ import { refusal, TidewireError } from "./errors.js";
 import { type Deferred, deferred } from "./events.js";
 import { write } from "./position.js";
 import type { Data, OutboxEntry, OutboxOptions, Published, PublishOptions } from "./types.js";
-import type { Limits, Publish, Published as Answers, WireError, WireMessage } from "./wire/frames.js";
+import type { Published as Answers, Limits, Publish, WireError, WireMessage } from "./wire/frames.js";
 
 /** A Publish frame of several messages is not larger: what comes behind it would wait. */
 const maxBatch = 256 << 10;
@@ -14,7 +14,8 @@ const margin = 64;
 const utf8 = new TextEncoder();
 
 /** Pages that did not come by https have no crypto.randomUUID. */
-const randomId = (): string => [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
+const randomId = (): string =>
+  [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
 
 interface Item {
   /** What is published. `first` is when it was sent first, or published if it was not sent. */
@@ -22,7 +23,7 @@ interface Item {
   size: number;
   answer: Deferred<Published>;
   /** It may have reached the broker already. */
-  sent?: boolean;
+  sent: boolean;
   /** Number of the attempt that is under way; 0 if none is. */
   ref: number;
   /** Number of the first message of its frame. */
@@ -98,7 +99,7 @@ export class Outbox {
   #item(entry: Item["entry"]): Item {
     const size = entry.payload.length + 3 * JSON.stringify({ ...entry, payload: 0 }).length;
     this.#bytes += size;
-    return { entry, size, answer: deferred(), ref: 0, frame: 0 };
+    return { entry, size, answer: deferred(), sent: false, ref: 0, frame: 0 };
   }
 
   /** Takes a message. The promise has its outcome. */
@@ -142,42 +143,40 @@ export class Outbox {
   }
 
   /** Returns the next frame, as many messages as may be in flight; undefined if there are none. */
-  batch(limits: Limits): Publish | undefined {
+  batch({ frameBytes, payloadBytes, publishMessages, inFlight }: Limits): Publish | undefined {
     if (this.#held || !this.#loaded) return;
-    const most = limits.frameBytes - margin;
-    const ref = this.#ref + 1;
     const now = Date.now();
+    const ref = this.#ref + 1;
+    // The oldest comes first, and its age holds for the whole frame: so repeats go apart from the others.
+    const head = this.#row[this.#next];
+    const repeat = head?.sent;
+    const repeatAgeMs = repeat ? now - head.entry.first || 1 : 0;
     const messages: Partial<WireMessage>[] = [];
-    let room = Math.min(limits.inFlight - this.#next, limits.publishMessages);
     let size = 0;
-    let oldest: number | undefined;
-    for (; room-- > 0; ) {
+    while (this.#next < inFlight && messages.length < publishMessages) {
       const item = this.#row[this.#next];
-      if (!item) break;
+      if (!item || item.sent !== repeat) break;
       const { entry } = item;
-      if (entry.payload.length > limits.payloadBytes || item.size > most) {
+      if (entry.payload.length > payloadBytes || item.size > frameBytes - margin) {
         // Its frame would cost the connection.
-        item.answer.reject(new TidewireError("payload_too_large", `the payload has more than ${limits.payloadBytes} bytes`));
+        item.answer.reject(
+          new TidewireError("payload_too_large", `the payload has more than ${payloadBytes} bytes`),
+        );
         this.#settle(item);
         continue;
       }
-      const repeat = item.sent ? entry.first : 0;
-      // The age holds for the whole frame, so repeats go apart from the others.
-      if (size && (size + item.size > Math.min(maxBatch, most) || !repeat !== !oldest)) break;
-      oldest = Math.min(oldest ?? now, repeat);
-      if (!repeat) entry.first = now;
-      item.sent = true;
-      item.ref = ++this.#ref;
-      item.frame = ref;
-      this.#next++;
       size += item.size;
+      if (messages[0] && size > Math.min(maxBatch, frameBytes - margin)) break;
+      this.#next++;
+      if (!repeat) entry.first = now;
+      Object.assign(item, { ref: ++this.#ref, frame: ref, sent: true });
       const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
       messages.push({ ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 });
     }
-    if (!size) return;
+    if (!messages[0]) return;
     const resume = this.#resume;
     this.#resume = false;
-    return { ref, messages, resume, repeatAgeMs: oldest && Math.max(now - oldest, 1) };
+    return { ref, messages, resume, repeatAgeMs };
   }
 
   /** Takes answers. */
@@ -208,7 +207,9 @@ export class Outbox {
 
   /** Takes the refusal of a whole frame. */
   refused(frame: number, error: WireError): void {
-    const results = this.#row.filter((item) => item.ref && item.frame === frame).map(({ ref }) => ({ ref, error }));
+    const results = this.#row
+      .filter((item) => item.ref && item.frame === frame)
+      .map(({ ref }) => ({ ref, error }));
     this.answered({ term: "", results } as unknown as Answers);
   }
 
@@ -227,7 +228,11 @@ export class Outbox {
   end(why: Error): void {
     this.#loaded = false;
     for (const { sent, answer } of this.#row.splice(0)) {
-      answer.reject(sent ? new TidewireError("outcome_unknown", `the message may or may not be stored: ${why.message}`) : why);
+      answer.reject(
+        sent
+          ? new TidewireError("outcome_unknown", `the message may or may not be stored: ${why.message}`)
+          : why,
+      );
     }
   }
 }
@@ -235,6 +240,7 @@ export class Outbox {
 function encodeData(data: Data): [Uint8Array, string?] {
   if (data instanceof ArrayBuffer || data instanceof Uint8Array) return [new Uint8Array(data).slice()];
   const text = typeof data === "string" ? data : JSON.stringify(data);
-  if (text === undefined) throw new TypeError("data is undefined, or a function: there is nothing to publish");
+  if (text === undefined)
+    throw new TypeError("data is undefined, or a function: there is nothing to publish");
   return [utf8.encode(text), text === data ? "text/plain" : "application/json"];
 }

@@ -121,7 +121,8 @@ export class Subscription extends Member implements Public {
     this.#held += size;
     // Ephemeral messages are nowhere in the log, and move no cursor.
     if (!term) this.#push({ chunk: f, above: -1, size });
-    else if (through > above) this.#push({ chunk: f, above, size, end: this.#move(term, partition, through) });
+    else if (through > above)
+      this.#push({ chunk: f, above, size, end: this.#move(term, partition, through) });
     else this.#handled(size);
   }
 
@@ -185,7 +186,8 @@ export class Subscription extends Member implements Public {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Message, void, undefined> {
-    if (this.#looping) throw new Error("a subscription has one handler or one loop: subscribe again for another");
+    if (this.#looping)
+      throw new Error("a subscription has one handler or one loop: subscribe again for another");
     this.#looping = true;
     try {
       for (;;) {

@@ -43,7 +43,7 @@ function parse(table: string) {
       else if (name && kind < MESSAGE) blank[name] = [0, false, 0, 0, "", none][kind];
       return { name: name!, kind, wire: Math.min(kind >> 1, 2), mark: mark!, last: "" };
     });
-    return { fields, blank };
+    return [fields, blank] as const;
   });
 }
 
@@ -63,34 +63,38 @@ export function encode(frame: ClientFrame): Uint8Array<ArrayBuffer> {
     size += part.length;
   };
 
+  // What is behind the point is cut where a number becomes a byte, and so are the bits above the byte.
   const putVarint = (value: number) => {
-    if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`${value} is no whole number`);
     const part = [];
-    for (; value > 127; value = Math.floor(value / 128)) part.push((value % 128) + 128);
+    for (; value >= 128; value /= 128) part.push((value % 128) + 128);
     part.push(value);
     put(part);
   };
 
+  const putNumber = (kind: number, value: number) => {
+    if (kind !== DOUBLE && !(value >= 0 && value < 2 ** 53)) {
+      throw new RangeError(`${value} is out of range`);
+    }
+    if (kind < FIXED64) return putVarint(value);
+    const part = new Uint8Array(8);
+    if (kind === DOUBLE) new DataView(part.buffer).setFloat64(0, value, true);
+    else for (let i = 8; i--; ) part[i] = value / 256 ** i;
+    put(part);
+  };
+
   const putField = ({ kind, wire }: Field, number: number, value: unknown) => {
-    if (wire === 0) {
-      putVarint(+(value as number));
-    } else if (wire === 1) {
-      const part = new DataView(new ArrayBuffer(8));
-      if (kind === DOUBLE) part.setFloat64(0, value as number, true);
-      else part.setBigUint64(0, BigInt(value as number), true);
-      put(new Uint8Array(part.buffer));
-    } else {
+    if (wire < 2) putNumber(kind, +(value as number));
+    else {
       const below = size;
-      if (kind === STRING) put(new TextEncoder().encode(value as string));
-      else if (kind === BYTES) put(value as Uint8Array);
-      else putMessage(kind - MESSAGE, value as Fields);
+      if (kind >= MESSAGE) putMessage(kind - MESSAGE, value as Fields);
+      else put(kind === STRING ? new TextEncoder().encode(value as string) : (value as Uint8Array));
       putVarint(size - below);
     }
     putVarint(number * 8 + wire);
   };
 
   const putMessage = (place: number, message: Fields) => {
-    const { fields } = sent[place]!;
+    const [fields] = sent[place]!;
     for (let i = fields.length; i--; ) {
       const field = fields[i]!;
       const value = message[field.name] as ArrayLike<unknown> | undefined;
@@ -102,7 +106,7 @@ export function encode(frame: ClientFrame): Uint8Array<ArrayBuffer> {
     }
   };
 
-  putMessage(sent.length - 1, frame as Fields);
+  putMessage(0, frame as Fields);
   const bytes = new Uint8Array(size);
   for (const part of parts) bytes.set(part, (size -= part.length));
   return bytes;
@@ -176,7 +180,7 @@ function decodeValues(list: unknown[], field: Field, wire: number, number: numbe
 }
 
 function decodeMessage(place: number, until: number): Fields {
-  const { fields, blank } = received[place]!;
+  const [fields, blank] = received[place]!;
   const above = end;
   let out = { ...blank };
   for (end = until; at < end; ) {
@@ -208,6 +212,5 @@ function decodeMessage(place: number, until: number): Fields {
 export function decode(frame: Uint8Array): ServerFrame {
   bytes = frame;
   at = 0;
-  end = frame.length;
-  return decodeMessage(received.length - 1, end);
+  return decodeMessage(0, frame.length);
 }

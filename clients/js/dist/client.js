@@ -1,0 +1,375 @@
+import { address, diagnose } from "./address.js";
+import { Backoff } from "./backoff.js";
+import { Consumer } from "./consumer.js";
+import { closed, refusal, TidewireError } from "./errors.js";
+import { deferred, Emitter } from "./events.js";
+import { Outbox } from "./outbox.js";
+import { Subscription } from "./subscription.js";
+import { decode, encode } from "./wire/codec.js";
+/** A session must have lasted so long for the next failure to count as the first: a broker that closes at once is failing too. */
+const stable = 10_000;
+/** How long a session that was sent away waits for its answers. */
+const farewell = 5000;
+/** Longest time that a timer takes: a token that lasts longer is replaced earlier. */
+const longest = 2 ** 31 - 1;
+/**
+ * A client is one state machine, and everything that happens is one of its arrows:
+ *
+ *     idle --- shown, connect() ---> connecting --- Welcome ---> open
+ *      ^                              ^      |                     |
+ *      | hidden (from anywhere)       |      | failed              | lost, silence,
+ *                      pause over,    |      v                     | offline, GoAway
+ *                      online, shown  +--- waiting <---------------+
+ *
+ *     from anywhere: close(), or a refusal for good ---> closed
+ *
+ * A socket whose turn is over is detached and forgotten at once: closing one to a
+ * silent peer can take a browser half a minute. What it reports late is harmless,
+ * since its handlers are gone and `#turn`, which counts attempts, has moved on.
+ */
+export class Connection extends Emitter {
+    state = "idle";
+    #options;
+    #urls;
+    #elsewhere = [];
+    #at = 0;
+    #url = "";
+    #turn = 0;
+    #socket;
+    /** Those of the running turn. */
+    #timers = new Set();
+    #pause = new Backoff();
+    #heard = 0;
+    #welcome = {};
+    #since = 0;
+    /** When the broker wants the client back, after it has sent it away. */
+    #away = 0;
+    #lastWord;
+    /** The token that the broker has seen last, and one that it does not take. */
+    #shown;
+    #stale;
+    #explained = "";
+    #members = new Set();
+    #numbers = new Map();
+    #last = 0;
+    #outbox;
+    #pumping = false;
+    /** Ends a client that is being closed, whatever it waits for. */
+    #closing;
+    #ready = deferred();
+    #done = deferred();
+    ready = this.#ready.promise;
+    done = this.#done.promise;
+    #error;
+    constructor(urls, options) {
+        super();
+        this.#options = options;
+        this.#urls = [urls].flat().map(address);
+        this.#outbox = new Outbox(options.outbox ?? {}, () => this.#pump(), (ms, f) => this.later(ms, f), (entry, error) => this.emit("refused", { ...entry, error }) ||
+            this.warn("of what an earlier page published:", entry, error));
+        for (const name of happenings)
+            globalThis.addEventListener?.(name, this);
+        this.#connect();
+    }
+    /** Takes what the browser tells of the page and of the network. */
+    handleEvent({ type }) {
+        const silent = Date.now() - this.#heard > this.#silence;
+        if (type === "pagehide") {
+            this.#detach();
+            this.#enter("idle");
+        }
+        else if (this.state === "open" && (type === "offline" || silent)) {
+            this.#lose(new TidewireError(type === "offline" ? type : "silence", "the network is away", true));
+        }
+        // A page that is shown, or online, connects at once.
+        if (!/hide|off/.test(type) && /idle|waiting/.test(this.state))
+            this.#connect();
+    }
+    get #silence() {
+        return this.#welcome.pingIntervalMs + this.#welcome.pingTimeoutMs || 35_000;
+    }
+    #enter(state, error) {
+        this.state = state;
+        this.emit("state", { state, error });
+    }
+    async #token() {
+        const { token } = this.#options;
+        return typeof token === "function" ? token() : token;
+    }
+    async #connect() {
+        this.#detach();
+        const turn = this.#turn;
+        const url = (this.#url = this.#elsewhere.shift() ?? this.#urls[this.#at % this.#urls.length]);
+        const { timeout = 10_000, WebSocket: Socket = globalThis.WebSocket } = this.#options;
+        this.#enter("connecting");
+        this.later(timeout, () => this.state === "connecting" && this.#closed(diagnose(url, 0, "", false)));
+        try {
+            const token = await this.#token();
+            if (turn !== this.#turn)
+                return;
+            this.#shown = token;
+            if (token && token === this.#stale)
+                return this.#finish(this.#error);
+            this.#open(new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]), url);
+        }
+        catch (error) {
+            if (turn !== this.#turn)
+                return;
+            this.#lose(error);
+        }
+    }
+    #open(socket, url) {
+        this.#socket = socket;
+        socket.binaryType = "arraybuffer";
+        socket.onopen = () => {
+            const subscriptions = [...this.#members].flatMap((m) => this.#ask(m) ?? []);
+            this.send({ connect: { client: this.#options.name ?? "tidewire-js", subscriptions } });
+        };
+        socket.onmessage = (e) => {
+            this.#heard = Date.now();
+            try {
+                const bytes = new Uint8Array(e.data);
+                this.#take(decode(bytes), bytes.length);
+            }
+            catch (error) {
+                this.#lose(error);
+            }
+        };
+        socket.onclose = ({ code, reason }) => this.#closed(diagnose(url, code, reason, this.state === "open"));
+    }
+    /** Decides whether to come back after the connection has ended. */
+    #closed(why) {
+        const error = this.#lastWord ? refusal(this.#lastWord) : why;
+        // The same token would be refused again; who can make another comes back with that.
+        if (this.#options.token && /unauth|expired/.test(error.code))
+            this.#stale = this.#shown;
+        else if (!why.retryable)
+            return this.#finish(error);
+        this.#lose(error);
+    }
+    /** The session or the attempt is over: waits, and connects again. */
+    #lose(error) {
+        const opened = this.state === "open";
+        const away = this.#away;
+        this.#detach();
+        this.#error = error;
+        // After a failure the next node is tried at once, until all have failed.
+        let pause = ++this.#at % this.#urls.length && !opened ? 0 : this.#pause.next();
+        if (away)
+            pause = away - Date.now();
+        if (!opened && this.#explained !== error.message)
+            this.warn((this.#explained = error.message), "(it goes on trying)");
+        this.#enter("waiting", error);
+        this.later(pause, () => this.#connect());
+    }
+    /** Forgets the socket, if there is one, and everything of its session. */
+    #detach() {
+        this.#turn++;
+        for (const t of this.#timers)
+            clearTimeout(t);
+        this.#timers.clear();
+        this.#numbers.clear();
+        this.#outbox.lost();
+        for (const m of this.#members)
+            m.lost();
+        const socket = this.#socket;
+        if (!socket)
+            return;
+        socket.onopen = socket.onmessage = socket.onclose = null;
+        socket.close();
+        this.#socket = this.#lastWord = undefined;
+        this.#away = 0;
+    }
+    #take(f, size) {
+        const { published, ping, progress, error, welcome, goAway, refreshed, deliver, subscribed, caughtUp, gap, acked, } = f;
+        const { sub = 0 } = deliver ?? subscribed ?? caughtUp ?? gap ?? acked ?? error ?? {};
+        if (sub)
+            this.#numbers.get(sub)?.take(f, size);
+        else if (published)
+            this.#outbox.answered(published);
+        else if (ping)
+            this.send({ pong: { seq: ping.seq } });
+        else if (progress)
+            for (const sub of progress.subs)
+                this.#numbers.get(sub)?.take(f, size);
+        else if (welcome)
+            this.#welcomed(welcome);
+        else if (goAway)
+            this.#sentAway(goAway);
+        else if (refreshed)
+            this.#expires(refreshed.expiresAt);
+        else if (error?.request === "refresh")
+            this.#refresh(1000);
+        else if (error?.ref)
+            this.#outbox.refused(error.ref, error);
+        else if (!error?.request)
+            this.#lastWord = error;
+        if (this.#away && !this.#outbox.waiting)
+            this.#leave();
+        this.#pump();
+    }
+    #welcomed(f) {
+        this.#welcome = f;
+        this.#since = Date.now();
+        this.#explained = "";
+        this.#stale = this.#error = undefined;
+        this.later(stable, () => {
+            this.#pause.failures = 0;
+        });
+        this.#expires(f.expiresAt);
+        this.#listen();
+        this.#enter("open");
+        this.#ready.resolve();
+    }
+    /** Notices when nothing has come for too long: not even a ping. */
+    #listen() {
+        this.later(this.#silence / 2, () => {
+            this.handleEvent({ type: "tick" });
+            this.#listen();
+        });
+    }
+    #sentAway({ reconnectAfterMs, elsewhere }) {
+        this.#away = Date.now() + reconnectAfterMs;
+        // Not from an encrypted connection to a bare one, which would tell the token to the network.
+        this.#elsewhere = elsewhere
+            .map(address)
+            .filter((url) => url.startsWith("wss:") || this.#url.startsWith("ws:"));
+        this.later(farewell, () => this.#leave());
+    }
+    #leave() {
+        this.#lose(new TidewireError("going_away", "the broker sends its clients elsewhere", true));
+    }
+    /** Takes when the token expires, by the broker's clock, and replaces it in time. */
+    #expires(at) {
+        if (!at)
+            return;
+        const left = (at - this.#welcome.time) / 1000 - (Date.now() - this.#since);
+        // The randomness keeps clients apart whose tokens were issued together.
+        this.#refresh(left - Math.min(left / 4, 60_000) * (1 + Math.random() / 4));
+    }
+    #refresh(after) {
+        this.later(Math.min(after, longest), async () => {
+            const turn = this.#turn;
+            const token = await this.#token().catch(() => this.#shown);
+            if (turn !== this.#turn)
+                return;
+            if (!token || token === this.#shown)
+                return this.#refresh(1000);
+            this.#shown = token;
+            this.send({ refresh: { token } });
+        });
+    }
+    /** Sends what waits in the outbox, all of this turn in one frame. */
+    #pump() {
+        if (this.#pumping)
+            return;
+        this.#pumping = true;
+        queueMicrotask(() => {
+            this.#pumping = false;
+            while (this.state === "open" && !this.#away) {
+                const publish = this.#outbox.batch(this.#welcome.limits);
+                if (!publish)
+                    break;
+                this.send({ publish });
+            }
+            const busy = this.#outbox.count || [...this.#members].some((m) => m instanceof Consumer);
+            if (this.#closing && !busy)
+                this.#finish();
+        });
+    }
+    async publish(topic, data, options = {}) {
+        if (this.state === "closed" || this.#closing)
+            throw this.#error ?? closed("the client");
+        return this.#outbox.add(topic, data, options);
+    }
+    subscribe(filter, first = {}, options = {}) {
+        return typeof first === "function"
+            ? new Subscription(this, filter, options, first)
+            : new Subscription(this, filter, first);
+    }
+    consume(name, filter, worker, options = {}) {
+        return new Consumer(this, name, filter, worker, options);
+    }
+    async history(topic, options = {}) {
+        // Most pages do not read history, and need not load the code for it.
+        return (await import("./history.js")).history(this.#url, await this.#token(), topic, options);
+    }
+    begin(m) {
+        if (this.state === "closed")
+            return m.end(this.#error);
+        this.#members.add(m);
+        const subscribe = this.state === "open" && this.#ask(m);
+        if (subscribe)
+            this.send({ subscribe });
+    }
+    /** Gives a member its number, and returns what to send. */
+    #ask(m) {
+        const subscribe = m.ask();
+        if (subscribe)
+            this.#numbers.set((m.sub = subscribe.sub = ++this.#last), m);
+        return subscribe;
+    }
+    release(m) {
+        if (this.#numbers.delete(m.sub))
+            this.send({ unsubscribe: { sub: m.sub } });
+        m.sub = 0;
+    }
+    rest(m, atLeast = 0) {
+        this.later(Math.max(m.pause.next(), atLeast), () => this.begin(m));
+    }
+    forget(m) {
+        this.#members.delete(m);
+        this.release(m);
+        this.#pump();
+    }
+    send(frame) {
+        if (this.#socket?.readyState === 1)
+            this.#socket.send(encode(frame));
+    }
+    later(ms, f) {
+        const t = setTimeout(() => {
+            this.#timers.delete(t);
+            f();
+        }, ms);
+        this.#timers.add(t);
+    }
+    warn(...what) {
+        if (this.#options.log !== false)
+            console.warn("tidewire:", ...what);
+    }
+    async close({ timeout = 5000 } = {}) {
+        if (this.state === "closed")
+            return;
+        this.#closing ??= setTimeout(() => this.#finish(), timeout);
+        for (const m of this.#members)
+            if (m instanceof Consumer)
+                m.close();
+        this.#pump();
+        return this.done;
+    }
+    /** Ends everything, with an error or because the client was closed. */
+    #finish(error) {
+        if (this.state === "closed")
+            return;
+        for (const name of happenings)
+            globalThis.removeEventListener?.(name, this);
+        this.state = "closed";
+        clearTimeout(this.#closing);
+        this.#error = error ?? closed("the client");
+        this.#outbox.end(this.#error);
+        for (const m of this.#members)
+            m.end(error);
+        this.#detach();
+        this.#ready.reject(this.#error);
+        if (error) {
+            this.warn(error.message, "(it does not come back)");
+            this.#done.reject(error);
+        }
+        this.#done.resolve();
+        this.emit("state", { state: "closed", error });
+    }
+    [Symbol.asyncDispose]() {
+        return this.close();
+    }
+}
+const happenings = ["offline", "online", "visibilitychange", "pagehide", "pageshow"];

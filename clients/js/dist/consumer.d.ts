@@ -1,0 +1,24 @@
+import { type Link, Member } from "./member.js";
+import type { ConsumeOptions, Consumer as Public, Worker } from "./types.js";
+import type { ServerFrame, Subscribe } from "./wire/frames.js";
+/**
+ * This client's membership in a consumer. Its messages wait in a queue for a free
+ * worker. `#live` has those that are not settled, so that one which the broker
+ * delivers again over another connection is not worked on twice.
+ *
+ * What was said of messages gathers while the broker has not answered what was said
+ * before: a slow disk makes the frames larger, not more. What is not answered when
+ * the connection is lost is sent again over the next one: an ack and a reject say
+ * what holds for ever, and twice is once. A nack is not: by then it would be about
+ * another attempt.
+ */
+export declare class Consumer extends Member implements Public {
+    #private;
+    readonly name: string;
+    constructor(link: Link, name: string, filter: string, worker: Worker, options: ConsumeOptions);
+    ask(): Subscribe | undefined;
+    take({ deliver, subscribed, acked, gap, error }: ServerFrame): void;
+    lost(): void;
+    end(error?: Error): void;
+    close(): Promise<void>;
+}

@@ -1,0 +1,25 @@
+/** What the broker, or the client itself, refuses. */
+export class TidewireError extends Error {
+    code;
+    retryable;
+    retryAfterMs;
+    name = "TidewireError";
+    /**
+     * @param code For programs: one of docs/protocol.md, or of the client's own:
+     * `closed` (the client or subscription was closed), `outbox_full` (too much is
+     * published and not yet answered), `connection_lost`, `no_websocket` and
+     * `bad_url`.
+     * @param message A sentence for people that says what to change.
+     * @param retryable The same may succeed later.
+     * @param retryAfterMs Wait at least this long; 0 if unknown.
+     */
+    constructor(code, message, retryable = false, retryAfterMs = 0) {
+        super(message);
+        this.code = code;
+        this.retryable = retryable;
+        this.retryAfterMs = retryAfterMs;
+    }
+}
+/** What the broker has refused. */
+export const refusal = (e) => new TidewireError(e.code, e.message, e.retryable, e.retryAfterMs);
+export const closed = (what) => new TidewireError("closed", `${what} was closed`);

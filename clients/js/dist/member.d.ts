@@ -1,0 +1,52 @@
+import { Backoff } from "./backoff.js";
+import { Emitter } from "./events.js";
+import type { SubscriptionState } from "./types.js";
+import type { ClientFrame, Gap, ServerFrame, Subscribe, WireError } from "./wire/frames.js";
+/** What a member uses of its client. */
+export interface Link {
+    /** Asks the broker for a member, if there is a session; else the next one does. */
+    begin(m: Member): void;
+    /** Takes a member back from the broker. */
+    release(m: Member): void;
+    /** Begins a member again after a pause. */
+    rest(m: Member, atLeast?: number): void;
+    /** Forgets a member for good. */
+    forget(m: Member): void;
+    send(frame: ClientFrame): void;
+    /** Calls f after a pause, unless the session has ended by then. */
+    later(ms: number, f: () => void): void;
+    warn(...what: unknown[]): void;
+}
+/** What a session restores: a subscription, or the membership in a consumer. */
+export declare abstract class Member extends Emitter {
+    #private;
+    protected readonly link: Link;
+    /** What it is called in sentences. */
+    protected readonly title: string;
+    /** Number in the running session, 0 for none. A number is never used again. */
+    sub: number;
+    /** Counts refusals and holes in a row. */
+    readonly pause: Backoff;
+    state: SubscriptionState;
+    readonly ready: Promise<void>;
+    readonly done: Promise<void>;
+    constructor(link: Link, 
+    /** What it is called in sentences. */
+    title: string, signal: AbortSignal | undefined);
+    /** Returns what to ask the broker for; undefined if nothing is to be asked for now. */
+    abstract ask(): Subscribe | undefined;
+    /** Takes a frame that concerns it; `size` is that of the frame in bytes. */
+    abstract take(frame: ServerFrame, size: number): void;
+    abstract close(): Promise<void>;
+    protected enter(state: SubscriptionState): void;
+    /** The broker has confirmed it. */
+    protected confirmed(state: SubscriptionState): void;
+    /** The session has ended. */
+    lost(): void;
+    protected tellGap(f: Gap): void;
+    /** Takes that the broker has refused it, or ended it. */
+    protected refused(f: WireError): void;
+    /** Ends it, with an error or because it was closed. */
+    end(error?: Error): void;
+    [Symbol.asyncDispose](): Promise<void>;
+}

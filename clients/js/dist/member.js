@@ -1,0 +1,70 @@
+import { Backoff } from "./backoff.js";
+import { closed, refusal } from "./errors.js";
+import { deferred, Emitter } from "./events.js";
+/** What a session restores: a subscription, or the membership in a consumer. */
+export class Member extends Emitter {
+    link;
+    title;
+    /** Number in the running session, 0 for none. A number is never used again. */
+    sub = 0;
+    /** Counts refusals and holes in a row. */
+    pause = new Backoff();
+    state = "asking";
+    #ready = deferred();
+    #done = deferred();
+    ready = this.#ready.promise;
+    done = this.#done.promise;
+    constructor(link, 
+    /** What it is called in sentences. */
+    title, signal) {
+        super();
+        this.link = link;
+        this.title = title;
+        signal?.addEventListener("abort", () => this.close());
+        if (signal?.aborted)
+            queueMicrotask(() => this.close());
+    }
+    enter(state) {
+        if (this.state === "ended" || this.state === state)
+            return;
+        this.state = state;
+        this.emit("state", state);
+    }
+    /** The broker has confirmed it. */
+    confirmed(state) {
+        this.enter(state);
+        this.#ready.resolve();
+    }
+    /** The session has ended. */
+    lost() {
+        this.sub = 0;
+        this.enter("asking");
+    }
+    tellGap(f) {
+        if (!this.emit("gap", f))
+            this.link.warn(`${this.title} has a gap (${f.reason}); listen to "gap" to be told:`, f);
+    }
+    /** Takes that the broker has refused it, or ended it. */
+    refused(f) {
+        this.lost();
+        if (f.retryable || f.code === "unknown_subscription")
+            this.link.rest(this, f.retryAfterMs);
+        else
+            this.end(refusal(f));
+    }
+    /** Ends it, with an error or because it was closed. */
+    end(error) {
+        if (this.state === "ended")
+            return;
+        this.link.forget(this);
+        this.enter("ended");
+        this.#ready.reject(error ?? closed(this.title));
+        if (!error)
+            return this.#done.resolve();
+        this.link.warn(`${this.title} has ended:`, error);
+        this.#done.reject(error);
+    }
+    [Symbol.asyncDispose]() {
+        return this.close();
+    }
+}

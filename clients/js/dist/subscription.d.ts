@@ -1,0 +1,23 @@
+import { type Link, Member } from "./member.js";
+import type { Handler, Message, Subscription as Public, SubscribeOptions } from "./types.js";
+import type { ServerFrame, Subscribe } from "./wire/frames.js";
+/**
+ * A subscription is a cursor on the log. The broker has credit for so many bytes
+ * as the queue may hold, and gets back what was handled: a slow handler slows its
+ * own delivery, and costs no more memory than that.
+ *
+ * Two places are kept apart. The cursor is what was received: a delivery that does
+ * not begin there is a hole, and the next Subscribe begins from it. `position`
+ * follows what was handled, and is what an application keeps.
+ */
+export declare class Subscription extends Member implements Public {
+    #private;
+    readonly filter: string;
+    constructor(link: Link, filter: string, options: SubscribeOptions, handler?: Handler);
+    get position(): string;
+    ask(): Subscribe | undefined;
+    take({ deliver, subscribed, progress, caughtUp, gap, error }: ServerFrame, size: number): void;
+    [Symbol.asyncIterator](): AsyncGenerator<Message, void, undefined>;
+    end(error?: Error): void;
+    close(): Promise<void>;
+}

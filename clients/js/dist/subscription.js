@@ -1,0 +1,230 @@
+import { deferred } from "./events.js";
+import { Member } from "./member.js";
+import { Received } from "./message.js";
+import { write } from "./position.js";
+/** How long a position that has moved may wait to be kept while messages are handled, in milliseconds. */
+const unkept = 50;
+/**
+ * A subscription is a cursor on the log. The broker has credit for so many bytes
+ * as the queue may hold, and gets back what was handled: a slow handler slows its
+ * own delivery, and costs no more memory than that.
+ *
+ * Two places are kept apart. The cursor is what was received: a delivery that does
+ * not begin there is a hole, and the next Subscribe begins from it. `position`
+ * follows what was handled, and is what an application keeps.
+ */
+export class Subscription extends Member {
+    filter;
+    #options;
+    #credit;
+    /** What the next Subscribe begins from. A Gap may be on its way to it: see #confirm. */
+    #from;
+    #cursor = new Map();
+    #kept = "";
+    #saved = "";
+    #savedAt = 0;
+    #loaded = false;
+    #queue = [];
+    /** Bytes that wait to be handled, and that were handled and not given back. */
+    #held = 0;
+    #owed = 0;
+    #wake = deferred();
+    #looping = false;
+    #told = false;
+    #error;
+    constructor(link, filter, options, handler) {
+        super(link, `the subscription to ${filter}`, options.signal);
+        this.filter = filter;
+        this.#options = options;
+        this.#credit = options.credit ?? 256 << 10;
+        if (handler)
+            this.#handle(handler).catch(() => { }); // `end` has said why
+        this.#load();
+    }
+    get position() {
+        return write(this.#kept);
+    }
+    async #load() {
+        const { store, from } = this.#options;
+        try {
+            const kept = await store?.load();
+            if (kept || /^p\w+-/.test(from ?? ""))
+                this.#from = this.#kept = this.#saved = kept || from;
+            this.#loaded = true;
+            this.link.begin(this);
+        }
+        catch (error) {
+            this.end(error);
+        }
+    }
+    ask() {
+        if (!this.#loaded || this.sub)
+            return;
+        this.#owed = 0;
+        const { from = "" } = this.#options;
+        const credit = Math.max(this.#credit - this.#held, 0);
+        return { ...this.#options, filter: this.filter, from: write(this.#from ?? from), credit };
+    }
+    take({ deliver, subscribed, progress, caughtUp, gap, error }, size) {
+        if (deliver)
+            this.#deliver(deliver, size);
+        else if (subscribed)
+            this.#confirm(subscribed);
+        else if (progress)
+            this.#progress(progress);
+        else if (caughtUp)
+            this.#push({ news: () => this.#caughtUp() });
+        else if (gap)
+            this.#gap(gap);
+        else if (error)
+            this.refused(error);
+    }
+    /**
+     * Takes Subscribed. Where the broker answers a position with one that is not
+     * resumed, the Gap comes behind it: until then the old place stays, or a
+     * connection that is lost in between would lose the gap in silence.
+     */
+    #confirm({ cursors, position }) {
+        this.#cursor = new Map(cursors.map((c) => [c.partition, c.offset]));
+        this.#from ??= this.#kept = this.#saved = position;
+        this.confirmed("behind");
+    }
+    /** Moves the cursor of one partition, and returns the place where all of them are. */
+    #move(term, partition, offset) {
+        this.#cursor.set(partition, offset);
+        return (this.#from = { term, partition, offset, others: new Map(this.#cursor) });
+    }
+    #deliver(f, size) {
+        const { term, partition, through } = f;
+        const above = this.#cursor.get(partition) ?? 0;
+        if (term && f.after > above) {
+            this.link.release(this);
+            this.link.rest(this);
+            return;
+        }
+        this.pause.failures = 0;
+        this.#held += size;
+        // Ephemeral messages are nowhere in the log, and move no cursor.
+        if (!term)
+            this.#push({ chunk: f, above: -1, size });
+        else if (through > above)
+            this.#push({ chunk: f, above, size, end: this.#move(term, partition, through) });
+        else
+            this.#handled(size);
+    }
+    #progress({ term, partition, through }) {
+        if (through <= (this.#cursor.get(partition) ?? 0))
+            return;
+        const end = this.#move(term, partition, through);
+        const last = this.#queue.at(-1);
+        if (last)
+            last.end = end;
+        else
+            this.#keep(end);
+    }
+    #gap(f) {
+        const end = this.#move(f.position.split("-")[0]?.slice(1) ?? "", f.partition, f.offset);
+        this.#push({ end, news: () => this.tellGap(f) });
+    }
+    #caughtUp() {
+        if (this.sub)
+            this.enter("live");
+        if (!this.#told)
+            this.emit("caughtup");
+        this.#told = true;
+    }
+    #push(e) {
+        this.#queue.push(e);
+        this.#wake.resolve();
+    }
+    /** Gives the broker credit for what was handled, with many frames in one. */
+    #handled(size) {
+        this.#held -= size;
+        this.#owed += size;
+        if (!this.sub || this.#owed * 2 < this.#credit)
+            return;
+        this.link.send({ flow: { sub: this.sub, credit: this.#owed } });
+        this.#owed = 0;
+    }
+    #keep(place) {
+        this.#kept = place;
+        if (Date.now() - this.#savedAt > unkept)
+            this.#save();
+    }
+    async #save() {
+        if (this.#kept === this.#saved || !this.#options.store)
+            return;
+        this.#saved = this.#kept;
+        this.#savedAt = Date.now();
+        try {
+            await this.#options.store.save(this.position);
+        }
+        catch (error) {
+            this.link.warn("the position could not be kept:", error);
+        }
+    }
+    async #handle(handler) {
+        for await (const m of this) {
+            try {
+                await handler(m);
+            }
+            catch (error) {
+                return this.end(error);
+            }
+        }
+    }
+    async *[Symbol.asyncIterator]() {
+        if (this.#looping)
+            throw new Error("a subscription has one handler or one loop: subscribe again for another");
+        this.#looping = true;
+        try {
+            for (;;) {
+                const e = this.#queue[0];
+                if (e) {
+                    yield* this.#messages(e);
+                    if (this.#queue[0] === e)
+                        this.#queue.shift();
+                }
+                else {
+                    this.#save();
+                    if (this.state === "ended")
+                        break;
+                    await this.#wake.promise;
+                    this.#wake = deferred();
+                }
+            }
+            if (this.#error)
+                throw this.#error;
+        }
+        finally {
+            this.end();
+        }
+    }
+    *#messages({ chunk, above = 0, size = 0, news, end }) {
+        for (const record of chunk?.records ?? []) {
+            const { term, partition } = chunk;
+            const place = { term, partition, offset: record.offset };
+            if (record.offset <= above)
+                continue;
+            yield new Received(record, term ? place : "");
+            if (term)
+                this.#keep({ ...place, others: end?.others });
+            if (this.state === "ended" && !this.#queue.length)
+                return;
+        }
+        if (end)
+            this.#keep(end);
+        this.#handled(size);
+        news?.();
+    }
+    end(error) {
+        this.#error ??= error;
+        if (!error)
+            this.#queue = [];
+        super.end(error);
+        this.#wake.resolve();
+    }
+    async close() {
+        this.end();
+    }
+}

@@ -1,0 +1,199 @@
+import { BOOL, BYTES, client, DOUBLE, FIXED64, MESSAGE, ONEOF, OPTIONAL, REPEATED, STRING, server, } from "./tables.js";
+const none = /* @__PURE__ */ new Uint8Array(0);
+const empty = /* @__PURE__ */ Object.freeze([]);
+/** Reads a table; proto/client-codec.mjs says how it is written. */
+function parse(table) {
+    return table.split(";").map((row) => {
+        // A message of which nothing is on the wire. Decoding copies it, which is faster than to give each field its default.
+        const blank = {};
+        const fields = [...row.matchAll(/([a-z]*)(\d*)(.)/gi)].map(([, name, digits, mark]) => {
+            const kind = +digits;
+            if (mark === REPEATED)
+                blank[name] = empty;
+            else if (name && kind < MESSAGE)
+                blank[name] = [0, false, 0, 0, "", none][kind];
+            return { name: name, kind, wire: Math.min(kind >> 1, 2), mark: mark, last: "" };
+        });
+        return { fields, blank };
+    });
+}
+const sent = /* @__PURE__ */ parse(client);
+/**
+ * Encodes a frame. What is undefined is left out, as is what has the default of its
+ * kind, unless the field is optional.
+ */
+export function encode(frame) {
+    // From the back to the front: so the length of a message is known when its turn comes.
+    const parts = [];
+    let size = 0;
+    const put = (part) => {
+        parts.push(part);
+        size += part.length;
+    };
+    const putVarint = (value) => {
+        if (!Number.isSafeInteger(value) || value < 0)
+            throw new RangeError(`${value} is no whole number`);
+        const part = [];
+        for (; value > 127; value = Math.floor(value / 128))
+            part.push((value % 128) + 128);
+        part.push(value);
+        put(part);
+    };
+    const putField = ({ kind, wire }, number, value) => {
+        if (wire === 0) {
+            putVarint(+value);
+        }
+        else if (wire === 1) {
+            const part = new DataView(new ArrayBuffer(8));
+            if (kind === DOUBLE)
+                part.setFloat64(0, value, true);
+            else
+                part.setBigUint64(0, BigInt(value), true);
+            put(new Uint8Array(part.buffer));
+        }
+        else {
+            const below = size;
+            if (kind === STRING)
+                put(new TextEncoder().encode(value));
+            else if (kind === BYTES)
+                put(value);
+            else
+                putMessage(kind - MESSAGE, value);
+            putVarint(size - below);
+        }
+        putVarint(number * 8 + wire);
+    };
+    const putMessage = (place, message) => {
+        const { fields } = sent[place];
+        for (let i = fields.length; i--;) {
+            const field = fields[i];
+            const value = message[field.name];
+            if (field.mark === REPEATED) {
+                for (let j = value?.length ?? 0; j--;)
+                    putField(field, i + 1, value[j]);
+            }
+            else if (value != null && (value || field.mark === OPTIONAL) && value.length !== 0) {
+                putField(field, i + 1, value);
+            }
+        }
+    };
+    putMessage(sent.length - 1, frame);
+    const bytes = new Uint8Array(size);
+    for (const part of parts)
+        bytes.set(part, (size -= part.length));
+    return bytes;
+}
+const received = /* @__PURE__ */ parse(server);
+const utf8 = /* @__PURE__ */ new TextDecoder("utf-8", { ignoreBOM: true });
+// The frame in hand, and the end of the message in hand. Decoding calls nobody, so one of each is enough.
+let bytes = none;
+let at = 0;
+let end = 0;
+function malformed() {
+    throw new Error("malformed frame");
+}
+function varint() {
+    let value = 0;
+    for (let unit = 1; unit < 2 ** 64; unit *= 128) {
+        if (at >= end)
+            malformed();
+        const byte = bytes[at++];
+        value += (byte & 127) * unit;
+        if (byte < 128)
+            return value;
+    }
+    malformed();
+}
+/** How many bytes a value has, of which a varint was read already. */
+function extent(wire, number) {
+    if (wire === 2)
+        return number;
+    if (wire === 1)
+        return 8;
+    if (wire === 5)
+        return 4;
+    return wire ? malformed() : 0;
+}
+function text(field, stop) {
+    const { last } = field;
+    let i = at;
+    if (last.length === stop - at) {
+        while (i < stop && last.charCodeAt(i - at) === bytes[i])
+            i++;
+        if (i === stop)
+            return last;
+    }
+    const codes = [];
+    if (stop - at < 64)
+        for (i = at; i < stop && bytes[i] < 128; i++)
+            codes.push(bytes[i]);
+    if (i < stop)
+        return utf8.decode(bytes.subarray(at, stop));
+    return (field.last = String.fromCharCode(...codes));
+}
+/** Decodes one value. `number` is its varint, or its length, and `stop` its end. */
+function decodeValue(field, wire, number, stop) {
+    const { kind } = field;
+    if (wire !== field.wire)
+        malformed();
+    if (kind === STRING)
+        return text(field, stop);
+    if (kind === BYTES)
+        return bytes.subarray(at, stop);
+    if (kind >= MESSAGE)
+        return decodeMessage(kind - MESSAGE, stop);
+    if (kind === FIXED64)
+        for (let i = stop; i-- > at;)
+            number = number * 256 + bytes[i];
+    return kind === BOOL ? number > 0 : number;
+}
+/** Decodes one value of a list, or several numbers that are packed. */
+function decodeValues(list, field, wire, number, stop) {
+    if (field.wire || wire !== 2) {
+        list.push(decodeValue(field, wire, number, stop));
+    }
+    else {
+        const until = end;
+        for (end = stop; at < end;)
+            list.push(varint());
+        end = until;
+    }
+    return list;
+}
+function decodeMessage(place, until) {
+    const { fields, blank } = received[place];
+    const above = end;
+    let out = { ...blank };
+    for (end = until; at < end;) {
+        const tag = varint();
+        const wire = tag % 8;
+        const number = wire & 1 ? 0 : varint();
+        const stop = at + extent(wire, number);
+        if (tag < 8 || tag > 0xffffffff || stop > end)
+            malformed();
+        const field = fields[(tag >>> 3) - 1];
+        if (field?.name) {
+            const { name, mark } = field;
+            if (mark === ONEOF)
+                out = {};
+            out[name] =
+                mark === REPEATED
+                    ? decodeValues(out[name] === empty ? [] : out[name], field, wire, number, stop)
+                    : decodeValue(field, wire, number, stop);
+        }
+        at = stop;
+    }
+    end = above;
+    return out;
+}
+/**
+ * Decodes a frame. Bytes in it are views of `frame`, and lists that are empty cannot
+ * be changed. What is unknown is skipped: an unknown frame gives `{}`. Throws if the
+ * frame is malformed; text that is not UTF-8 is not: it has the replacement character.
+ */
+export function decode(frame) {
+    bytes = frame;
+    at = 0;
+    end = frame.length;
+    return decodeMessage(received.length - 1, end);
+}
