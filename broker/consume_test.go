@@ -432,6 +432,41 @@ func TestConsumerRejects(t *testing.T) {
 	}
 }
 
+// TestPurgedDeadLetters: what the stream of dead letters does not hold any more is
+// not counted and not listed, after a restart either.
+func TestPurgedDeadLetters(t *testing.T) {
+	dir := t.TempDir()
+	s := openShop(t, dir)
+	h := s.hire()
+	h.consume("w", "job", 0, nil)
+	reject := func(n int) {
+		t.Helper()
+		s.publishMany("job", n)
+		h.settle(protocol.SettleReject, true, nil, h.take(n)...)
+	}
+	reject(3)
+	s.until(func() bool { return s.info().Dead == 3 })
+	if _, err := s.broker.Purge(t.Context(), broker.DeadStream); err != nil {
+		t.Fatal(err)
+	}
+	if i := s.info(); i.Dead != 0 {
+		t.Fatalf("%d dead letters are counted, all have been purged", i.Dead)
+	}
+	reject(1)
+	s.until(func() bool { return s.info().Dead == 1 })
+	list, _, err := s.broker.DeadLetters(t.Context(), "w", "", 10)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("dead letters %v, %v", list, err)
+	}
+	h.leave()
+	s.end()
+	s = openShop(t, dir)
+	again, _, err := s.broker.DeadLetters(t.Context(), "w", "", 10)
+	if err != nil || len(again) != 1 || again[0].Position != list[0].Position {
+		t.Fatalf("dead letters after a restart: %v, %v", again, err)
+	}
+}
+
 func TestConsumerIsShared(t *testing.T) {
 	s := openShop(t, "")
 	a, b := s.hire(), s.hire()

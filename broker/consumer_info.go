@@ -101,14 +101,14 @@ func (c *consumers) all() []*dispatcher {
 
 func (d *dispatcher) info() ConsumerInfo {
 	generation, at, lag := d.place()
-	dead := len(d.deadOffsets())
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.dropTrimmed()
 	m := d.machine
 	inFlight, _ := m.InFlight()
 	i := ConsumerInfo{
 		Name: d.name, Settings: m.Settings(), Generation: generation, Created: time.UnixMicro(m.Created()).UTC(), Paused: m.Paused(),
-		Position: at, Lag: lag, Backlog: Backlog{InFlight: inFlight, Waiting: m.Waiting() + m.Dying(), Held: m.Held(), Dead: dead}, Blocked: m.Blocked(0),
+		Position: at, Lag: lag, Backlog: Backlog{InFlight: inFlight, Waiting: m.Waiting() + m.Dying(), Held: m.Held(), Dead: m.DeadCount()}, Blocked: m.Blocked(0),
 		Counts: ConsumerCounts{
 			Delivered: d.stats.delivered, Redelivered: d.stats.redelivered, Died: d.stats.died, Redriven: d.stats.redriven, Expired: d.stats.expired,
 			Acked: d.stats.settled[protocol.SettleAck], Nacked: d.stats.settled[protocol.SettleNack],
@@ -136,7 +136,7 @@ func (d *dispatcher) info() ConsumerInfo {
 }
 
 func (d *dispatcher) pending(e consumer.Entry) PendingInfo {
-	p := PendingInfo{Position: d.stream.log.PositionOf(e.Offset), Attempts: int(e.Attempts), State: e.State.String(), Reason: e.Reason}
+	p := PendingInfo{Position: d.stream.log.PositionOf(e.Offset), Attempts: e.Attempts, State: e.State.String(), Reason: e.Reason}
 	if e.State == consumer.InFlight || e.State == consumer.Waiting {
 		p.Due = time.UnixMicro(e.Due).UTC()
 	}
@@ -232,7 +232,7 @@ func (b *Broker) SeekConsumer(ctx context.Context, name, to string) (ConsumerInf
 	d.machine.Seek(b.consumers.nextGeneration(), consumer.Places{Main: at, Redrive: redrive})
 	for src, p := range []protocol.Position{at, redrive} {
 		s := &d.sources[src]
-		s.ahead, s.bytes, s.read, s.news = nil, 0, p.Offset, d.stream.head()
+		s.ahead, s.read, s.news = nil, p.Offset, d.stream.head()
 	}
 	d.conclude(nil)
 	d.mu.Unlock()

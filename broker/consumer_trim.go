@@ -70,7 +70,6 @@ func (d *dispatcher) moveAlong(src consumer.Source, through uint64) (unread uint
 		unread = reached + 1
 	}
 	for len(s.ahead) > 0 && s.reached() < through {
-		s.bytes -= len(s.ahead[0])
 		s.ahead = s.ahead[1:]
 	}
 	s.read = max(s.read, through)

@@ -62,6 +62,9 @@ func newControl(log Log) *control {
 // durable, and makes the write begin at once. It must not block, and the caller's
 // locks are held while put runs, not while done does.
 func (c *control) put(deltas []byte, done func(stored)) {
+	if len(deltas) == 0 && done == nil {
+		return
+	}
 	c.mu.Lock()
 	if c.broken != nil {
 		err := c.broken
@@ -79,11 +82,8 @@ func (c *control) put(deltas []byte, done func(stored)) {
 		c.waiting = append(c.waiting, done)
 	}
 	hurry := done != nil || c.bytes > controlHurry
-	some := len(c.deltas) > 0 || len(c.waiting) > 0
 	c.mu.Unlock()
-	if some {
-		poke(c.kick)
-	}
+	poke(c.kick)
 	if hurry {
 		poke(c.rush)
 	}

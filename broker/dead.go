@@ -84,7 +84,7 @@ func (d *dispatcher) buryBatch(batch []consumer.Entry) *protocol.Error {
 	}
 	found := make(map[uint64]loaded)
 	for src := range offsets {
-		d.stream.pick(d.sources[src].filter, sorted(offsets[src]), found)
+		d.stream.pick(d.sources[src].filter, offsets[src], found)
 	}
 	var entries []*storage.Entry
 	var buried, lost []uint64
@@ -129,16 +129,9 @@ func (d *dispatcher) buryBatch(batch []consumer.Entry) *protocol.Error {
 
 // letter makes the dead letter of a message.
 func (d *dispatcher) letter(e consumer.Entry, r loaded) *storage.Entry {
-	record, _, _ := protocol.NextFramed(r.framed)
-	m, err := protocol.ParseRecord(record)
-	if err != nil {
-		m = protocol.Message{} // cannot be: the log made the record
-	}
+	m := r.message()
 	at := protocol.Position{Term: r.term, Offset: e.Offset}
 	origin := origin{topic: m.Topic, id: m.ID, position: at.String(), first: rfc3339(e.First)}
-	if origin.id == "" {
-		origin.id = at.String()
-	}
 	if e.Source == consumer.Redrive {
 		origin.read(&m) // it was dead before: where it comes from has not changed
 	}
@@ -202,15 +195,11 @@ func (h *handed) shown() []byte {
 	if h.source != consumer.Redrive {
 		return h.framed
 	}
-	record, _, _ := protocol.NextFramed(h.framed)
-	m, err := protocol.ParseRecord(record)
-	if err != nil {
-		return h.framed
-	}
+	m := h.message()
 	var o origin
 	o.read(&m)
 	m.Topic, m.ID, m.Headers = o.topic, o.id, withoutDead(m.Headers)
-	return protocol.AppendFramed(nil, protocol.AppendRecord(make([]byte, 0, len(record)), &m))
+	return protocol.AppendFramed(nil, protocol.AppendRecord(make([]byte, 0, len(h.framed)), &m))
 }
 
 func rfc3339(micros int64) string { return time.UnixMicro(micros).UTC().Format(time.RFC3339Nano) }

@@ -64,7 +64,11 @@ func (b *Broker) DeadLetters(_ context.Context, name, before string, limit int) 
 // DeadLetter returns one dead letter by the id or the origin of its message, the
 // newest if there are several.
 func (b *Broker) DeadLetter(ctx context.Context, name, id string) (DeadLetter, *protocol.Error) {
-	found, err := b.selected(ctx, name, DeadSelection{IDs: []string{id}})
+	d, err := b.consumers.find(name)
+	if err != nil {
+		return DeadLetter{}, err
+	}
+	found, err := d.selected(ctx, DeadSelection{IDs: []string{id}})
 	if err != nil {
 		return DeadLetter{}, err
 	}
@@ -74,16 +78,17 @@ func (b *Broker) DeadLetter(ctx context.Context, name, id string) (DeadLetter, *
 // deadOffsets returns the places of the dead letters, those that retention has
 // taken left out.
 func (d *dispatcher) deadOffsets() []uint64 {
-	earliest, _ := d.broker.consumers.dead.log.Bounds()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all := d.machine.Dead()
-	if n, _ := slices.BinarySearch(all, earliest); n > 0 {
-		d.machine.Undead(slices.Clone(all[:n])...)
-		d.conclude(nil)
-		all = d.machine.Dead()
-	}
-	return slices.Clone(all)
+	d.dropTrimmed()
+	return d.machine.Dead()
+}
+
+// dropTrimmed forgets the dead letters that retention has taken. Callers hold mu.
+func (d *dispatcher) dropTrimmed() {
+	earliest, _ := d.broker.consumers.dead.log.Bounds()
+	d.machine.UndeadThrough(earliest - 1)
+	d.conclude(nil)
 }
 
 // letters reads dead letters, in the order of their places.
@@ -94,16 +99,15 @@ func (d *dispatcher) letters(offsets []uint64) []DeadLetter {
 	list := make([]DeadLetter, 0, len(found))
 	for _, o := range offsets {
 		if r, ok := found[o]; ok {
-			list = append(list, letterOf(r, o))
+			list = append(list, letterOf(r))
 		}
 	}
 	return list
 }
 
-func letterOf(r loaded, offset uint64) DeadLetter {
-	record, _, _ := protocol.NextFramed(r.framed)
-	m, _ := protocol.ParseRecord(record) // the log made it
-	l := DeadLetter{Position: protocol.Position{Term: r.term, Offset: offset}}
+func letterOf(r loaded) DeadLetter {
+	m := r.message()
+	l := DeadLetter{Position: m.Position}
 	var o origin
 	o.read(&m)
 	for _, h := range m.Headers {
@@ -118,31 +122,31 @@ func letterOf(r loaded, offset uint64) DeadLetter {
 	}
 	l.ID, l.Topic, l.Origin, l.First = o.id, o.topic, o.position, o.first
 	m.Topic, m.ID, m.Headers = o.topic, o.id, withoutDead(m.Headers)
-	m.Position = l.Position
 	l.Message = m
 	return l
 }
 
 // selected returns the dead letters that somebody has named, oldest first.
-func (b *Broker) selected(ctx context.Context, name string, sel DeadSelection) (found []DeadLetter, err *protocol.Error) {
-	d, err := b.consumers.find(name)
-	if err != nil {
-		return nil, err
-	}
+func (d *dispatcher) selected(ctx context.Context, sel DeadSelection) (found []DeadLetter, err *protocol.Error) {
 	if sel.All == (len(sel.IDs) > 0) {
 		return nil, protocol.Errorf(protocol.CodeBadRequest, "name dead letters by `ids`, or say `all`: one of the two")
 	}
-	met := make(map[string]bool)
+	met := make(map[string]bool, len(sel.IDs))
+	for _, id := range sel.IDs {
+		met[id] = false
+	}
 	for offsets := range slices.Chunk(d.deadOffsets(), maxDeadPage) {
 		if ctx.Err() != nil {
 			return nil, protocol.Errorf(protocol.CodeOverloaded, "looking through the dead letters took too long: name fewer")
 		}
 		for _, l := range d.letters(offsets) {
+			_, byID := met[l.ID]
+			_, byOrigin := met[l.Origin]
 			switch {
 			case sel.All:
-			case slices.Contains(sel.IDs, l.ID):
+			case byID:
 				met[l.ID] = true
-			case slices.Contains(sel.IDs, l.Origin):
+			case byOrigin:
 				met[l.Origin] = true
 			default:
 				continue
@@ -152,7 +156,7 @@ func (b *Broker) selected(ctx context.Context, name string, sel DeadSelection) (
 	}
 	for _, id := range sel.IDs {
 		if !met[id] {
-			return nil, protocol.Errorf(protocol.CodeNotFound, "the consumer %s has no dead letter %.80q: its list shows what there is", name, id)
+			return nil, protocol.Errorf(protocol.CodeNotFound, "the consumer %s has no dead letter %.80q: its list shows what there is", d.name, id)
 		}
 	}
 	return found, nil
@@ -161,11 +165,11 @@ func (b *Broker) selected(ctx context.Context, name string, sel DeadSelection) (
 // Redrive gives dead letters back to their consumer, and to nobody else; or, with
 // publish, publishes them anew as messages of their topics, for everybody.
 func (b *Broker) Redrive(ctx context.Context, name string, sel DeadSelection, publish bool) (n int, err *protocol.Error) {
-	found, err := b.selected(ctx, name, sel)
+	d, err := b.consumers.find(name)
 	if err != nil {
 		return 0, err
 	}
-	d, err := b.consumers.find(name)
+	found, err := d.selected(ctx, sel)
 	if err != nil {
 		return 0, err
 	}
@@ -200,7 +204,6 @@ func (d *dispatcher) redrive(ctx context.Context, batch []DeadLetter, publish bo
 			return err
 		}
 	}
-	done := make([]uint64, 0, len(batch))
 	var failed *protocol.Error
 	for range batch {
 		if r := <-answers; r.Err != nil {
@@ -210,40 +213,35 @@ func (d *dispatcher) redrive(ctx context.Context, batch []DeadLetter, publish bo
 	if failed != nil {
 		return failed
 	}
-	for _, l := range batch {
-		done = append(done, l.Position.Offset)
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.machine.Undead(done...)
-	d.stats.redriven += uint64(len(done))
-	d.conclude(nil)
+	d.stats.redriven += uint64(len(batch))
+	d.undead(batch)
 	return nil
+}
+
+// undead notes that dead letters are no longer there to be redriven. Callers hold
+// mu.
+func (d *dispatcher) undead(letters []DeadLetter) {
+	for i := range letters {
+		d.machine.Undead(letters[i].Position.Offset)
+	}
+	d.conclude(nil)
 }
 
 // PurgeDead forgets dead letters: they are no longer listed and cannot be redriven.
 // Their bytes go with the retention of the stream.
 func (b *Broker) PurgeDead(ctx context.Context, name string, sel DeadSelection) (n int, err *protocol.Error) {
-	found, err := b.selected(ctx, name, sel)
-	if err != nil {
-		return 0, err
-	}
 	d, err := b.consumers.find(name)
 	if err != nil {
 		return 0, err
 	}
-	offsets := make([]uint64, 0, len(found))
-	for _, l := range found {
-		offsets = append(offsets, l.Position.Offset)
+	found, err := d.selected(ctx, sel)
+	if err != nil {
+		return 0, err
 	}
 	d.mu.Lock()
-	d.machine.Undead(offsets...)
-	d.conclude(nil)
+	d.undead(found)
 	d.mu.Unlock()
-	return len(offsets), b.consumers.control.wait(ctx)
-}
-
-func sorted(offsets []uint64) []uint64 {
-	slices.Sort(offsets)
-	return offsets
+	return len(found), b.consumers.control.wait(ctx)
 }

@@ -1,9 +1,7 @@
 package broker
 
 import (
-	"errors"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -56,7 +54,6 @@ type source struct {
 	news   uint64   // something that matches lies at or below this offset; above read: it is behind
 	ahead  [][]byte // records that were read and not taken, framed by protocol.AppendFramed
 	term   protocol.Term
-	bytes  int
 }
 
 func (s *source) behind() bool { return s.news > s.read }
@@ -84,8 +81,7 @@ type handed struct {
 	offset  uint64
 	attempt uint32
 	source  consumer.Source
-	framed  []byte // nil until it is read
-	term    protocol.Term
+	loaded  // without a record until it is read
 }
 
 // take returns what a member is to work on next, at most n messages and about
@@ -126,7 +122,7 @@ func (d *dispatcher) choose(m *member, n int, now int64) (work []handed) {
 		if !ok {
 			break
 		}
-		bytes += int(e.Size)
+		bytes += e.Size
 		d.stats.redelivered++
 		work = append(work, handed{offset: e.Offset, attempt: uint32(e.Attempts), source: e.Source})
 	}
@@ -156,7 +152,6 @@ func (d *dispatcher) takeAhead(s *source, src consumer.Source, m *member, now in
 		return handed{}, false, true
 	}
 	s.ahead = s.ahead[1:]
-	s.bytes -= len(framed)
 	offset, _ := protocol.RecordPlace(record)
 	at := protocol.Position{Term: s.term, Offset: offset}
 	if expiredBy(protocol.RecordExpiry(record), uint64(now)) {
@@ -165,7 +160,7 @@ func (d *dispatcher) takeAhead(s *source, src consumer.Source, m *member, now in
 		return handed{}, false, false
 	}
 	attempt, sent := d.machine.Take(consumer.Message{Source: src, At: at, Key: d.keyOf(record), Size: len(record)}, m.id, now)
-	return handed{offset: offset, attempt: uint32(attempt), source: src, framed: framed, term: s.term}, sent, false
+	return handed{offset: offset, attempt: uint32(attempt), source: src, loaded: loaded{framed, s.term}}, sent, false
 }
 
 func (d *dispatcher) keyOf(record []byte) uint64 {
@@ -229,15 +224,10 @@ func (d *dispatcher) fill(src consumer.Source) {
 func (d *dispatcher) readAhead(src consumer.Source, c *protocol.Chunk) {
 	s := &d.sources[src]
 	s.ahead = make([][]byte, 0, c.Count)
-	for rest := c.Records; len(rest) > 0; {
-		_, next, ok := protocol.NextFramed(rest)
-		if !ok {
-			break // cannot be: the log made the chunk
-		}
-		s.ahead = append(s.ahead, rest[:len(rest)-len(next)])
-		rest = next
+	for _, framed := range c.Framed() {
+		s.ahead = append(s.ahead, framed)
 	}
-	s.bytes, s.term, s.read = len(c.Records), c.Term, c.Through
+	s.term, s.read = c.Term, c.Through
 	if n := uint64(len(c.Hidden)); n > 0 {
 		d.pushGap(d.stream.countedGap(0, storage.GapRetention, d.stream.log.PositionOf(c.After), n))
 	}
@@ -303,7 +293,6 @@ func (d *dispatcher) load(work []handed) []handed {
 	}
 	found := make(map[uint64]loaded)
 	for src, offsets := range missing {
-		slices.Sort(offsets)
 		d.stream.pick(d.sources[src].filter, offsets, found)
 	}
 	kept := work[:0]
@@ -315,7 +304,7 @@ func (d *dispatcher) load(work []handed) []handed {
 				lost = append(lost, h.offset)
 				continue
 			}
-			h.framed, h.term = r.framed, r.term
+			h.loaded = r
 		}
 		kept = append(kept, h)
 	}
@@ -341,49 +330,4 @@ func (d *dispatcher) lose(offsets []uint64) {
 		d.tellGap(gap)
 	}
 	d.conclude(nil)
-}
-
-// loaded is a record that was read by its offset.
-type loaded struct {
-	framed []byte
-	term   protocol.Term
-}
-
-// pick reads records by their offsets into found. Those that cannot be read are
-// left out.
-func (st *stream) pick(f protocol.Filter, offsets []uint64, found map[uint64]loaded) {
-	for len(offsets) > 0 {
-		c, err := st.log.Read(storage.Query{Filter: f, After: offsets[0] - 1, Through: offsets[len(offsets)-1], MaxBytes: 1 << 20, Picked: true, Offsets: offsets})
-		if err != nil {
-			if gap := st.gapOf(offsets[0]-1, err); gap != nil && gap.Next >= offsets[0] {
-				offsets = above(offsets, gap.Next)
-				continue
-			}
-			if !errors.Is(err, storage.ErrTrimmed) {
-				st.broker.options().Logger.Error("read messages again", "stream", st.name, "error", err)
-			}
-			offsets = offsets[1:]
-			continue
-		}
-		for rest := c.Records; len(rest) > 0; {
-			record, next, ok := protocol.NextFramed(rest)
-			if !ok {
-				break
-			}
-			offset, _ := protocol.RecordPlace(record)
-			found[offset] = loaded{rest[:len(rest)-len(next)], c.Term}
-			rest = next
-		}
-		offsets = above(offsets, max(c.Through, offsets[0]))
-	}
-}
-
-// above returns the offsets above one.
-func above(offsets []uint64, through uint64) []uint64 {
-	for i, o := range offsets {
-		if o > through {
-			return offsets[i:]
-		}
-	}
-	return nil
 }

@@ -64,7 +64,7 @@ func (b *Broker) FindMessage(ctx context.Context, id, topic string) (found []Fou
 		}
 	}
 	for i := range found {
-		b.judge(ctx, &found[i])
+		b.judge(&found[i])
 	}
 	return found, nil
 }
@@ -79,22 +79,11 @@ func (b *Broker) findPosition(at protocol.Position, filter protocol.Filter, stre
 		st.pick(filter, []uint64{at.Offset}, got)
 		if r, ok := got[at.Offset]; ok {
 			f := FoundMessage{Message: r.message(), Stream: st.name}
-			b.judge(context.Background(), &f)
+			b.judge(&f)
 			found = append(found, f)
 		}
 	}
 	return found
-}
-
-// message reads a record that was picked.
-func (r loaded) message() protocol.Message {
-	c := protocol.Chunk{Term: r.term, Count: 1, Records: r.framed}
-	for m, err := range c.Messages() {
-		if err == nil {
-			return m
-		}
-	}
-	return protocol.Message{} // cannot be: the log made the record
 }
 
 // search appends the messages of a stream that have the id.
@@ -128,7 +117,7 @@ func (st *stream) search(ctx context.Context, found []FoundMessage, id string, f
 }
 
 // judge says what has become of a message with each consumer that it is for.
-func (b *Broker) judge(_ context.Context, f *FoundMessage) {
+func (b *Broker) judge(f *FoundMessage) {
 	for _, d := range b.consumers.all() {
 		if d.stream.name == f.Stream && d.sources[consumer.Main].filter.Match(f.Message.Topic) {
 			f.Consumers = append(f.Consumers, d.judge(f.Message.Position))
@@ -137,23 +126,33 @@ func (b *Broker) judge(_ context.Context, f *FoundMessage) {
 }
 
 func (d *dispatcher) judge(at protocol.Position) MessageState {
-	s := MessageState{Consumer: d.name}
-	dead := d.letterFrom(at.String())
+	s, open := d.judgeOpen(at.Offset)
+	if open {
+		return s
+	}
+	s.State = stateDone
+	if dead := d.letterFrom(at.String()); dead != nil { // which may mean to read them all
+		s.State, s.Attempts, s.Reason = stateDead, dead.Attempts, dead.Reason
+	}
+	return s
+}
+
+// judgeOpen says what a message is to a consumer that has not done with it.
+func (d *dispatcher) judgeOpen(offset uint64) (s MessageState, open bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e, pending := d.machine.Entry(at.Offset)
+	s.Consumer = d.name
+	e, pending := d.machine.Entry(offset)
 	switch {
 	case pending:
 		p := d.pending(e)
 		s.State, s.Attempts, s.Due, s.Reason = p.State, p.Attempts, p.Due, p.Reason
-	case at.Offset > d.machine.Cursor(consumer.Main):
+	case offset > d.machine.Cursor(consumer.Main):
 		s.State = stateNotYet
-	case dead != nil:
-		s.State, s.Attempts, s.Reason = stateDead, dead.Attempts, dead.Reason
 	default:
-		s.State = stateDone
+		return s, false
 	}
-	return s
+	return s, true
 }
 
 // letterFrom returns the dead letter of the message at a position, or nil.

@@ -217,12 +217,7 @@ func (s *Session) consume(req *tidewirev1.Subscribe) *protocol.Error {
 		s.mu.Unlock()
 		return s.end
 	}
-	if s.subs == nil {
-		s.subs = make(map[uint32]*subscription, 1)
-	}
-	s.subs[req.Sub] = sub
-	s.broker.metrics.behind.Inc() // until it is live
-	sub.stance = behind
+	s.register(sub)
 	s.mu.Unlock()
 
 	d.join(m, func(at stored) { s.joined(sub, created, at.err) })

@@ -182,11 +182,7 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 	}
 	s.mu.Lock()
 	if s.end == nil {
-		if s.subs == nil {
-			s.subs = make(map[uint32]*subscription, 1)
-		}
-		s.subs[req.Sub] = sub
-		s.broker.metrics.behind.Inc()
+		s.register(sub)
 		s.fallBack(sub)
 		for _, f := range frames {
 			s.out.push(s.codec.AppendServer(nil, f))
@@ -196,6 +192,16 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 	}
 	s.checkHard()
 	s.unlockAndWake()
+}
+
+// register makes a subscription, which is behind, one of the session's. Callers
+// hold mu.
+func (s *Session) register(sub *subscription) {
+	if s.subs == nil {
+		s.subs = make(map[uint32]*subscription, 1)
+	}
+	s.subs[sub.number] = sub
+	s.broker.metrics.behind.Inc()
 }
 
 func (s *Session) checkNumber(number uint32) *protocol.Error {

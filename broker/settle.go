@@ -28,20 +28,17 @@ func (s *Session) Settle(f *protocol.Settle) {
 		return
 	}
 	answer := &tidewirev1.Acked{Ref: f.Ref, Sub: f.Sub, Term: f.Term.String()}
-	done := func(at stored) {
-		if at.err != nil {
-			answer.Error = protocol.ErrorFrame(f.Ref, f.Sub, at.err)
-		}
-		s.Send(answer)
+	if f.Confirm {
+		sub.dispatcher.settle(f, sub.worker.id, answer, func(at stored) {
+			if at.err != nil {
+				answer.Error = protocol.ErrorFrame(f.Ref, f.Sub, at.err)
+			}
+			s.Send(answer)
+		})
+		return
 	}
-	if !f.Confirm {
-		done = nil
-	}
-	settled, refused := sub.dispatcher.settle(f, sub.worker.id, done, func(settled uint32, refused []*tidewirev1.RefusedRange) {
-		answer.Settled, answer.Refused = settled, refused
-	})
-	if !f.Confirm && len(refused) > 0 {
-		answer.Settled, answer.Refused = settled, refused
+	sub.dispatcher.settle(f, sub.worker.id, answer, nil)
+	if len(answer.Refused) > 0 {
 		s.Send(answer)
 	}
 }
@@ -55,26 +52,25 @@ func (b *Broker) Settle(ctx context.Context, who *Identity, name string, frames 
 	if err != nil {
 		return 0, nil, err
 	}
+	var answer tidewirev1.Acked
 	for _, f := range frames {
-		n, r := d.settle(f, 0, nil, nil)
-		settled += int(n)
-		refused = append(refused, r...)
+		d.settle(f, 0, &answer, nil)
 	}
-	return settled, refused, b.consumers.control.wait(ctx)
+	return int(answer.Settled), answer.Refused, b.consumers.control.wait(ctx)
 }
 
-// settle does what a frame says. result is called before done can be, with what is
-// returned too.
-func (d *dispatcher) settle(f *protocol.Settle, holder uint64, done func(stored), result func(uint32, []*tidewirev1.RefusedRange)) (settled uint32, refused []*tidewirev1.RefusedRange) {
+// settle does what a frame says, and adds to the answer what came of it. That is
+// there before done, if not nil, is called: once everything is durable.
+func (d *dispatcher) settle(f *protocol.Settle, holder uint64, answer *tidewirev1.Acked, done func(stored)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at := consumer.Moment{Now: nowOf(), Random: rand.Int64N}
 	d.machine.Advance(at)
 	var spans []protocol.OffsetRange // those of more than one offset
-	last := uint64(0)
+	last, settled := uint64(0), uint32(0)
 	for _, r := range f.Ranges {
 		if r.Partition != 0 || d.stream.log.PositionOf(r.From).Term != f.Term || d.stream.log.PositionOf(r.Through).Term != f.Term {
-			refused = refuse(refused, r, protocol.CodeNeverDelivered)
+			refuse(answer, r, protocol.CodeNeverDelivered)
 			continue
 		}
 		last = max(last, r.Through)
@@ -86,30 +82,27 @@ func (d *dispatcher) settle(f *protocol.Settle, holder uint64, done func(stored)
 		case outcome == consumer.Done:
 			settled++
 		case outcome != consumer.Already || !f.UpTo: // who acks up to a place may have acked the place
-			refused = refuse(refused, r, outcome.Code())
+			refuse(answer, r, outcome.Code())
 		}
 	}
 	n, fenced := d.settleAll(f, d.within(merged(spans)), at)
 	settled += n
 	if fenced {
 		for _, r := range spans {
-			refused = refuse(refused, r, protocol.CodeFenced)
+			refuse(answer, r, protocol.CodeFenced)
 		}
 	}
 	if f.UpTo {
 		n, _ := d.settleAll(f, d.machine.UpTo(f.Generation, last, holder), at)
 		settled += n
 	}
-	if result != nil {
-		result(settled, refused)
-	}
+	answer.Settled += settled
 	d.stats.count(f.Kind, settled)
 	d.conclude(done)
-	return settled, refused
 }
 
-func refuse(list []*tidewirev1.RefusedRange, r protocol.OffsetRange, code protocol.Code) []*tidewirev1.RefusedRange {
-	return append(list, &tidewirev1.RefusedRange{Partition: r.Partition, From: r.From, Through: r.Through, Code: string(code)})
+func refuse(answer *tidewirev1.Acked, r protocol.OffsetRange, code protocol.Code) {
+	answer.Refused = append(answer.Refused, &tidewirev1.RefusedRange{Partition: r.Partition, From: r.From, Through: r.Through, Code: string(code)})
 }
 
 // settleAll settles messages of which nobody says that there must be any: between

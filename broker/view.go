@@ -53,19 +53,14 @@ func (sub *subscription) own(c *chunk, m *metrics) *protocol.Chunk {
 func (sub *subscription) sift(c *protocol.Chunk, m *metrics) {
 	now := nowMicros()
 	var kept []byte
-	changed, count := false, 0
-	for rest := c.Records; len(rest) > 0; {
-		record, next, ok := protocol.NextFramed(rest)
-		if !ok {
-			break // cannot be: the log made the chunk
-		}
-		framed := rest[:len(rest)-len(next)]
+	changed, count, at := false, 0, 0
+	for record, framed := range c.Framed() {
 		out := sub.leftOut(record, now)
 		if out != "" {
 			m.leftOut.WithLabelValues(out).Inc()
 			if !changed { // what lies before stays
 				changed = true
-				kept = append(kept, c.Records[:len(c.Records)-len(rest)]...)
+				kept = append(kept, c.Records[:at]...)
 			}
 		} else {
 			count++
@@ -73,7 +68,7 @@ func (sub *subscription) sift(c *protocol.Chunk, m *metrics) {
 				kept = append(kept, framed...)
 			}
 		}
-		rest = next
+		at += len(framed)
 	}
 	if changed {
 		c.Records, c.Count = kept, count
@@ -102,25 +97,20 @@ func (sub *subscription) leftOut(record []byte, now uint64) string {
 func onlyNewest(c *protocol.Chunk) {
 	newest := make(map[string]int) // topic -> its last place
 	n := 0
-	for rest := c.Records; len(rest) > 0; n++ {
-		record, next, ok := protocol.NextFramed(rest)
-		if !ok {
-			break
-		}
+	for record := range c.Framed() {
 		newest[string(protocol.RecordTopic(record))] = n
-		rest = next
+		n++
 	}
 	if len(newest) == n {
 		return
 	}
 	var kept []byte
 	i := 0
-	for rest := c.Records; i < n; i++ {
-		record, next, _ := protocol.NextFramed(rest)
+	for record, framed := range c.Framed() {
 		if newest[string(protocol.RecordTopic(record))] == i {
-			kept = append(kept, rest[:len(rest)-len(next)]...)
+			kept = append(kept, framed...)
 		}
-		rest = next
+		i++
 	}
 	c.Records, c.Count = kept, len(newest)
 }

@@ -55,7 +55,7 @@ func isClientFrame(frameType string) bool {
 	case "publish", "connect", "subscribe", "unsubscribe", "pong", "refresh", "flow":
 		return true
 	default:
-		_, settles := settleKind(frameType)
+		_, settles := ParseSettleKind(frameType)
 		return settles
 	}
 }
@@ -81,7 +81,7 @@ func decodeJSON(b []byte, frameType string, limits FrameLimits) (any, error) {
 	case "flow":
 		return unmarshalAs[tidewirev1.Flow](b)
 	}
-	if kind, ok := settleKind(frameType); ok {
+	if kind, ok := ParseSettleKind(frameType); ok {
 		return decodeJSONSettle(b, kind)
 	}
 	return nil, nil

@@ -281,10 +281,8 @@ func FuzzFilterAndTopic(f *testing.F) {
 
 func FuzzParseRecord(f *testing.F) {
 	for _, s := range deliverSamples() {
-		for rest := s.frame.(*Deliver).Records; len(rest) > 0; {
-			record, next, _ := NextFramed(rest)
+		for record := range s.frame.(*Deliver).Framed() {
 			f.Add(record)
-			rest = next
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

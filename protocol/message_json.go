@@ -12,23 +12,36 @@ import (
 // timeFormat is RFC 3339 in UTC, to the microsecond.
 const timeFormat = "2006-01-02T15:04:05.000000Z"
 
-// messageJSON is the one JSON form of a message. Empty fields are left out; a
-// payload of valid UTF-8 is text, any other base64.
+// messageJSON is the one JSON form of a message. Empty fields are left out.
 type messageJSON struct {
-	ID            string      `json:"id,omitempty"`
-	Topic         string      `json:"topic"`
-	Position      string      `json:"position,omitempty"`
-	Time          string      `json:"time,omitempty"`
-	Publisher     string      `json:"publisher,omitempty"`
-	Key           string      `json:"key,omitempty"`
-	ContentType   string      `json:"content_type,omitempty"`
-	Headers       headersJSON `json:"headers,omitempty"`
-	ExpiresAt     string      `json:"expires_at,omitempty"`
-	Ephemeral     bool        `json:"ephemeral,omitempty"`
-	Attempt       uint32      `json:"attempt,omitempty"`
-	Generation    uint64      `json:"generation,omitempty"`
-	Payload       *string     `json:"payload,omitempty"`
-	PayloadBase64 []byte      `json:"payload_base64,omitempty"`
+	ID          string      `json:"id,omitempty"`
+	Topic       string      `json:"topic"`
+	Position    string      `json:"position,omitempty"`
+	Time        string      `json:"time,omitempty"`
+	Publisher   string      `json:"publisher,omitempty"`
+	Key         string      `json:"key,omitempty"`
+	ContentType string      `json:"content_type,omitempty"`
+	Headers     headersJSON `json:"headers,omitempty"`
+	ExpiresAt   string      `json:"expires_at,omitempty"`
+	Ephemeral   bool        `json:"ephemeral,omitempty"`
+	Attempt     uint32      `json:"attempt,omitempty"`
+	Generation  uint64      `json:"generation,omitempty"`
+	PayloadJSON
+}
+
+// PayloadJSON is a payload in the one JSON form: one of valid UTF-8 is text, any
+// other base64.
+type PayloadJSON struct {
+	Payload       *string `json:"payload,omitempty"`
+	PayloadBase64 []byte  `json:"payload_base64,omitempty"`
+}
+
+// PayloadForm returns a payload as the one JSON form has it.
+func PayloadForm(payload []byte) PayloadJSON {
+	if utf8.Valid(payload) {
+		return PayloadJSON{Payload: new(string(payload))}
+	}
+	return PayloadJSON{PayloadBase64: payload}
 }
 
 // publishJSON is what is read of the form: the fields that a publisher may set.
@@ -49,12 +62,7 @@ type publishJSON struct {
 // MarshalJSON writes the one JSON form.
 func (m Message) MarshalJSON() ([]byte, error) {
 	form := m.head()
-	if utf8.Valid(m.Payload) {
-		text := string(m.Payload)
-		form.Payload = &text
-	} else {
-		form.PayloadBase64 = m.Payload
-	}
+	form.PayloadJSON = PayloadForm(m.Payload)
 	return marshalJSON(form)
 }
 

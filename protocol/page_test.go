@@ -92,7 +92,7 @@ func TestPageExamplesOfClients(t *testing.T) {
 				t.Fatal(err)
 			}
 			for key := range keys {
-				_, settles := settleKind(name)
+				_, settles := ParseSettleKind(name)
 				if key != "type" && fields.ByName(protoreflect.Name(key)) == nil && (!settles || key != "positions") {
 					t.Errorf("%s: there is no field %s", line, key)
 				}

@@ -193,6 +193,21 @@ func TestFramedRecords(t *testing.T) {
 		if i != len(want) {
 			t.Fatalf("%d messages of %d", i, len(want))
 		}
+		var all []byte
+		i = 0
+		for record, framed := range chunk.Framed() {
+			if offset, _ := RecordPlace(record); offset != want[i].Position.Offset {
+				t.Fatalf("record %d has the offset %d, want %d", i, offset, want[i].Position.Offset)
+			}
+			all = append(all, framed...)
+			i++
+		}
+		if i != len(want) || !bytes.Equal(all, chunk.Records) {
+			t.Fatalf("%d records of %d, which are %x and should be %x", i, len(want), all, chunk.Records)
+		}
+		for range chunk.Framed() {
+			break // must not go on
+		}
 		for _, err := range chunk.Messages() {
 			if err != nil {
 				t.Fatal(err)
@@ -223,6 +238,13 @@ func TestDamagedChunks(t *testing.T) {
 	}
 	if _, _, ok := NextFramed(nil); ok {
 		t.Error("a record in nothing")
+	}
+	records := 0
+	for range (&Chunk{Records: append(bytes.Clone(good), 0x32, 5, 1)}).Framed() {
+		records++
+	}
+	if records != 1 {
+		t.Errorf("%d records before the damage, want 1", records)
 	}
 }
 

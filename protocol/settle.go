@@ -30,8 +30,8 @@ var settleKinds = [...]string{"ack", "nack", "extend", "reject"}
 // String returns the kind as the type of its frame.
 func (k SettleKind) String() string { return settleKinds[k] }
 
-// settleKind returns the kind whose frame has this type.
-func settleKind(frameType string) (SettleKind, bool) {
+// ParseSettleKind returns the kind whose frame has this type, if there is one.
+func ParseSettleKind(frameType string) (SettleKind, bool) {
 	for i, name := range settleKinds {
 		if name == frameType {
 			return SettleKind(i), true

@@ -2,29 +2,15 @@ package storage
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestBackupToSmallDisk: a disk that is too small gets a sentence, and what was
 // written is removed.
 func TestBackupToSmallDisk(t *testing.T) {
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=300k"); errors.Is(err, syscall.EPERM) {
-		t.Skip("mounting a small disk needs root")
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	disk := smallDisk(t, "300k")
 	dir, _ := sampleStore(t)
 	archive := backupOf(t, openTest(t, dir, LogOptions{SegmentBytes: 1, DedupeWindow: 100}))
 	for what, copies := range map[string]func(to string) (Manifest, error){

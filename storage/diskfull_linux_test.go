@@ -15,21 +15,28 @@ import (
 	"github.com/tidewire/tidewire/protocol"
 )
 
-// TestSmallDisk fills a real, small disk. Publishes are refused, what was
-// answered stays, and the log goes on by itself as soon as somebody frees space
-// or retention does.
-func TestSmallDisk(t *testing.T) {
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=6m"); errors.Is(err, syscall.EPERM) {
+// smallDisk mounts a real disk of a size for a test.
+func smallDisk(t *testing.T, size string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); errors.Is(err, syscall.EPERM) {
 		t.Skip("mounting a small disk needs root")
 	} else if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(disk, 0); err != nil {
+		if err := unix.Unmount(dir, 0); err != nil {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// TestSmallDisk fills a real, small disk. Publishes are refused, what was
+// answered stays, and the log goes on by itself as soon as somebody frees space
+// or retention does.
+func TestSmallDisk(t *testing.T) {
+	disk := smallDisk(t, "6m")
 	ballast := filepath.Join(disk, "ballast")
 	write(t, ballast, strings.Repeat("x", 1<<20))
 
@@ -106,17 +113,7 @@ func TestSmallDisk(t *testing.T) {
 // TestVitalOnSmallDisk: a vital log goes on from the reserve while others are
 // refused.
 func TestVitalOnSmallDisk(t *testing.T) {
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=6m"); errors.Is(err, syscall.EPERM) {
-		t.Skip("mounting a small disk needs root")
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	disk := smallDisk(t, "6m")
 	logger := slog.New(slog.DiscardHandler)
 	dir := filepath.Join(disk, "data")
 	store, err := Open(dir, Options{ReserveBytes: 512 << 10, Logger: logger})

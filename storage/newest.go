@@ -138,14 +138,9 @@ func (l *Log) newestByScan(f protocol.Filter, after, through uint64, n int) ([]u
 		if err != nil {
 			return nil, 0, err
 		}
-		for rest := c.Records; len(rest) > 0; {
-			record, next, ok := protocol.NextFramed(rest)
-			if !ok {
-				break
-			}
+		for record := range c.Framed() {
 			offset, _ := protocol.RecordPlace(record)
 			newest[string(protocol.RecordTopic(record))] = offset
-			rest = next
 		}
 		cur = c.Through
 	}

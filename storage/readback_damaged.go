@@ -45,11 +45,9 @@ func (l *Log) readBackDamaged(q Query, floor, through uint64, n int) (protocol.C
 		}
 		after = c.Through
 		out.Hidden = append(out.Hidden, c.Hidden...)
-		for rest := c.Records; len(rest) > 0; {
-			_, next, _ := protocol.NextFramed(rest)
-			records = append(records, rest[:len(rest)-len(next)])
-			bytes += len(rest) - len(next)
-			rest = next
+		for _, framed := range c.Framed() {
+			records = append(records, framed)
+			bytes += len(framed)
 		}
 		for len(records) > 1 && (len(records) > n || bytes-len(records[0]) >= q.MaxBytes) {
 			record, _, _ := protocol.NextFramed(records[0])

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 // A way is one of those in which members can work.
@@ -60,10 +62,10 @@ func (t *trio) start(messages int) (err error) {
 			}
 		}
 	}
-	if err := t.always.quit(); err != nil {
+	if err := t.always.Quit(); err != nil {
 		return err
 	}
-	t.always, err = t.bench.nats("always", t.always.dir)
+	t.always, err = t.bench.nats("always", t.always.Dir)
 	return err
 }
 
@@ -79,14 +81,14 @@ func (t *trio) run(s *server, w way, messages int) (printed, cpu float64, err er
 	if s == t.ours {
 		step = "ours"
 	}
-	return t.timedStep(step, s.addr, fmt.Sprint("run", t.runs), messages, w.how, w.pending)
+	return t.timedStep(step, s.Addr, fmt.Sprint("run", t.runs), messages, w.how, w.pending)
 }
 
 // take has a new consumer's members take so many messages in some way, and
 // returns thousands a second, and for a million the CPU seconds of the server, and
 // of it and the members together.
 func (t *trio) take(s *server, w way, messages int) ([]float64, error) {
-	before, err := s.cpu()
+	before, err := s.CPU()
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +96,7 @@ func (t *trio) take(s *server, w way, messages int) ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	after, err := s.cpu()
+	after, err := s.CPU()
 	server, million := after-before, float64(messages)/1e6
 	return []float64{million * 1000 / seconds, server / million, (server + clients) / million}, err
 }
@@ -122,7 +124,7 @@ func (t *trio) best(s *server, messages int, of []way) (way, error) {
 }
 
 // acks is how fast a consumer's messages are taken and acknowledged.
-func (b *bench) acks() (rows []*row, err error) {
+func (b *bench) acks() (rows []*rig.Row, err error) {
 	t, err := b.trio(b.messages)
 	if err != nil {
 		return nil, err
@@ -140,7 +142,7 @@ func (b *bench) acks() (rows []*row, err error) {
 }
 
 // confirmations is how fast they are when each one waits for the answer.
-func (b *bench) confirmations() (rows []*row, err error) {
+func (b *bench) confirmations() (rows []*rig.Row, err error) {
 	t, err := b.trio(b.confirmed)
 	if err != nil {
 		return nil, err
@@ -159,7 +161,7 @@ func (b *bench) confirmations() (rows []*row, err error) {
 
 // compare lets the servers take turns. The aims are beside NATS as it comes and
 // beside NATS with sync always.
-func (t *trio) compare(messages int, name string, mine, its way, aims []float64) ([]*row, error) {
+func (t *trio) compare(messages int, name string, mine, its way, aims []float64) ([]*rig.Row, error) {
 	side := func(s *server, w way) func() ([]float64, error) {
 		return func() ([]float64, error) { return t.take(s, w, messages) }
 	}
@@ -169,14 +171,14 @@ func (t *trio) compare(messages int, name string, mine, its way, aims []float64)
 		return nil, err
 	}
 	ours, nats, always, apart := all[0], all[1], all[2], all[3]
-	against := func(name string, figure int, ours, peer []sample, aim float64) *row {
+	against := func(name string, figure int, ours, peer []rig.Sample, aim float64) *rig.Row {
 		unit := []string{" k/s", " s", " s"}[figure]
-		return &row{
-			name: name, ours: ours[figure].text(unit), peer: peer[figure].text(unit),
-			ratio: each(ours[figure], peer[figure], over), aim: aim, least: true,
+		return &rig.Row{
+			Name: name, Ours: ours[figure].Text(unit), Beside: peer[figure].Text(unit),
+			Ratio: rig.Each(ours[figure], peer[figure], rig.Over), Aim: aim, Least: true,
 		}
 	}
-	return []*row{
+	return []*rig.Row{
 		against(name+"; NATS as it comes", 0, ours, nats, aims[0]),
 		against("the same; NATS with sync_interval always", 0, ours, always, aims[1]),
 		against("to compare: ours with a frame for each ack; NATS as it comes", 0, apart, nats, 0),

@@ -114,7 +114,7 @@ func (c *confirming) write(terms <-chan protocol.Term) error {
 			frames = append(frames, c.frame(ref, batch[:of]))
 			batch, ref = batch[of:], ref+1
 		}
-		if err := c.send(frames...); err != nil {
+		if err := c.Send(frames...); err != nil {
 			return err
 		}
 	}

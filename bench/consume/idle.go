@@ -6,10 +6,12 @@ import (
 	"fmt"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 // idleConsumers is what consumers take that nobody reads.
-func (b *bench) idleConsumers() ([]*row, error) {
+func (b *bench) idleConsumers() ([]*rig.Row, error) {
 	side := func(step string, start func() (*server, error)) func() ([]float64, error) {
 		return func() (share []float64, err error) {
 			s, err := start()
@@ -25,17 +27,17 @@ func (b *bench) idleConsumers() ([]*row, error) {
 		return nil, err
 	}
 	ours, nats := all[0], all[1]
-	part := func(i int, name, unit string, limit float64) *row {
-		r := &row{
-			name: name, ours: ours[i].text(unit), peer: nats[i].text(unit),
-			ratio: each(ours[i], ours[i], func(v, _ float64) float64 { return v / limit }), aim: 1,
+	part := func(i int, name, unit string, limit float64) *rig.Row {
+		r := &rig.Row{
+			Name: name, Ours: ours[i].Text(unit), Beside: nats[i].Text(unit),
+			Ratio: rig.Each(ours[i], ours[i], func(v, _ float64) float64 { return v / limit }), Aim: 1,
 		}
 		return r
 	}
-	return []*row{
+	return []*rig.Row{
 		part(0, fmt.Sprintf("memory (RSS) of each of %d idle consumers; ratio: of 2 KB", b.idle), " B", 2000),
 		part(1, "goroutines of each; ratio: of one for a hundred", "", 0.01),
-		{name: "to compare: heap of each", ours: ours[2].text(" B"), peer: nats[2].text(" B")},
+		{Name: "to compare: heap of each", Ours: ours[2].Text(" B"), Beside: nats[2].Text(" B")},
 	}, nil
 }
 
@@ -45,11 +47,11 @@ func (b *bench) footprintOf(s *server, step string) ([]float64, error) {
 	grow := func(name string, count int) (footprint, error) {
 		how := way{how: "idle"}
 		if step == "nats" && name == "first" {
-			if _, err := b.step(step, s.addr, name, 1, "fill", 0); err != nil {
+			if _, err := b.step(step, s.Addr, name, 1, "fill", 0); err != nil {
 				return footprint{}, err
 			}
 		}
-		if _, err := b.step(step, s.addr, name, count, how.how, 0); err != nil {
+		if _, err := b.step(step, s.Addr, name, count, how.how, 0); err != nil {
 			return footprint{}, err
 		}
 		return s.footprint(b.ctx)
@@ -96,7 +98,7 @@ func (m *member) visit(l *load, first int, done *tally) error {
 
 // exchange sends frames and reads as many answers.
 func exchange[T any](c *conn, frames []any) error {
-	if err := c.send(frames...); err != nil {
+	if err := c.Send(frames...); err != nil {
 		return err
 	}
 	for range frames {

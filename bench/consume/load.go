@@ -108,7 +108,7 @@ func (l *load) subscribe(pending int) error {
 			Sub: 1, Filter: l.topic, Consumer: l.name, Window: uint32(pending / len(l.members)),
 			Settings: &tidewirev1.ConsumerSettings{MaxInFlight: new(uint32(pending)), AckWaitMs: new(uint64(time.Hour.Milliseconds()))},
 		}
-		if err := m.send(s); err != nil {
+		if err := m.Send(s); err != nil {
 			return err
 		}
 		subscribed, err := expect[*tidewirev1.Subscribed](m.conn)
@@ -175,7 +175,7 @@ func (m *member) ack(d *protocol.Deliver) (int, error) {
 	if len(ranges) > 0 {
 		frames = append(frames, m.settle(0, ranges))
 	}
-	return n, m.send(frames...)
+	return n, m.Send(frames...)
 }
 
 func (m *member) settle(ref uint32, ranges []protocol.OffsetRange) *protocol.Settle {
@@ -200,7 +200,7 @@ func (l *load) settled() error {
 		}
 		s := m.settle(lastRef, []protocol.OffsetRange{{From: m.last, Through: m.last}})
 		s.Confirm = true
-		if err := m.send(s); err != nil {
+		if err := m.Send(s); err != nil {
 			return err
 		}
 	}

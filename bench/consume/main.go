@@ -7,12 +7,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 // configurations are those of NATS.
@@ -108,10 +108,10 @@ func (b *bench) run(dir, only string) (err error) {
 	if err := b.build(); err != nil {
 		return err
 	}
-	var rows []*row
+	var rows []*rig.Row
 	for _, part := range []struct {
 		name    string
-		measure func() ([]*row, error)
+		measure func() ([]*rig.Row, error)
 	}{{"acks", b.acks}, {"confirmed", b.confirmations}, {"idle", b.idleConsumers}, {"pending", b.pending}, {"old", b.oldMessage}} {
 		if only != "" && only != part.name {
 			continue
@@ -122,7 +122,7 @@ func (b *bench) run(dir, only string) (err error) {
 		}
 		rows = append(rows, more...)
 	}
-	met := printTable(rows)
+	met := rig.Print(os.Stdout, "NATS OR LIMIT", rows)
 	for _, note := range b.notes {
 		fmt.Println(note)
 	}
@@ -135,19 +135,13 @@ func (b *bench) run(dir, only string) (err error) {
 // build builds both servers, each in its module, and lays out NATS's
 // configurations.
 func (b *bench) build() error {
-	const module = "github.com/tidewire/tidewire"
-	root, err := exec.CommandContext(b.ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
-	if err != nil {
-		return fmt.Errorf("find the broker's source: %w", err)
+	if err := b.command("go", "build", "-o", b.path("nats"), "github.com/tidewire/tidewire/bench/consume/nats").Run(); err != nil {
+		return fmt.Errorf("build NATS: %w", err)
 	}
-	builds := [][]string{{"build", "-o", b.path("nats"), module + "/bench/consume/nats"}}
 	if b.broker == "" {
 		b.broker = b.path("tidewire")
-		builds = append(builds, []string{"-C", strings.TrimSpace(string(root)), "build", "-o", b.broker, "./cmd/tidewire"})
-	}
-	for _, args := range builds {
-		if err := b.command("go", args...).Run(); err != nil {
-			return fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+		if err := rig.BuildBroker(b.ctx, b.broker); err != nil {
+			return err
 		}
 	}
 	for _, name := range []string{"default.conf", "always.conf"} {
@@ -165,14 +159,4 @@ func (b *bench) build() error {
 // note adds a line below the table.
 func (b *bench) note(format string, args ...any) {
 	b.notes = append(b.notes, fmt.Sprintf(format, args...))
-}
-
-// firstError spares the reader the same sentence a thousand times.
-func firstError(errs []error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 // natsRun is one run of NATS's members on a consumer of their own.
@@ -105,7 +107,7 @@ func (r *natsRun) idle(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
-	return firstError(errs)
+	return rig.FirstError(errs)
 }
 
 // measure makes the consumer, has the members take and acknowledge everything,

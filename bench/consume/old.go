@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 const (
@@ -17,16 +19,16 @@ const (
 
 // oldMessage is what a message costs that stays in flight while many later ones
 // are acknowledged, beside a broker where it was acknowledged too.
-func (b *bench) oldMessage() ([]*row, error) {
+func (b *bench) oldMessage() ([]*rig.Row, error) {
 	all, err := series(b.fresh, func() ([]float64, error) { return b.manyAcks("rest") }, func() ([]float64, error) { return b.manyAcks("old") })
 	if err != nil {
 		return nil, err
 	}
 	without, with := all[0], all[1]
-	part := func(i int, name string, aim float64) *row {
-		return &row{name: name, ours: with[i].text(" MiB"), peer: without[i].text(" MiB"), ratio: each(with[i], without[i], over), aim: aim}
+	part := func(i int, name string, aim float64) *rig.Row {
+		return &rig.Row{Name: name, Ours: with[i].Text(" MiB"), Beside: without[i].Text(" MiB"), Ratio: rig.Each(with[i], without[i], rig.Over), Aim: aim}
 	}
-	return []*row{
+	return []*rig.Row{
 		part(0, fmt.Sprintf("memory of the broker after %d acks above a pending message; limit: none pending", b.later), 1.25),
 		part(1, "to compare: its heap", 0),
 		part(2, "the most that its control log had on disk; limit: none pending", 1.25),
@@ -45,14 +47,14 @@ func (b *bench) manyAcks(first string) (_ []float64, err error) {
 	var control []string
 	most, how := 0.0, first
 	for range stages {
-		if _, err := b.step("ours", s.addr, "fill", b.later/stages, "oldfill", 0); err != nil {
+		if _, err := b.step("ours", s.Addr, "fill", b.later/stages, "oldfill", 0); err != nil {
 			return nil, err
 		}
-		if _, err := b.step("ours", s.addr, "old", b.later/stages, how, 4096); err != nil {
+		if _, err := b.step("ours", s.Addr, "old", b.later/stages, how, 4096); err != nil {
 			return nil, err
 		}
 		how = "rest"
-		size, err := sizeOf(filepath.Join(s.dir, "streams", "control"))
+		size, err := sizeOf(filepath.Join(s.Dir, "streams", "control"))
 		if err != nil {
 			return nil, err
 		}
@@ -71,11 +73,11 @@ func (b *bench) manyAcks(first string) (_ []float64, err error) {
 
 // checkPending tells if the first message is not where it should be.
 func (s *server) checkPending(b *bench, old bool) error {
-	text, err := s.get(b.ctx, "/v1/consumers/old")
+	text, err := s.Get(b.ctx, "/v1/consumers/old")
 	if err != nil {
 		return err
 	}
-	n, err := number(text, `"in_flight": *(\d+)`)
+	n, err := rig.Number(text, `"in_flight": *(\d+)`)
 	if err == nil && (n == 1) != old {
 		err = fmt.Errorf("%g messages are in flight: %s", n, text)
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/tidewire/tidewire/broker/consumer"
 	"github.com/tidewire/tidewire/protocol"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 const (
@@ -21,9 +23,9 @@ const (
 
 // pending is what a decision costs beside few and beside many pending messages,
 // in the state machine alone: a process has too many other costs to see it.
-func (b *bench) pending() ([]*row, error) {
+func (b *bench) pending() ([]*rig.Row, error) {
 	const decisions = 200_000
-	var rows []*row
+	var rows []*rig.Row
 	for _, kind := range []struct {
 		name string
 		do   func(*backlog, int)
@@ -44,10 +46,10 @@ func (b *bench) pending() ([]*row, error) {
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, &row{
-			name: fmt.Sprintf("%s, beside %d pending; limit: beside %d", kind.name, many, few),
-			ours: times[0][0].text(" ns"), peer: times[1][0].text(" ns"),
-			ratio: each(times[0][0], times[1][0], over), aim: caches * math.Log(many) / math.Log(few),
+		rows = append(rows, &rig.Row{
+			Name: fmt.Sprintf("%s, beside %d pending; limit: beside %d", kind.name, many, few),
+			Ours: times[0][0].Text(" ns"), Beside: times[1][0].Text(" ns"),
+			Ratio: rig.Each(times[0][0], times[1][0], rig.Over), Aim: caches * math.Log(many) / math.Log(few),
 		})
 	}
 	b.note("The aim of what is pending is the ratio of the logarithms, times %d for memory beyond the caches.", caches)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 const (
@@ -30,18 +32,18 @@ func room(i int) string { return fmt.Sprint("bench.room.", i%rooms) }
 // and what publishers notice of it. They would notice something if the crowd came
 // to another broker of this machine, since it needs the same cores: less than that
 // no broker can reach, and the table has it beside its own.
-func (b *bench) comeBack() (rows []*row, err error) {
+func (b *bench) comeBack() (rows []*rig.Row, err error) {
 	r, err := b.start()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, r.stop()) }()
+	defer func() { err = errors.Join(err, r.Stop()) }()
 	other, err := b.start()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, other.stop()) }()
-	late := make([]sample, 5)
+	defer func() { err = errors.Join(err, other.Stop()) }()
+	late := make([]rig.Sample, 5)
 	side := func(i int, arrive func() (*arrival, error)) func() (float64, error) {
 		return func() (float64, error) {
 			if err := errors.Join(r.idle(), other.idle()); err != nil {
@@ -79,17 +81,17 @@ func (b *bench) comeBack() (rows []*row, err error) {
 }
 
 // comeBackRows makes the rows of how long it took and of how late answers were.
-func comeBackRows(returning int, times, late []sample) []*row {
+func comeBackRows(returning int, times, late []rig.Sample) []*rig.Row {
 	for i := range late {
 		late[i] = late[i][1:] // the first turn warms up
 	}
-	meanwhile := func(name string, i int, aim float64) *row {
-		return &row{name: name, ours: late[i].text(" ms"), limit: late[0].text(" ms"), ratio: each(late[i], late[0], over), aim: aim}
+	meanwhile := func(name string, i int, aim float64) *rig.Row {
+		return &rig.Row{Name: name, Ours: late[i].Text(" ms"), Beside: late[0].Text(" ms"), Ratio: rig.Each(late[i], late[0], rig.Over), Aim: aim}
 	}
-	return []*row{
+	return []*rig.Row{
 		{
-			name: fmt.Sprintf("%d come back and get %d messages each; limit: they connect", returning, missed),
-			ours: times[2].text(" s"), limit: times[1].text(" s"), ratio: each(times[2], times[1], over), aim: 3,
+			Name: fmt.Sprintf("%d come back and get %d messages each; limit: they connect", returning, missed),
+			Ours: times[2].Text(" s"), Beside: times[1].Text(" s"), Ratio: rig.Each(times[2], times[1], rig.Over), Aim: 3,
 		},
 		meanwhile("P99 of publishers meanwhile; limit: when nobody comes", 2, 2),
 		meanwhile("to compare: P99 while they connect", 1, 0),
@@ -100,7 +102,7 @@ func comeBackRows(returning int, times, late []sample) []*row {
 
 // miss publishes what will have been missed, and returns the position before it.
 func (r *broker) miss() (string, error) {
-	c, err := dial(r.addr, 4096, 0, &tidewirev1.Subscribe{Sub: 1, Filter: "bench.nobody"})
+	c, err := dial(r.Addr, 4096, 0, &tidewirev1.Subscribe{Sub: 1, Filter: "bench.nobody"})
 	if err != nil {
 		return "", err
 	}
@@ -129,7 +131,7 @@ type arrival struct {
 // connect has another process connect all, so many a second or, with 0, as fast
 // as it can.
 func (b *bench) connect(r *broker, from string, count, perSecond int) (*arrival, error) {
-	cmd := exec.Command(b.self, "-step", "connect", r.addr, strconv.Itoa(b.returning), from, strconv.Itoa(count), strconv.Itoa(perSecond))
+	cmd := exec.Command(b.self, "-step", "connect", r.Addr, strconv.Itoa(b.returning), from, strconv.Itoa(count), strconv.Itoa(perSecond))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -152,7 +154,7 @@ func (b *bench) connect(r *broker, from string, count, perSecond int) (*arrival,
 // whilePublishing has another process publish while something is done, and
 // returns the P99 of its answers in milliseconds.
 func (b *bench) whilePublishing(r *broker, do func() error) (p99 float64, err error) {
-	cmd := exec.Command(b.self, "-step", "publish", r.addr, strconv.Itoa(publishers), strconv.Itoa(publishRate))
+	cmd := exec.Command(b.self, "-step", "publish", r.Addr, strconv.Itoa(publishers), strconv.Itoa(publishRate))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -200,7 +202,7 @@ func stepConnect(args []string) error {
 	}
 	wg.Wait()
 	seconds := time.Since(begin).Seconds()
-	if err := firstError(errs); err != nil {
+	if err := rig.FirstError(errs); err != nil {
 		return err
 	}
 	fmt.Println(seconds)

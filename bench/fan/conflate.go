@@ -6,6 +6,8 @@ import (
 	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 const (
@@ -17,7 +19,7 @@ const (
 // conflate is the broker's work to send a few messages a second of a fast topic,
 // beside that of sending all. What it does without any subscriber is taken off
 // both.
-func (b *bench) conflate() ([]*row, error) {
+func (b *bench) conflate() ([]*rig.Row, error) {
 	side := func(subscribers int, of *tidewirev1.Subscribe) func() (float64, error) {
 		return func() (float64, error) {
 			return b.with(func(r *broker) (float64, error) { return r.work(b.seconds, subscribers, of) })
@@ -31,13 +33,13 @@ func (b *bench) conflate() ([]*row, error) {
 	if err != nil {
 		return nil, err
 	}
-	few, all := each(work[1], work[0], minus), each(work[2], work[0], minus)
-	return []*row{{
-		name: fmt.Sprintf("broker's CPU for %d a second of %d, %d subscribers, %d s; limit: to send all", slowly, fast, watchers, b.seconds),
-		ours: few.text(" s"), limit: all.text(" s"), ratio: each(few, all, over), aim: 0.1,
+	few, all := rig.Each(work[1], work[0], minus), rig.Each(work[2], work[0], minus)
+	return []*rig.Row{{
+		Name: fmt.Sprintf("broker's CPU for %d a second of %d, %d subscribers, %d s; limit: to send all", slowly, fast, watchers, b.seconds),
+		Ours: few.Text(" s"), Beside: all.Text(" s"), Ratio: rig.Each(few, all, rig.Over), Aim: 0.1,
 	}, {
-		name: "to compare: with no subscriber; limit: as above",
-		ours: work[0].text(" s"), limit: all.text(" s"), ratio: each(work[0], all, over),
+		Name: "to compare: with no subscriber; limit: as above",
+		Ours: work[0].Text(" s"), Beside: all.Text(" s"), Ratio: rig.Each(work[0], all, rig.Over),
 	}}, nil
 }
 
@@ -46,19 +48,19 @@ func (b *bench) conflate() ([]*row, error) {
 func (r *broker) work(seconds, subscribers int, of *tidewirev1.Subscribe) (float64, error) {
 	open := make([]*conn, subscribers)
 	for i := range open {
-		c, err := dial(r.addr, 4096, 0, of)
+		c, err := dial(r.Addr, 4096, 0, of)
 		if err != nil {
 			return 0, err
 		}
 		defer func() { _ = c.Close() }()
 		open[i] = c
 	}
-	publisher, err := dial(r.addr, 4096, 0)
+	publisher, err := dial(r.Addr, 4096, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = publisher.Close() }()
-	before, err := r.cpu()
+	before, err := r.CPU()
 	if err != nil {
 		return 0, err
 	}
@@ -71,7 +73,7 @@ func (r *broker) work(seconds, subscribers int, of *tidewirev1.Subscribe) (float
 	if _, err := paced(publisher, "bench.fast", fast, count, time.Millisecond, nil); err != nil {
 		return 0, err
 	}
-	after, err := r.cpu()
+	after, err := r.CPU()
 	if err != nil {
 		return 0, err
 	}

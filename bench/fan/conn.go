@@ -1,33 +1,24 @@
 package main
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
-	"strings"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
-	"github.com/tidewire/tidewire/protocol"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
-// conn is a session over a bare socket. Frames are masked with zeros, which
-// costs nothing.
+// conn is a session with at most one subscription.
 type conn struct {
-	net.Conn
-	in       *bufio.Reader
-	frame    []byte // the last one, used again
+	*rig.Conn
 	position string // where the subscription began
 }
 
-const handshake = "GET /v1/ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" +
-	"Sec-WebSocket-Protocol: " + protocol.SubprotocolProto + "\r\n\r\n"
-
-// dial opens a session with at most one subscription and waits until it stands.
-// Few bytes to receive in make a client that does not read stuck sooner; 0 is
-// the system's default.
+// dial opens a session and waits until its subscription stands. Few bytes to
+// receive in make a client that does not read stuck sooner; 0 is the system's
+// default.
 func dial(addr string, buffer, receive int, subs ...*tidewirev1.Subscribe) (*conn, error) {
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -38,31 +29,19 @@ func dial(addr string, buffer, receive int, subs ...*tidewirev1.Subscribe) (*con
 	if receive > 0 {
 		_ = tcp.SetReadBuffer(receive)
 	}
-	c := &conn{Conn: nc, in: bufio.NewReaderSize(nc, buffer)}
-	if err := c.open(subs); err != nil {
-		_ = c.Close()
+	c := &conn{}
+	if c.Conn, err = rig.Open(nc, buffer); err == nil {
+		err = c.subscribe(subs)
+	}
+	if err != nil {
+		_ = nc.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *conn) open(subs []*tidewirev1.Subscribe) error {
-	if _, err := fmt.Fprintf(c, handshake, c.RemoteAddr()); err != nil {
-		return err
-	}
-	status, err := c.in.ReadString('\n')
-	if err != nil {
-		return err
-	}
-	if !strings.Contains(status, " 101 ") {
-		return fmt.Errorf("the broker answered %q", status)
-	}
-	for line := status; line != "\r\n"; {
-		if line, err = c.in.ReadString('\n'); err != nil {
-			return err
-		}
-	}
-	if err := c.send(&tidewirev1.Connect{Ref: 1, Client: "bench", Subscriptions: subs}); err != nil {
+func (c *conn) subscribe(subs []*tidewirev1.Subscribe) error {
+	if err := c.Send(&tidewirev1.Connect{Ref: 1, Client: "bench", Subscriptions: subs}); err != nil {
 		return err
 	}
 	if _, err := c.expect(welcome); err != nil || len(subs) == 0 {
@@ -76,23 +55,6 @@ func (c *conn) open(subs []*tidewirev1.Subscribe) error {
 			c.position = string(value)
 		}
 	}
-	return err
-}
-
-// send sends a frame of a client.
-func (c *conn) send(frame any) error {
-	const room = 14 // the largest head and mask
-	b := protocol.Proto{}.AppendClient(make([]byte, room, 256), frame)
-	size, start := len(b)-room, room-6
-	if size <= 125 {
-		b[start+1] = 0x80 | byte(size)
-	} else {
-		start = 0
-		b[1] = 0x80 | 127
-		binary.BigEndian.PutUint64(b[2:], uint64(size))
-	}
-	b[start] = 0x82 // the whole of a binary message
-	_, err := c.Write(b[start:])
 	return err
 }
 
@@ -111,47 +73,19 @@ const (
 // itself. The content is gone with the frame that comes after.
 func (c *conn) next() (int, []byte, error) {
 	for {
-		if err := c.read(); err != nil {
+		frame, err := c.Receive()
+		if err != nil {
 			return 0, nil, err
 		}
-		number, body, _, err := field(c.frame)
+		number, body, _, err := field(frame)
 		if err != nil || number != ping {
 			return number, body, err
 		}
 		seq, _ := binary.Uvarint(body[1:])
-		if err := c.send(&tidewirev1.Pong{Seq: uint32(seq)}); err != nil {
+		if err := c.Send(&tidewirev1.Pong{Seq: uint32(seq)}); err != nil {
 			return 0, nil, err
 		}
 	}
-}
-
-// read reads one WebSocket message.
-func (c *conn) read() error {
-	head, err := c.in.Peek(2)
-	if err != nil {
-		return err
-	}
-	if head[0] != 0x82 {
-		return fmt.Errorf("the broker sent a frame that begins with %#x", head[0])
-	}
-	size, skip := uint64(head[1]), 2
-	if size >= 126 {
-		skip = map[uint64]int{126: 4, 127: 10}[size]
-		if head, err = c.in.Peek(skip); err != nil {
-			return err
-		}
-		size = 0
-		for _, b := range head[2:] {
-			size = size<<8 | uint64(b)
-		}
-	}
-	_, _ = c.in.Discard(skip)
-	if uint64(cap(c.frame)) < size {
-		c.frame = make([]byte, size)
-	}
-	c.frame = c.frame[:size]
-	_, err = io.ReadFull(c.in, c.frame)
-	return err
 }
 
 // expect reads a frame that has this number.

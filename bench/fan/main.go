@@ -1,13 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 // bench is what the rows share.
@@ -66,13 +67,14 @@ func (b *bench) run(dir, only string) (err error) {
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
-	if err := b.build(); err != nil {
+	b.program = filepath.Join(b.dir, "tidewire")
+	if err := rig.BuildBroker(context.Background(), b.program); err != nil {
 		return err
 	}
-	var rows []*row
+	var rows []*rig.Row
 	for _, part := range []struct {
 		name    string
-		measure func() ([]*row, error)
+		measure func() ([]*rig.Row, error)
 	}{{"stuck", b.stuck}, {"return", b.comeBack}, {"conflate", b.conflate}} {
 		if only != "" && only != part.name {
 			continue
@@ -83,23 +85,8 @@ func (b *bench) run(dir, only string) (err error) {
 		}
 		rows = append(rows, more...)
 	}
-	if !printTable(rows) {
+	if !rig.Print(os.Stdout, "LIMIT", rows) {
 		fmt.Println("Some aims were missed. Measure again when the machine has nothing else to do.")
-	}
-	return nil
-}
-
-// build builds the broker in its module.
-func (b *bench) build() error {
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tidewire/tidewire").Output()
-	if err != nil {
-		return fmt.Errorf("find the broker's source: %w", err)
-	}
-	b.program = filepath.Join(b.dir, "tidewire")
-	build := exec.Command("go", "-C", strings.TrimSpace(string(root)), "build", "-o", b.program, "./cmd/tidewire")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build the broker: %w", err)
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/protocol"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 const (
@@ -47,7 +49,7 @@ func (c *conn) publish(first, n int, topic func(int) string) error {
 	for i := range frame.Messages {
 		frame.Messages[i] = protocol.Message{Topic: topic(first + i), Payload: payload}
 	}
-	return c.send(frame)
+	return c.Send(frame)
 }
 
 // answers reads a frame of answers and returns how many there are.
@@ -175,20 +177,10 @@ func stepPublish(args []string) error {
 	_, err := io.Copy(io.Discard, os.Stdin)
 	close(stop)
 	wg.Wait()
-	if err := firstError(append(errs, err)); err != nil {
+	if err := rig.FirstError(append(errs, err)); err != nil {
 		return err
 	}
 	took := slices.Sorted(slices.Values(slices.Concat(all...)))
 	fmt.Println(took[len(took)*99/100].Seconds() * 1000)
-	return nil
-}
-
-// firstError spares the reader the same sentence a thousand times.
-func firstError(errs []error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
 	return nil
 }

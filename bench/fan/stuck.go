@@ -7,6 +7,8 @@ import (
 	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 const (
@@ -22,8 +24,8 @@ const (
 // by from run to run, since that depends on when garbage is collected. So the heap
 // is measured that is still in use, after a collection, while the stuck one is
 // there. The resident memory stands beside it.
-func (b *bench) stuck() ([]*row, error) {
-	heap, resident := make([]sample, 3), make([]sample, 3)
+func (b *bench) stuck() ([]*rig.Row, error) {
+	heap, resident := make([]rig.Sample, 3), make([]rig.Sample, 3)
 	side := func(i, stuck int) func() (float64, error) {
 		return func() (float64, error) {
 			var d delivered
@@ -42,28 +44,28 @@ func (b *bench) stuck() ([]*row, error) {
 	for i := range heap {
 		heap[i], resident[i] = heap[i][1:], resident[i][1:] // the first turn warms up
 	}
-	share := each(heap[2], heap[0], func(with, without float64) float64 { return (with - without) / manyStuck })
+	share := rig.Each(heap[2], heap[0], func(with, without float64) float64 { return (with - without) / manyStuck })
 	bySoftLimit := func(with, without float64) float64 { return (with - without) / softLimit }
-	return []*row{
+	return []*rig.Row{
 		{
-			name: fmt.Sprintf("deliveries of %d messages to %d, one stuck; limit: none stuck", b.flood, crowd),
-			ours: rates[1].text(" M/s"), limit: rates[0].text(" M/s"),
-			ratio: each(rates[1], rates[0], over), aim: 0.95, least: true,
+			Name: fmt.Sprintf("deliveries of %d messages to %d, one stuck; limit: none stuck", b.flood, crowd),
+			Ours: rates[1].Text(" M/s"), Beside: rates[0].Text(" M/s"),
+			Ratio: rig.Each(rates[1], rates[0], rig.Over), Aim: 0.95, Least: true,
 		},
 		{
-			name: "heap of the broker in use then; ratio: growth by the soft limit",
-			ours: heap[1].text(" MiB"), limit: heap[0].text(" MiB"),
-			ratio: each(heap[1], heap[0], bySoftLimit), aim: 1,
+			Name: "heap of the broker in use then; ratio: growth by the soft limit",
+			Ours: heap[1].Text(" MiB"), Beside: heap[0].Text(" MiB"),
+			Ratio: rig.Each(heap[1], heap[0], bySoftLimit), Aim: 1,
 		},
 		{
-			name: fmt.Sprintf("the same with %d stuck, growth for each; limit: the soft limit", manyStuck),
-			ours: share.text(" MiB"), limit: fmt.Sprint(softLimit, " MiB"),
-			ratio: share, aim: 1,
+			Name: fmt.Sprintf("the same with %d stuck, growth for each; limit: the soft limit", manyStuck),
+			Ours: share.Text(" MiB"), Beside: fmt.Sprint(softLimit, " MiB"),
+			Ratio: share, Aim: 1,
 		},
 		{
-			name: "to compare: most resident memory meanwhile, with one stuck; ratio: growth by the soft limit",
-			ours: resident[1].text(" MiB"), limit: resident[0].text(" MiB"),
-			ratio: each(resident[1], resident[0], bySoftLimit),
+			Name: "to compare: most resident memory meanwhile, with one stuck; ratio: growth by the soft limit",
+			Ours: resident[1].Text(" MiB"), Beside: resident[0].Text(" MiB"),
+			Ratio: rig.Each(resident[1], resident[0], bySoftLimit),
 		},
 	}, nil
 }
@@ -88,13 +90,13 @@ func (r *broker) deliverAll(count, readers, stuck int) (d delivered, err error) 
 		if i >= readers {
 			receive = 4096
 		}
-		c, err := dial(r.addr, 16<<10, receive, &tidewirev1.Subscribe{Sub: 1, Filter: "bench.crowd"})
+		c, err := dial(r.Addr, 16<<10, receive, &tidewirev1.Subscribe{Sub: 1, Filter: "bench.crowd"})
 		if err != nil {
 			return d, err
 		}
 		open = append(open, c)
 	}
-	publisher, err := dial(r.addr, 4096, 0)
+	publisher, err := dial(r.Addr, 4096, 0)
 	if err != nil {
 		return d, err
 	}
@@ -134,5 +136,5 @@ func receiveAll(readers []*conn, count int, publish func() error) error {
 		return err
 	}
 	wg.Wait()
-	return firstError(errs)
+	return rig.FirstError(errs)
 }

@@ -4,22 +4,20 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
 
 	tidewire "github.com/tidewire/tidewire/clients/go"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 const (
@@ -61,7 +59,12 @@ func run() (err error) {
 		return err
 	}
 	path := func(name string) string { return filepath.Join(work, name) }
-	if err := build(path("limit"), path("tidewire")); err != nil {
+	build := exec.Command("go", "build", "-o", path("limit"), "github.com/tidewire/tidewire/bench/limit")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build bench/limit: %w", err)
+	}
+	if err := rig.BuildBroker(context.Background(), path("tidewire")); err != nil {
 		return err
 	}
 	cmd := exec.Command(path("limit"), path("sizes"), self, "-step", "-count", fmt.Sprint(*count), path("tidewire"), path("data"), path("sizes"))
@@ -71,26 +74,6 @@ func run() (err error) {
 		return fmt.Errorf("run bench/limit: %w", err)
 	}
 	return report(string(out), *count)
-}
-
-// build builds bench/limit and the broker, each in its module.
-func build(limit, broker string) error {
-	const module = "github.com/tidewire/tidewire"
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
-	if err != nil {
-		return fmt.Errorf("find the broker's source: %w", err)
-	}
-	for _, args := range [][]string{
-		{"build", "-o", limit, module + "/bench/limit"},
-		{"-C", strings.TrimSpace(string(root)), "build", "-o", broker, "./cmd/tidewire"},
-	} {
-		cmd := exec.Command("go", args...)
-		cmd.Stderr = os.Stderr
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
-		}
-	}
-	return nil
 }
 
 // report prints what bench/limit measured.
@@ -114,33 +97,16 @@ func report(out string, count int) error {
 // publish starts a broker with an empty directory, publishes, prints the seconds,
 // and leaves the sizes of its commits in a file: the mean of all, for each.
 func publish(program, dir, sizes string, count int) (err error) {
-	broker := exec.Command(program, "serve", "--data", dir, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
-	broker.Stderr = os.Stderr
-	out, err := broker.StdoutPipe()
+	broker, err := rig.LaunchBroker(exec.Command(program), dir)
 	if err != nil {
 		return err
 	}
-	if err := broker.Start(); err != nil {
-		return err
-	}
-	defer func() {
-		_ = broker.Process.Kill()
-		_ = broker.Wait() // killed
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("start the broker: %w", err)
-	}
-	urls := regexp.MustCompile(`http://[0-9.:]+`).FindAllString(line, 2)
-	if len(urls) != 2 {
-		return fmt.Errorf("the broker printed %q", line)
-	}
-	seconds, err := publishAll(urls[0], count)
+	defer func() { err = errors.Join(err, broker.Stop()) }()
+	seconds, err := publishAll("http://"+broker.Addr, count)
 	if err != nil {
 		return err
 	}
-	if err := noteSizes(urls[1], sizes); err != nil {
+	if err := noteSizes(broker, sizes); err != nil {
 		return err
 	}
 	fmt.Println(seconds)
@@ -188,21 +154,13 @@ func publishOn(ctx context.Context, c *tidewire.Client, count int) error {
 }
 
 // noteSizes writes as many sizes as there were commits, with the same sum.
-func noteSizes(admin, path string) error {
-	response, err := http.Get(admin + "/metrics")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
+func noteSizes(broker *rig.Server, path string) error {
+	text, err := broker.Get(context.Background(), "/metrics")
 	if err != nil {
 		return err
 	}
 	value := func(name string) float64 {
-		var v float64
-		if m := regexp.MustCompile(name + `\{stream="main"\} (\S+)`).FindSubmatch(text); m != nil {
-			_, _ = fmt.Sscan(string(m[1]), &v)
-		}
+		v, _ := rig.Number(text, name+`\{stream="main"\} (\S+)`) // 0 if it is not there
 		return v
 	}
 	commits, bytes := value("tidewire_storage_commits_total"), value("tidewire_storage_stored_bytes_total")

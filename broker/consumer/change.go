@@ -26,9 +26,6 @@ func (m *Machine) Buried(offset, deadOffset uint64) {
 // Lost tells that the message is gone from the log.
 func (m *Machine) Lost(offset uint64) { m.done(offset) }
 
-// Expired tells that the message has expired.
-func (m *Machine) Expired(offset uint64) { m.done(offset) }
-
 func (m *Machine) done(offset uint64) {
 	if e := m.pending.at[offset]; e != nil {
 		m.drop(e)

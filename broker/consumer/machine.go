@@ -52,10 +52,6 @@ func (m *Machine) Position(src Source) protocol.Position { return m.cursors[src]
 // Cursor is the offset of [Machine.Position].
 func (m *Machine) Cursor(src Source) uint64 { return m.cursors[src].Offset }
 
-// CursorTerm is the term of [Machine.Position]: the one in which what stands
-// there was written.
-func (m *Machine) CursorTerm(src Source) protocol.Term { return m.cursors[src].Term }
-
 // InFlight is how many messages are in flight, and their bytes.
 func (m *Machine) InFlight() (n int, bytes int64) { return len(m.pending.flying), m.pending.bytes }
 
@@ -78,17 +74,7 @@ func (m *Machine) HeldBy(holder uint64) int { return m.pending.holders[holder] }
 // purged.
 func (m *Machine) DeadCount() int { return len(m.dead) }
 
-// EachDead goes through the offsets of those in the stream of dead letters, in
-// order, until the function returns false.
-func (m *Machine) EachDead(f func(offset uint64) bool) {
-	for _, offset := range m.dead {
-		if !f(offset) {
-			return
-		}
-	}
-}
-
-// Dead is a copy of all that EachDead goes through.
+// Dead is a copy of their offsets in the stream of dead letters, in order.
 func (m *Machine) Dead() []uint64 { return append([]uint64(nil), m.dead...) }
 
 // Entry is what is pending at the offset.
@@ -193,6 +179,21 @@ func (m *Machine) NextDue() (int64, bool) {
 	default:
 		return flying.Due, true
 	}
+}
+
+// Timer is when the machine is to be looked at again although nothing happens: the
+// end of an ack wait, or of a wait for the next delivery. Deliveries that are due
+// already do not count, for a member takes them as soon as there is one with room.
+// 0 if there is nothing to wait for.
+func (m *Machine) Timer(now int64) int64 {
+	var at int64
+	if e := m.pending.flying.top(); e != nil {
+		at = e.Due
+	}
+	if e := m.pending.waiting.top(); e != nil && e.Due > now && (at == 0 || e.Due < at) && m.full(e.Size) == "" {
+		at = e.Due
+	}
+	return at
 }
 
 // Ready is how many retries [Machine.Retry] would give now, or a few more if

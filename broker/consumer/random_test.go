@@ -278,11 +278,8 @@ func (w *world) decideRarely(its *consumer.Machine, m *model, offset, holder uin
 		to := w.places(m)
 		its.Rewind(to)
 		m.rewind(to)
-	case p < 80:
-		its.Lost(offset)
-		m.done(offset)
 	case p < 85:
-		its.Expired(offset)
+		its.Lost(offset)
 		m.done(offset)
 	case p < 90:
 		its.Bury(offset, "by hand")
@@ -469,7 +466,7 @@ func (w *world) compareOne(its *consumer.Machine, m *model) {
 		}
 	}
 	same("entries", slices.Collect(its.Entries()), m.entries)
-	same("cursors", []any{its.Position(0), its.Position(1), its.Cursor(0), its.CursorTerm(1)}, []any{m.cursors[0], m.cursors[1], m.cursors[0].Offset, m.cursors[1].Term})
+	same("cursors", []any{its.Position(0), its.Position(1), its.Cursor(0), its.Position(1).Term}, []any{m.cursors[0], m.cursors[1], m.cursors[0].Offset, m.cursors[1].Term})
 	flying, bytes := its.InFlight()
 	same("counts", []any{flying, bytes, its.Waiting(), its.Held(), its.Dying(), its.Pending()}, []any{
 		len(m.with(consumer.InFlight)), m.bytes(), len(m.with(consumer.Waiting)), len(m.with(consumer.Held)), len(m.with(consumer.Dying)), len(m.entries),

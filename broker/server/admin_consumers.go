@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -326,16 +325,12 @@ func (in *inspector) read(w http.ResponseWriter, r *http.Request, form any) *pro
 	if err := wantsJSON(r); err != nil {
 		return err
 	}
-	timeout := in.server.limits().BodyTimeout
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
-	body, err := io.ReadAll(io.LimitReader(r.Body, adminBodyBytes+1))
-	switch {
-	case len(body) > adminBodyBytes:
-		w.Header().Set("Connection", "close")
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(in.server.limits().BodyTimeout))
+	body, err := in.server.readUpTo(w, r, adminBodyBytes, func(int64) *protocol.Error {
 		return protocol.Errorf(protocol.CodePayloadTooLarge, "the body has more than the %d bytes that are allowed", adminBodyBytes)
-	case err != nil:
-		w.Header().Set("Connection", "close")
-		return brokenBody(err, timeout)
+	})
+	if err != nil {
+		return err
 	}
 	return protocol.DecodeStrict("the body", body, form)
 }

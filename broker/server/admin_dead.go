@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/protocol"
@@ -33,12 +32,11 @@ type deadForm struct {
 // deadShown is one with its content, as the one form of messages has it.
 type deadShown struct {
 	deadForm
-	Publisher     string            `json:"publisher,omitempty"`
-	Key           string            `json:"key,omitempty"`
-	ContentType   string            `json:"content_type,omitempty"`
-	Headers       map[string]string `json:"headers,omitempty"`
-	Payload       *string           `json:"payload,omitempty"`
-	PayloadBase64 []byte            `json:"payload_base64,omitempty"`
+	Publisher   string            `json:"publisher,omitempty"`
+	Key         string            `json:"key,omitempty"`
+	ContentType string            `json:"content_type,omitempty"`
+	Headers     map[string]string `json:"headers,omitempty"`
+	protocol.PayloadJSON
 }
 
 func deadFormOf(d *broker.DeadLetter) deadForm {
@@ -47,17 +45,12 @@ func deadFormOf(d *broker.DeadLetter) deadForm {
 
 func deadShownOf(d *broker.DeadLetter) deadShown {
 	m := &d.Message
-	f := deadShown{deadForm: deadFormOf(d), Publisher: m.Publisher, Key: m.Key, ContentType: m.ContentType}
+	f := deadShown{deadForm: deadFormOf(d), Publisher: m.Publisher, Key: m.Key, ContentType: m.ContentType, PayloadJSON: protocol.PayloadForm(m.Payload)}
 	if len(m.Headers) > 0 {
 		f.Headers = make(map[string]string, len(m.Headers))
 	}
 	for _, h := range m.Headers {
 		f.Headers[h.Name] = h.Value
-	}
-	if utf8.Valid(m.Payload) {
-		f.Payload = new(string(m.Payload))
-	} else {
-		f.PayloadBase64 = m.Payload
 	}
 	return f
 }

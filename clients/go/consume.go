@@ -40,8 +40,8 @@ type Consumer struct {
 
 // bells are what others wait for.
 type bells struct {
-	begun chan struct{} // closed when the broker has confirmed it for the first time, or it has ended
-	ready chan struct{} // Next has something to do
+	begun latch         // closed when the broker has confirmed it for the first time, or it has ended
+	ready bell          // Next has something to do
 	ended chan struct{} // closed after err was set
 }
 
@@ -71,7 +71,7 @@ func (c *Client) Consumer(ctx context.Context, name string, o ConsumeOptions) (*
 func newConsumer(c *Client, name string, o ConsumeOptions) *Consumer {
 	return &Consumer{
 		client: c, name: name, options: o, keeper: newKeeper(&o), live: make(map[Position]*Delivery),
-		bells: bells{begun: make(chan struct{}), ready: make(chan struct{}, 1), ended: make(chan struct{})},
+		bells: bells{begun: make(latch), ready: make(bell, 1), ended: make(chan struct{})},
 	}
 }
 
@@ -151,10 +151,10 @@ func (k *Consumer) take() (*Delivery, error) {
 	defer k.mu.Unlock()
 	switch {
 	case k.err != nil:
-		k.wake() // the others
+		k.ready.ring() // the others
 		return nil, k.err
 	case k.draining:
-		k.wake()
+		k.ready.ring()
 		return nil, ErrClosed
 	case len(k.queue) == 0:
 		return nil, nil
@@ -168,7 +168,7 @@ func (k *Consumer) take() (*Delivery, error) {
 		delete(k.live, d.Position) // should the program forget it, it is to come again
 	}
 	if len(k.queue) > 0 {
-		k.wake()
+		k.ready.ring()
 	}
 	return d, nil
 }
@@ -194,16 +194,21 @@ func (k *Consumer) Deliveries(ctx context.Context) iter.Seq2[*Delivery, error] {
 // said of deliveries before, or ctx ends. What is not settled then, taken or not,
 // goes to other members, or to who comes next.
 func (k *Consumer) Close(ctx context.Context) error {
-	k.mu.Lock()
-	k.draining = true
-	k.wake()
-	k.mu.Unlock()
+	k.shut()
 	err := k.awaitHandlers(ctx)
 	if err == nil {
 		err = k.awaitAnswers(ctx)
 	}
 	k.leave(ErrClosed)
 	return err
+}
+
+// shut hands out nothing more.
+func (k *Consumer) shut() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.draining = true
+	k.ready.ring()
 }
 
 // awaitHandlers waits until no handler runs.
@@ -271,18 +276,6 @@ func (k *Consumer) endLocked(err error) {
 	k.keeper.stop()
 	k.settles.giveUp(err)
 	close(k.ended)
-	select {
-	case <-k.begun:
-	default:
-		close(k.begun)
-	}
-	k.wake()
-}
-
-// wake tells one Next that there is something to do.
-func (k *Consumer) wake() {
-	select {
-	case k.ready <- struct{}{}:
-	default:
-	}
+	k.begun.close()
+	k.ready.ring()
 }

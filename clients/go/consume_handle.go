@@ -82,10 +82,7 @@ func (c *Client) Consume(ctx context.Context, name string, handle func(context.C
 // drain ends a consumer whose handlers may still run.
 func (k *Consumer) drain(ctx context.Context, stop context.CancelCauseFunc) error {
 	ctx = context.WithoutCancel(ctx)
-	k.mu.Lock()
-	k.draining = true
-	k.wake()
-	k.mu.Unlock()
+	k.shut()
 	grace, cancel := context.WithTimeout(ctx, cmp.Or(k.options.Grace, defaultGrace))
 	defer cancel()
 	if k.awaitHandlers(grace) != nil {

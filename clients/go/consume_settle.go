@@ -57,8 +57,8 @@ type settleBox struct {
 	hold    bool          // nothing is sent for now
 	flush   bool          // answers are wanted for everything
 	pause   backoff
-	emptied chan struct{} // closed when flush has come to its end
-	epoch   int           // connections that were lost
+	emptied latch // closed when flush has come to its end
+	epoch   int   // connections that were lost
 }
 
 const (
@@ -268,7 +268,7 @@ func (b *settleBox) lost() {
 func (b *settleBox) begin() <-chan struct{} {
 	if b.emptied == nil {
 		b.flush = true
-		b.emptied = make(chan struct{})
+		b.emptied = make(latch)
 		if n := len(b.sent); n > 0 && len(b.queue) == 0 && !b.sent[n-1].confirm {
 			for _, s := range b.sent[n-1].items {
 				s.again = true
@@ -283,11 +283,7 @@ func (b *settleBox) begin() <-chan struct{} {
 // checkEmpty tells whoever waits for everything to be answered.
 func (b *settleBox) checkEmpty() {
 	if b.flush && len(b.queue) == 0 && len(b.sent) == 0 {
-		select {
-		case <-b.emptied:
-		default:
-			close(b.emptied)
-		}
+		b.emptied.close()
 	}
 }
 

@@ -119,11 +119,7 @@ func (k *Consumer) confirmed(s *session, f *tidewirev1.Subscribed) {
 		j.phase, j.generation = phaseOn, f.Generation
 		j.created = j.created || f.Created
 		j.pause.reset()
-		select {
-		case <-k.begun:
-		default:
-			close(k.begun)
-		}
+		k.begun.close()
 	}
 	k.mu.Unlock()
 	if mine {
@@ -145,7 +141,7 @@ func (k *Consumer) deliver(d *protocol.Deliver) {
 		}
 		k.receive(m)
 	}
-	k.wake()
+	k.ready.ring()
 }
 
 // kickUnlocked unlocks mu, and has what is to be said written.
@@ -278,9 +274,4 @@ func (k *Consumer) refused(s *session, number uint32, err *Error) {
 	if again && k.options.OnRefused != nil {
 		k.options.OnRefused(err)
 	}
-}
-
-// settleRequest reports whether an error frame refuses a settlement.
-func settleRequest(request string) bool {
-	return slices.Contains([]string{"ack", "nack", "extend", "reject"}, request)
 }

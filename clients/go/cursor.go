@@ -128,11 +128,7 @@ func (s *Subscription) confirmed(f *tidewirev1.Subscribed) {
 		c.place = place{text: f.Position}
 		s.kept = c.place // nothing was received before
 	}
-	select {
-	case <-s.begun:
-	default:
-		close(s.begun)
-	}
+	s.begun.close()
 }
 
 // deliver takes messages into the queue. size is that of their frame.
@@ -172,7 +168,7 @@ func (s *Subscription) deliver(d *protocol.Deliver, size int) verdict {
 	s.queue.push(e)
 	c.places.set(d.Partition, d.Through)
 	c.place = e.end
-	s.wake()
+	s.ready.ring()
 	return s.filling()
 }
 
@@ -186,7 +182,7 @@ func (s *Subscription) ephemeral(d *protocol.Deliver, size int) {
 	}
 	s.flow.received(size)
 	s.queue.push(event{chunk: &d.Chunk, cost: size})
-	s.wake()
+	s.ready.ring()
 }
 
 // filling takes the subscription back if the queue is filling up.
@@ -229,7 +225,7 @@ func (s *Subscription) progress(number uint32, f *tidewirev1.Progress) {
 	c.place = c.places.others(f.Partition).with(protocol.Position{Term: term, Partition: f.Partition, Offset: f.Through})
 	c.places.set(f.Partition, f.Through)
 	s.queue.push(event{end: c.place})
-	s.wake()
+	s.ready.ring()
 }
 
 // reachedHead takes CaughtUp. After a reconnect it comes again, which the program
@@ -242,7 +238,7 @@ func (s *Subscription) reachedHead(number uint32) {
 	}
 	s.told = true
 	s.queue.push(event{caughtUp: true})
-	s.wake()
+	s.ready.ring()
 }
 
 // gap takes the news that messages are gone.
@@ -262,7 +258,7 @@ func (s *Subscription) gap(f *tidewirev1.Gap) {
 		Filter: s.filter, Reason: f.Reason, Term: f.Term,
 		After: f.After, Through: f.Through, Position: c.place.String(), Missed: f.Missed,
 	}})
-	s.wake()
+	s.ready.ring()
 }
 
 // takenBack takes Unsubscribed, after the queue was filling up. It reports whether
@@ -317,18 +313,6 @@ func (s *Subscription) endLocked(err error) {
 		s.dropped = true
 		s.queue.clear()
 	}
-	select {
-	case <-s.begun:
-	default:
-		close(s.begun)
-	}
-	s.wake()
-}
-
-// wake tells the loop that there is something to do.
-func (s *Subscription) wake() {
-	select {
-	case s.ready <- struct{}{}:
-	default:
-	}
+	s.begun.close()
+	s.ready.ring()
 }

@@ -74,7 +74,7 @@ type farewell struct {
 // controls are the frames, other than publishes, that wait to be written.
 type controls struct {
 	frames []control
-	wake   chan struct{} // the writer has something to do
+	wake   bell // the writer has something to do
 }
 
 // control is a frame, other than a publish, that waits to be written.
@@ -88,7 +88,7 @@ type control struct {
 func (c *Client) newSession(ctx context.Context, t target) (*session, error) {
 	s := &session{
 		client: c, target: t, numbers: numbers{make(map[uint32]*Subscription), make(map[uint32]*Consumer)}, refreshed: make(chan *tidewirev1.Refreshed, 1),
-		control: controls{wake: make(chan struct{}, 1)}, opened: make(chan struct{}), done: make(chan struct{}),
+		control: controls{wake: make(bell, 1)}, opened: make(chan struct{}), done: make(chan struct{}),
 	}
 	token, err := c.askToken(ctx) // may take a while
 	if err != nil {
@@ -144,12 +144,7 @@ func (s *session) push(c control) {
 }
 
 // kick makes the writer look for something to write.
-func (s *session) kick() {
-	select {
-	case s.control.wake <- struct{}{}:
-	default:
-	}
-}
+func (s *session) kick() { s.control.wake.ring() }
 
 // leave says goodbye behind what is queued, and ends the session.
 func (s *session) leave() { s.push(control{opcode: gws.OpcodeCloseConnection}) }
@@ -299,8 +294,9 @@ func (s *session) handle(frame any, size int) {
 // publish frame, or of the connection, which is about to be closed then.
 func (s *session) refused(f *tidewirev1.Error) {
 	err := protocol.FrameError(f)
+	_, settles := protocol.ParseSettleKind(f.Request)
 	switch {
-	case settleRequest(f.Request):
+	case settles:
 		if k := s.client.member(s, f.Sub); k != nil {
 			k.refusedSettle(s, f.Ref, err)
 		}

@@ -33,8 +33,8 @@ type Subscription struct {
 	filter  string
 	options SubscribeOptions
 	looping atomic.Bool
-	begun   chan struct{} // closed when the broker has confirmed it for the first time, or it has ended
-	ready   chan struct{} // the loop has something to do
+	begun   latch // closed when the broker has confirmed it for the first time, or it has ended
+	ready   bell  // the loop has something to do
 
 	mu     sync.Mutex
 	cursor cursor
@@ -93,7 +93,7 @@ func newSubscription(c *Client, filter string, o SubscribeOptions) (*Subscriptio
 	}
 	s := &Subscription{
 		client: c, filter: filter, options: o, flow: credit,
-		begun: make(chan struct{}), ready: make(chan struct{}, 1),
+		begun: make(latch), ready: make(bell, 1),
 		queue: queue{limit: o.QueueBytes},
 	}
 	s.cursor.from = o.From

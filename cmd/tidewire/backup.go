@@ -88,9 +88,7 @@ func were(n int) string {
 
 func reportBackup(w io.Writer, m *storage.Manifest, done string, asJSON bool) error {
 	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetEscapeHTML(false)
-		return e.Encode(m)
+		return printJSON(w, m)
 	}
 	_, err := fmt.Fprintf(w, "%s: %s, %s, %s, %.1f MiB, everything that was answered before %s\n", done,
 		count(len(m.Streams), "stream"), count(m.Files(), "file"), count(int(m.Messages()), "message"), float64(m.Bytes())/(1<<20), m.Begun.Format(time.RFC3339))

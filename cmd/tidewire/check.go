@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -121,9 +120,7 @@ func (r *checkRun) run(ctx context.Context, p *progress) (storage.Report, error)
 
 func (r *checkReport) print(w io.Writer, asJSON bool) error {
 	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetEscapeHTML(false)
-		return e.Encode(r)
+		return printJSON(w, r)
 	}
 	_, err := fmt.Fprintf(w, "%s: %s, %s, %s, %.1f MiB\n", r.Data,
 		count(r.Streams, "stream"), count(r.Segments, "segment"), count(r.Messages, "message"), float64(r.Bytes)/(1<<20))

@@ -149,12 +149,8 @@ func newConsumersListCommand() *cobra.Command {
 	return c
 }
 
-func parseConsumer(raw []byte) (consumerLine, error) {
-	var l consumerLine
-	if err := json.Unmarshal(raw, &l); err != nil {
-		return l, fmt.Errorf("the broker describes a consumer in a way that this version does not know: %w", err)
-	}
-	return l, nil
+func parseConsumer(raw json.RawMessage) (consumerLine, error) {
+	return described[consumerLine]("a consumer", raw)
 }
 
 func number[N uint64 | uint32](n N) string { return strconv.FormatUint(uint64(n), 10) }
@@ -250,13 +246,4 @@ func (m member) String() string {
 		words = append(words, "as "+m.Subject)
 	}
 	return strings.Join(words, " ") + fmt.Sprintf(", %d in flight, window %d", m.InFlight, m.Window)
-}
-
-func printJSON(c *cobra.Command, v any) error {
-	b, err := jsonLine(v)
-	if err != nil {
-		return err
-	}
-	_, err = c.OutOrStdout().Write(b)
-	return err
 }

@@ -204,7 +204,7 @@ created with the same name begins anew.`,
 				return err
 			}
 			if admin.json {
-				return printJSON(c, map[string]string{"name": args[0], "deleted": "yes"})
+				return printJSON(c.OutOrStdout(), map[string]string{"name": args[0], "deleted": "yes"})
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "the consumer %s is deleted\n", args[0])
 			return err

@@ -126,12 +126,8 @@ func (f *adminFlags) deadPage(ctx context.Context, name, before string, n int) (
 	return page, err
 }
 
-func parseDead(raw []byte) (deadLine, error) {
-	var l deadLine
-	if err := json.Unmarshal(raw, &l); err != nil {
-		return l, fmt.Errorf("the broker describes a dead letter in a way that this version does not know: %w", err)
-	}
-	return l, nil
+func parseDead(raw json.RawMessage) (deadLine, error) {
+	return described[deadLine]("a dead letter", raw)
 }
 
 func appendDead(rows [][]string, letters []json.RawMessage) ([][]string, error) {
@@ -310,7 +306,7 @@ func (f *adminFlags) changeDead(c *cobra.Command, path string, s deadSelection, 
 		return err
 	}
 	if f.json {
-		return printJSON(c, answer)
+		return printJSON(c.OutOrStdout(), answer)
 	}
 	verb := "are"
 	if answer.Count == 1 {

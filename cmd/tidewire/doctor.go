@@ -166,11 +166,7 @@ func (d *doctor) examine(ctx context.Context) *doctorReport {
 
 func (r *doctorReport) print(w io.Writer, asJSON bool) error {
 	if asJSON {
-		b, err := jsonLine(r)
-		if err == nil {
-			_, err = w.Write(b)
-		}
-		return err
+		return printJSON(w, r)
 	}
 	for _, f := range r.Checks {
 		advice := ""

@@ -89,9 +89,9 @@ func onTopic(topic string) string {
 func printFound(c *cobra.Command, messages []json.RawMessage) error {
 	out := c.OutOrStdout()
 	for i, raw := range messages {
-		var l foundLine
-		if err := json.Unmarshal(raw, &l); err != nil {
-			return fmt.Errorf("the broker describes a message in a way that this version does not know: %w", err)
+		l, err := described[foundLine]("a message", raw)
+		if err != nil {
+			return err
 		}
 		if i > 0 {
 			if _, err := fmt.Fprintln(out); err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/url"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,9 +90,9 @@ func (f *adminFlags) streams(ctx context.Context) (lines []streamLine, raw []jso
 		return nil, nil, err
 	}
 	for _, r := range answer.Streams {
-		var s streamLine
-		if err := json.Unmarshal(r, &s); err != nil {
-			return nil, nil, fmt.Errorf("the broker describes a stream in a way that this version does not know: %w", err)
+		s, err := described[streamLine]("a stream", r)
+		if err != nil {
+			return nil, nil, err
 		}
 		lines = append(lines, s)
 	}
@@ -186,11 +185,7 @@ known, so that repeats are not stored again.`,
 				return err
 			}
 			if admin.json {
-				b, err := jsonLine(answer)
-				if err == nil {
-					_, err = c.OutOrStdout().Write(b)
-				}
-				return err
+				return printJSON(c.OutOrStdout(), answer)
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "the stream %s is purged up to %s\n", answer.Stream, answer.Through)
 			return err
@@ -199,25 +194,6 @@ known, so that repeats are not stored again.`,
 	admin.add(c)
 	c.Flags().BoolVar(&yes, "yes", false, "do it")
 	return c
-}
-
-func printRaw(w io.Writer, objects []json.RawMessage) error {
-	for _, o := range objects {
-		if _, err := fmt.Fprintf(w, "%s\n", o); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func printTable(w io.Writer, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		if _, err := fmt.Fprintln(t, strings.Join(row, "\t")); err != nil {
-			return err
-		}
-	}
-	return t.Flush()
 }
 
 func sizeText(n uint64) string {

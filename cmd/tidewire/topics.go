@@ -119,9 +119,9 @@ func (t *topicsCommand) page(ctx context.Context, after string, left int) (page 
 
 func appendTopics(rows [][]string, topics []json.RawMessage) ([][]string, error) {
 	for _, raw := range topics {
-		var l topicLine
-		if err := json.Unmarshal(raw, &l); err != nil {
-			return nil, fmt.Errorf("the broker describes a topic in a way that this version does not know: %w", err)
+		l, err := described[topicLine]("a topic", raw)
+		if err != nil {
+			return nil, err
 		}
 		rows = append(rows, []string{l.Topic, l.Stream, strconv.FormatUint(l.Messages, 10), rateText(l.Rate), l.First, l.Last})
 	}

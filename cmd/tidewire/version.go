@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -44,7 +43,7 @@ func newVersionCommand() *cobra.Command {
 				Protocols: []string{protocol.SubprotocolProto, protocol.SubprotocolJSON},
 			}
 			if asJSON {
-				return json.NewEncoder(c.OutOrStdout()).Encode(v)
+				return printJSON(c.OutOrStdout(), v)
 			}
 			_, err := fmt.Fprintf(c.OutOrStdout(), "tidewire %s (%s, %s)\n", v.Version, v.Go, v.Platform)
 			return err

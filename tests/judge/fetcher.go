@@ -79,14 +79,7 @@ func (f *fetcher) fetch(ctx context.Context) ([]held, error) {
 	err = f.load.call(ctx, http.MethodPost, fmt.Sprintf("%s?max=%d&wait=1s", target, 1+f.rng.IntN(30)), nil, &answer)
 	_, answered := errors.AsType[*errAnswer](err)
 	event := conEvent{Event: evReceive, At: f.load.now(), Generation: answer.Generation}
-	var all []held
-	for i := range answer.Messages {
-		r := &answer.Messages[i]
-		event.Messages = append(event.Messages, receiptOf(r))
-		if at, err := parsePlace(r.Position); err == nil { // else the verdict tells
-			all = append(all, held{key: key{r.Topic, r.ID}, position: r.Position, at: at, generation: answer.Generation})
-		}
-	}
+	all := event.receive(answer.Messages)
 	if len(event.Messages) > 0 {
 		f.log.add(event)
 		f.group.noteMoved()

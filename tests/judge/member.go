@@ -245,14 +245,9 @@ func (m *member) takeDeliver(ctx context.Context, f *deliver) error {
 		return nil
 	}
 	event := conEvent{Event: evReceive, At: m.load.now(), Generation: f.Messages[0].Generation}
-	var all []held
+	all := event.receive(f.Messages)
 	for i := range f.Messages {
-		r := &f.Messages[i]
-		event.Messages = append(event.Messages, receiptOf(r))
-		if at, err := parsePlace(r.Position); err == nil { // else the verdict tells
-			all = append(all, held{key: key{r.Topic, r.ID}, position: r.Position, at: at, generation: r.Generation})
-		}
-		if r.Generation != event.Generation {
+		if f.Messages[i].Generation != event.Generation {
 			m.log.add(conEvent{Event: evRefused, At: m.load.now(), Code: "a frame with messages of two generations"})
 		}
 	}
@@ -265,8 +260,17 @@ func (m *member) takeDeliver(ctx context.Context, f *deliver) error {
 	return m.handle(ctx, all)
 }
 
-func receiptOf(r *message) conReceipt {
-	return conReceipt{receipt: receipt{r.Topic, r.ID, r.Position, r.sum()}, Attempt: r.Attempt}
+// receive notes messages that came, of one generation, and returns what the member
+// has then.
+func (e *conEvent) receive(messages []message) (all []held) {
+	for i := range messages {
+		r := &messages[i]
+		e.Messages = append(e.Messages, conReceipt{receipt: receipt{r.Topic, r.ID, r.Position, r.sum()}, Attempt: r.Attempt})
+		if at, err := parsePlace(r.Position); err == nil { // else the verdict tells
+			all = append(all, held{key: key{r.Topic, r.ID}, position: r.Position, at: at, generation: e.Generation})
+		}
+	}
+	return all
 }
 
 // takeAcked notes an answer. What is not in it as refused is settled.

@@ -1,9 +1,6 @@
 package readme
 
 import (
-	"net"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -11,26 +8,7 @@ import (
 // TestConsumersPage types the blocks of docs/consumers.md, in their order, and
 // checks what the page says of them.
 func TestConsumersPage(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the program in a fresh tree and takes ten seconds")
-	}
-	for _, tool := range []string{"bash", "make", "curl", "sed"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
-	for _, address := range []string{"127.0.0.1:7070", "127.0.0.1:7071"} {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatalf("the page needs %s: %v", address, err)
-		}
-		_ = l.Close()
-	}
-	w := &walker{t: t, dir: copyTree(t), sh: strictBash}
-	blocks := readBlocks(t, filepath.Join(w.dir, "docs", "consumers.md"))
-	if len(blocks) != 7 {
-		t.Fatalf("the page has %d blocks to run, this test knows 7: change both together", len(blocks))
-	}
+	w, blocks := newcomer(t, "docs/consumers.md", 7, "sed")
 	w.run("make build")
 	w.start("broker", blocks[0].text)
 	w.until("the broker is ready", ready)

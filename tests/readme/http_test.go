@@ -43,11 +43,7 @@ func TestHTTPPage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the program and takes ten seconds")
 	}
-	for _, tool := range []string{"sh", "curl", "sed"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
+	needs(t, "sh", "curl", "sed")
 	examples, answers := readExamples(t, "../../docs/http.md")
 	if len(examples) < 15 || answers < 5 {
 		t.Fatalf("only %d examples, %d with an answer: are they still found?", len(examples), answers)

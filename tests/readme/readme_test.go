@@ -220,29 +220,43 @@ func stored(t *testing.T, topic string) []string {
 	}
 }
 
-// TestWalk is the first walk of README.md.
-func TestWalk(t *testing.T) {
+// newcomer reads a page in a fresh tree. The page has so many blocks to run, for
+// which more tools may be needed than for all pages.
+func newcomer(t *testing.T, page string, blocks int, tools ...string) (*walker, []block) {
+	t.Helper()
 	if testing.Short() {
-		t.Skip("builds the program in a fresh tree and takes half a minute")
+		t.Skip("builds the program in a fresh tree, and takes from ten seconds to half a minute")
 	}
-	for _, tool := range []string{"bash", "make", "curl", "python3", "vmstat", "pkill"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
-	for _, address := range []string{"127.0.0.1:7070", "127.0.0.1:7071"} {
+	needs(t, append([]string{"bash", "make", "curl"}, tools...)...)
+	for _, url := range []string{public, admin} {
+		address := strings.TrimPrefix(url, "http://")
 		l, err := net.Listen("tcp", address)
 		if err != nil {
-			t.Fatalf("the walk of the README needs %s: %v", address, err)
+			t.Fatalf("%s needs %s: %v", page, address, err)
 		}
 		_ = l.Close()
 	}
 	w := &walker{t: t, dir: copyTree(t), sh: strictBash}
-	blocks := readBlocks(t, filepath.Join(w.dir, "README.md"))
-	if len(blocks) != 13 {
-		t.Fatalf("the README has %d blocks to run, this test knows 13: change both together", len(blocks))
+	all := readBlocks(t, filepath.Join(w.dir, page))
+	if len(all) != blocks {
+		t.Fatalf("%s has %d blocks to run, this test knows %d: change both together", page, len(all), blocks)
 	}
+	return w, all
+}
 
+// needs skips a test for which a program is not installed.
+func needs(t *testing.T, tools ...string) {
+	t.Helper()
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+}
+
+// TestWalk is the first walk of README.md.
+func TestWalk(t *testing.T) {
+	w, blocks := newcomer(t, "README.md", 13, "python3", "vmstat", "pkill")
 	w.start("broker", blocks[0].text)
 	w.until("the broker is ready", ready)
 	sub := w.start("sub", blocks[1].text)

@@ -2,9 +2,6 @@ package readme
 
 import (
 	"encoding/json"
-	"net"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,26 +10,7 @@ import (
 // TestGettingStarted types the blocks of docs/getting-started.md, in their order,
 // and checks what the page says of them.
 func TestGettingStarted(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the program in a fresh tree and takes ten seconds")
-	}
-	for _, tool := range []string{"bash", "make", "curl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
-	for _, address := range []string{"127.0.0.1:7070", "127.0.0.1:7071"} {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatalf("the page needs %s: %v", address, err)
-		}
-		_ = l.Close()
-	}
-	w := &walker{t: t, dir: copyTree(t), sh: strictBash}
-	blocks := readBlocks(t, filepath.Join(w.dir, "docs", "getting-started.md"))
-	if len(blocks) != 8 {
-		t.Fatalf("the page has %d blocks to run, this test knows 8: change both together", len(blocks))
-	}
+	w, blocks := newcomer(t, "docs/getting-started.md", 8)
 	w.run(blocks[0].text)
 	w.start("broker", blocks[1].text)
 	w.until("the broker is ready", ready)

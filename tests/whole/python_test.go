@@ -12,17 +12,21 @@ import (
 	"time"
 )
 
-const pythonClient = "../../docs/examples/client.py"
-
-// python starts the example client. It is killed when the test ends.
+// python starts the example client.
 func python(t *testing.T, b *broker, args ...string) (cmd *exec.Cmd, stdout, stderr *output) {
+	t.Helper()
+	return pythonExample(t, "client.py", append([]string{"--url", b.url()}, args...)...)
+}
+
+// pythonExample starts a program of docs/examples. It is killed when the test ends.
+func pythonExample(t *testing.T, name string, args ...string) (cmd *exec.Cmd, stdout, stderr *output) {
 	t.Helper()
 	path, err := exec.LookPath("python3")
 	if err != nil {
-		t.Skip("python3 is not installed, which docs/examples/client.py needs")
+		t.Skipf("python3 is not installed, which docs/examples/%s needs", name)
 	}
 	stdout, stderr = &output{}, &output{}
-	cmd = exec.Command(path, append([]string{"-B", pythonClient, "--url", b.url()}, args...)...)
+	cmd = exec.Command(path, append([]string{"-B", filepath.Join("../../docs/examples", name)}, args...)...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -31,7 +35,7 @@ func python(t *testing.T, b *broker, args ...string) (cmd *exec.Cmd, stdout, std
 		_ = cmd.Process.Kill() // an error means that it is gone
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("client.py %s wrote:\n%s", args[0], stderr)
+			t.Logf("%s %q wrote:\n%s", name, args, stderr)
 		}
 	})
 	return cmd, stdout, stderr

@@ -16,10 +16,6 @@ import (
 // them too. What fails comes again, what is hopeless becomes a dead letter with the
 // command's last line as reason, and everything else is done.
 func TestPythonWorker(t *testing.T) {
-	path, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("python3 is not installed, which docs/examples/worker.py needs")
-	}
 	b := newBroker(t)
 	b.env = small
 	b.start()
@@ -32,19 +28,7 @@ func TestPythonWorker(t *testing.T) {
 	command := `n=$(cat); case $n in 13|23) echo "no file $n" >&2; exit 65;; esac
 		case $TIDEWIRE_MSG_ATTEMPT.$n in 1.*5) exit 1;; esac; echo done > ` + dir + `/$n`
 	start := func() *exec.Cmd {
-		cmd := exec.Command(path, "-B", "../../docs/examples/worker.py", "--url", "http://"+b.listen, "files", "jobs.>", "--", "sh", "-c", command)
-		stderr := &output{}
-		cmd.Stderr = stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = cmd.Process.Kill() // an error means that it is gone
-			_ = cmd.Wait()
-			if t.Failed() {
-				t.Logf("a worker wrote:\n%s", stderr)
-			}
-		})
+		cmd, _, _ := pythonExample(t, "worker.py", "--url", "http://"+b.listen, "files", "jobs.>", "--", "sh", "-c", command)
 		return cmd
 	}
 	done := func() int {
