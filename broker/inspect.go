@@ -47,6 +47,19 @@ func (b *Broker) Streams() []StreamInfo {
 	return all
 }
 
+// Audience counts the subscriptions that get a message of a topic at once if one
+// is published now. Those that are behind are not among them.
+func (b *Broker) Audience(topic string) int {
+	st := b.owner(topic)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	n := 0
+	for _, g := range st.find(topic, nil) {
+		n += len(g.members)
+	}
+	return n
+}
+
 // rateSpan is what a rate is the mean of.
 const rateSpan = time.Minute
 

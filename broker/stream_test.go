@@ -261,3 +261,26 @@ func TestStreamsFail(t *testing.T) {
 		t.Errorf("%v", r.Err)
 	}
 }
+
+// TestAudience: who would get a message of a topic at once is counted, in the
+// stream that holds the topic.
+func TestAudience(t *testing.T) {
+	s := newStreams(t)
+	l := s.listen()
+	if n := s.broker.Audience("room"); n != 0 {
+		t.Errorf("%d before anybody is there", n)
+	}
+	l.subscribe(1, "room", "new")
+	l.subscribe(2, "orders.>", "new")
+	l.subscribe(3, "orders.*", "new")
+	l.until(func() bool { return l.subs[1].caughtUp+l.subs[2].caughtUp+l.subs[3].caughtUp == 3 })
+	for topic, want := range map[string]int{"room": 1, "orders.eu": 2, "orders.eu.north": 1, "hall": 0} {
+		if n := s.broker.Audience(topic); n != want {
+			t.Errorf("%s: %d, want %d", topic, n, want)
+		}
+	}
+	l.unsubscribe(1)
+	if n := s.broker.Audience("room"); n != 0 {
+		t.Errorf("%d after it has gone", n)
+	}
+}

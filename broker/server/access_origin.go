@@ -84,12 +84,27 @@ func (a *access) originAllowed(r *http.Request) bool {
 	if origin == "null" {
 		return a.dev || a.origins["null"]
 	}
-	scheme, rest, ok := strings.Cut(strings.ToLower(origin), "://")
-	if !ok || rest == "" || strings.ContainsAny(rest, "/?#@\\ ") {
+	scheme, host, ok := splitOrigin(origin)
+	return ok && (a.origins[scheme+"://"+host] || (a.dev && isDevOrigin(scheme, host)) || sameOrigin(r, scheme, host))
+}
+
+// originLocal reports whether the page was served by this machine.
+func (a *access) originLocal(r *http.Request) bool {
+	values := r.Header.Values("Origin")
+	if len(values) != 1 {
 		return false
 	}
-	host := hostPort(rest, scheme)
-	return a.origins[scheme+"://"+host] || (a.dev && isDevOrigin(scheme, host)) || sameOrigin(r, scheme, host)
+	scheme, host, ok := splitOrigin(values[0])
+	return ok && (isDevOrigin(scheme, host) || sameOrigin(r, scheme, host))
+}
+
+// splitOrigin writes both parts of an origin as they are compared.
+func splitOrigin(origin string) (scheme, host string, ok bool) {
+	scheme, rest, ok := strings.Cut(strings.ToLower(origin), "://")
+	if !ok || rest == "" || strings.ContainsAny(rest, "/?#@\\ ") {
+		return "", "", false
+	}
+	return scheme, hostPort(rest, scheme), true
 }
 
 // sameOrigin reports whether the page is one that this listener served. Behind

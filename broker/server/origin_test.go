@@ -195,6 +195,34 @@ func TestCORSWithCookie(t *testing.T) {
 	wantProblem(t, w, protocol.CodeUnauthorized, "a token is needed")
 }
 
+// A page of another origin reads history with a token, as the SDK does.
+func TestCORSForHistory(t *testing.T) {
+	o := Options{Access: guarded()}
+	o.Access.Cookie = ""
+	e := newTestEdge(t, o)
+	const path, origin = "/v1/topics/a/messages?from=earliest&limit=10", "Origin: https://app.example.com"
+	for _, target := range []string{path, "/v1/messages", "/v1/events?filter=a", "/v1/consumers/c/fetch", "/v1/consumers/c/ack"} {
+		w := e.do("OPTIONS", target, "", origin, "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization,content-type")
+		if h := w.Header(); w.Code != http.StatusNoContent || h.Get("Access-Control-Allow-Origin") != "https://app.example.com" || h.Get("Access-Control-Allow-Headers") != "authorization, content-type" {
+			t.Errorf("preflight of %s: %d %v", target, w.Code, h)
+		}
+	}
+	token := sign(t, good(jwt.MapClaims{"subscribe": []string{">"}}), testSecret)
+	w := e.do("GET", path, "", origin, "Authorization: Bearer "+token)
+	if h := w.Header(); w.Code != http.StatusOK || h.Get("Access-Control-Allow-Origin") != "https://app.example.com" || h.Get("Access-Control-Allow-Credentials") != "" || h.Get("Vary") != "Origin" {
+		t.Errorf("history: %d %v %s", w.Code, h, w.Body)
+	}
+	w = e.do("GET", path, "", origin)
+	wantProblem(t, w, protocol.CodeUnauthorized, "a token is needed")
+	if h := w.Header(); h.Get("Access-Control-Allow-Origin") == "" || h.Get("Access-Control-Expose-Headers") == "" {
+		t.Errorf("the page cannot read its error: %v", h)
+	}
+	w = e.do("GET", path, "", "Origin: https://evil.com", "Authorization: Bearer "+token)
+	if h := w.Header(); h.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("history for a foreign page: %v", h)
+	}
+}
+
 // TestCookieOfNoOrigin: any page can make a frame of the origin null, so that
 // may connect but not act with the cookie of whoever looks at it.
 func TestCookieOfNoOrigin(t *testing.T) {

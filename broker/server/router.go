@@ -25,13 +25,20 @@ type route struct {
 
 func newRouter() *router { return &router{} }
 
-// handle registers a handler. A segment {name} of the pattern matches any one
-// segment, which the handler finds, decoded, in [http.Request.PathValue].
+// handle registers a handler of the API, which docs/openapi.yaml describes. A
+// segment {name} of the pattern matches any one segment, which the handler finds,
+// decoded, in [http.Request.PathValue].
 func (rt *router) handle(method, pattern string, handler http.HandlerFunc) {
-	rt.routes = append(rt.routes, route{
-		method: method, pattern: pattern, handler: handler,
-		parts: strings.Split(pattern[1:], "/"),
-	})
+	rt.add(method, pattern, handler)
+}
+
+// add registers a handler of something else.
+func (rt *router) add(method, pattern string, handler http.HandlerFunc) {
+	var parts []string // of "/" there are none
+	if pattern != "/" {
+		parts = strings.Split(pattern[1:], "/")
+	}
+	rt.routes = append(rt.routes, route{method: method, pattern: pattern, handler: handler, parts: parts})
 }
 
 // ServeHTTP answers a request.

@@ -18,14 +18,18 @@ import (
 
 // Options are the settings of a [Server]. Zero values mean the defaults.
 type Options struct {
-	Access   Access // who may come in
-	Limits   Limits // how much of it
-	Version  string // shown in Welcome
-	Dev      bool   // admit local pages; see Access
+	Access   Access   // who may come in
+	Limits   Limits   // how much of it
+	Version  string   // shown in Welcome
+	Dev      bool     // admit local pages; see Access
+	Process  *Process // nil if nobody starts the broker again when it dies
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
 	Ready    func() error    // nil means ready; else why not
 	Degraded func() []string // what an operator must look at although requests are served
+
+	// Files are served beside the API; the paths of the API come first.
+	Files []File
 
 	// Backup writes a backup to w; nil if there is nothing to back up.
 	Backup func(ctx context.Context, w io.Writer) (storage.Manifest, error)
@@ -91,6 +95,14 @@ func (s *Server) Public() http.Handler {
 	r.handle("GET", "/v1/openapi.yaml", openAPI)
 	r.handle("GET", "/healthz", s.healthz)
 	r.handle("GET", "/readyz", s.readyz)
+	if s.options.Dev && s.options.Process != nil {
+		r.add(http.MethodGet, "/dev/processes", s.processes)
+		r.add(http.MethodPost, "/dev/kill", s.kill)
+	}
+	for i := range s.options.Files {
+		f := &s.options.Files[i]
+		r.add(http.MethodGet, f.Path, f.handler())
+	}
 	return s.guard(r)
 }
 

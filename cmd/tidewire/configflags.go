@@ -34,7 +34,7 @@ func (f *configFlags) addListeners(c *cobra.Command) {
 	def := config.Default()
 	c.Flags().StringVar(&f.listen, "listen", def.Listen, "`address` for clients")
 	c.Flags().StringVar(&f.admin, "admin", def.Admin, "`address` for metrics and operators")
-	c.Flags().BoolVar(&f.dev, "dev", false, "for development: admit pages of this machine, print examples")
+	c.Flags().BoolVar(&f.dev, "dev", false, "for development: a demo at /, local pages, a new start after a death")
 }
 
 // load returns the settings in effect. Flags count where they were given.

@@ -30,6 +30,9 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	root.SetOut(out)
 	root.SetErr(errs)
 	if err := root.ExecuteContext(ctx); err != nil {
+		if status, ok := errors.AsType[statusError](err); ok {
+			return int(status)
+		}
 		if !errors.Is(err, errSaid) {
 			complain(errs, err)
 		}

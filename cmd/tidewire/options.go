@@ -20,6 +20,7 @@ type options struct {
 	logger   *slog.Logger
 	registry *prometheus.Registry
 	files    fileBudget
+	pages    []server.File
 }
 
 func (o options) storage() storage.Options { return storage.Options{Logger: o.logger} }
@@ -88,6 +89,7 @@ func (o options) server(version string) server.Options {
 		Registry: o.registry,
 		Logger:   o.logger,
 		Limits:   o.limits(),
+		Files:    o.pages,
 	}
 }
 

@@ -31,12 +31,23 @@ type Program struct {
 	// Started, if not nil, is called once with the addresses of the listeners,
 	// when both take requests.
 	Started func(public, admin net.Addr)
+
+	// Process is set if a supervisor starts the broker again when it dies.
+	Process *server.Process
+
+	// Watch, if not nil, runs while requests are taken, until its context ends;
+	// audience counts who listens to a topic.
+	Watch func(ctx context.Context, audience func(topic string) int)
 }
 
 // Run serves until ctx ends, and then lets the clients go. It returns nil if
 // everything that was taken in has been answered; an error is one sentence.
 func (p *Program) Run(ctx context.Context) error {
 	files, err := p.shareFiles()
+	if err != nil {
+		return err
+	}
+	pages, err := pages(p.Version, p.Config.Dev)
 	if err != nil {
 		return err
 	}
@@ -55,7 +66,7 @@ func (p *Program) Run(ctx context.Context) error {
 	}
 	defer func() { _ = admin.Close() }()
 
-	o := options{config: p.Config, logger: p.Logger, registry: prometheus.NewRegistry(), files: files}
+	o := options{config: p.Config, logger: p.Logger, registry: prometheus.NewRegistry(), files: files, pages: pages}
 	store, err := storage.Open(p.Config.Data, o.storage())
 	if err != nil {
 		return err
@@ -74,13 +85,7 @@ func (p *Program) Run(ctx context.Context) error {
 	if err := configured(p.Config.Consumers).check(b); err != nil {
 		return err
 	}
-	edge := o.server(p.Version)
-	edge.Ready = logs.ready
-	edge.Degraded = logs.degraded
-	edge.Backup = func(ctx context.Context, w io.Writer) (storage.Manifest, error) {
-		return store.Backup(ctx, w, p.Version)
-	}
-	s, err := server.New(b, edge)
+	s, err := server.New(b, p.edge(o, logs))
 	if err != nil {
 		return err
 	}
@@ -90,6 +95,18 @@ func (p *Program) Run(ctx context.Context) error {
 		admin:  newDoor(s.AdminGate(admin), s.HTTP(s.Admin())),
 	}
 	return r.run(ctx)
+}
+
+// edge returns the options of the server before all that.
+func (p *Program) edge(o options, logs *logs) server.Options {
+	edge := o.server(p.Version)
+	edge.Process = p.Process
+	edge.Ready = logs.ready
+	edge.Degraded = logs.degraded
+	edge.Backup = func(ctx context.Context, w io.Writer) (storage.Manifest, error) {
+		return logs.store.Backup(ctx, w, p.Version)
+	}
+	return edge
 }
 
 const connectionsLowered = "limits.connections is lowered to what the open files of this process allow: raise the limit of the system (ulimit -n, or LimitNOFILE of systemd) or lower the setting"
@@ -149,6 +166,9 @@ func (r *running) run(ctx context.Context) error {
 			defer fail()
 			adminError = r.admin.serve()
 		})
+		if watch := r.program.Watch; watch != nil {
+			doors.Go(func() { watch(ctx, r.broker.Audience) })
+		}
 		r.announce()
 		r.untilEnd(ctx)
 		r.letGo(ctx)
@@ -200,6 +220,7 @@ func (r *running) announce() {
 	}
 	_, _ = fmt.Fprintf(p.Out, "Tidewire %s listens on %s (%s), admin http://%s, data in %s\n", p.Version, base, who, r.admin.listener.Addr(), data)
 	if p.Config.Dev {
+		_, _ = fmt.Fprintf(p.Out, "  demo     %s/\n", base)
 		_, _ = fmt.Fprintf(p.Out, "  watch    %s/v1/events?filter=room.1 (a browser shows it too)\n", base)
 		_, _ = fmt.Fprintf(p.Out, "  publish  curl -d hello %s/v1/topics/room.1/messages\n", base)
 	}

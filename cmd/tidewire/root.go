@@ -102,3 +102,9 @@ func group(c *cobra.Command, commands ...*cobra.Command) *cobra.Command {
 
 // errSaid ends a command with status 1 that has already said why.
 var errSaid = errors.New("")
+
+// statusError ends a command with the status of a process that has said why.
+type statusError int
+
+// Error says the status.
+func (e statusError) Error() string { return fmt.Sprintf("status %d", int(e)) }

@@ -2,10 +2,13 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+
+	"github.com/tidewire/tidewire/cmd/tidewire/supervisor"
 )
 
 func newServeCommand() *cobra.Command {
 	var from configFlags
+	var starts int
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a broker",
@@ -17,7 +20,10 @@ stored and answered. A second one ends it at once, which loses nothing either.
 
 SIGHUP makes it read its configuration again. Limits, keys, tokens, origins,
 timeouts, consumers and the log level change; what needs a restart is named in
-the log, and a configuration with a mistake changes nothing.`,
+the log, and a configuration with a mistake changes nothing.
+
+With --dev it is started again when it dies, and shows a demo that kills it; the
+process that does so publishes how this machine is doing to demo.host.`,
 		Example: `  tidewire serve --dev
   tidewire serve --config /etc/tidewire.yaml --data /var/lib/tidewire`,
 		Args: noArguments,
@@ -25,6 +31,9 @@ the log, and a configuration with a mistake changes nothing.`,
 			settings, err := from.load()
 			if err != nil {
 				return err
+			}
+			if settings.Dev && starts == 0 && supervisor.Supported {
+				return supervise(c.Context(), settings, c.OutOrStdout(), c.ErrOrStderr())
 			}
 			logger, level := newLogger(settings.Log, c.ErrOrStderr())
 			ctx, signals, stop := onHangup(c.Context())
@@ -36,11 +45,18 @@ the log, and a configuration with a mistake changes nothing.`,
 				Logger:  logger,
 				Reload:  Reload{Asked: signals, Load: from.load, Level: level},
 			}
+			if starts > 0 {
+				if ctx, err = supervised(ctx, p, starts); err != nil {
+					return err
+				}
+			}
 			return p.Run(ctx)
 		},
 	}
 	from.addFile(c)
 	from.addData(c)
 	from.addListeners(c)
+	c.Flags().IntVar(&starts, "supervised", 0, "set by the supervisor of --dev: how often it has started a broker")
+	_ = c.Flags().MarkHidden("supervised") // it exists
 	return c
 }

@@ -41,6 +41,8 @@ var rooms = map[string][]string{
 	"broker/server": {"broker", "storage", "protocol", "proto", "docs"},
 	"broker/bridge": {"storage", "protocol", "proto"},
 	"clients/go":    {"protocol", "proto"},
+	"clients/js":    {},           // files that are compiled in
+	"clients/demo":  {},           // so are these
 	"config":        {"protocol"}, // the parts have options of their own; cmd maps one to the other
 	"cmd":           {"*"},
 	"docs":          {}, // pages that are compiled in

@@ -275,7 +275,7 @@ func TestWalk(t *testing.T) {
 	w.until("lines arrive again", func() bool { return len(sub.lines()) >= before+4 && len(python.lines()) >= before+4 })
 	endInput(t, pub)
 
-	want := stored(t, "demo.vmstat")
+	want := stored(t, "walk.vmstat")
 	w.until("everybody has every line", func() bool {
 		return len(sub.lines()) >= len(want) && len(python.lines()) >= len(want)
 	})

@@ -67,6 +67,7 @@ type broker struct {
 	flags  []string
 
 	program string // the binary, or what starts it
+	group   bool   // it has a process group of its own
 
 	cmd    *exec.Cmd // nil while it does not run
 	exited chan struct{}
@@ -106,6 +107,7 @@ func (b *broker) launch() {
 	b.t.Helper()
 	b.cmd = b.command(context.Background())
 	b.cmd.Stderr = b.stderr
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: b.group}
 	stdout, err := b.cmd.StdoutPipe()
 	if err != nil {
 		b.t.Fatal(err)
