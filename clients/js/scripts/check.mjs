@@ -23,6 +23,7 @@ const scratch = mkdtempSync(join(tmpdir(), "tidewire-check-"));
 const steps = {
   biome: () => tool("@biomejs/biome/bin/biome", "check", "--error-on-warnings", "."),
   types: () => tool("typescript/bin/tsc", "-p", "tsconfig.test.json"),
+  demo,
   fresh,
   served,
   size,
@@ -42,6 +43,17 @@ function run(program, args, cwd = root) {
   if (error) throw error;
   if (status !== 0) throw new Error(`${stdout}${stderr}`);
   return stdout;
+}
+
+/** The modules of the demo page have no tools of their own; their types are in comments. */
+function demo() {
+  const page = join(root, "../demo");
+  run(
+    process.execPath,
+    [join(root, "node_modules/@biomejs/biome/bin/biome"), "check", "--error-on-warnings"],
+    page,
+  );
+  tool("typescript/bin/tsc", "-p", page);
 }
 
 function files(directory) {

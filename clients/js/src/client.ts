@@ -125,7 +125,7 @@ export class Connection extends Emitter implements api.Client, Link {
       if (turn !== this.#turn) return;
       this.#shown = token;
       if (token && token === this.#stale) return this.#finish(this.#error);
-      this.#open(new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]), url);
+      this.#open(new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]) as WebSocket, url);
     } catch (error) {
       if (turn !== this.#turn) return;
       this.#lose(error as Error);
