@@ -5,5 +5,5 @@ import "embed"
 
 // Files are the page and what it loads from /demo/.
 //
-//go:embed *.html *.css *.js
+//go:embed *.html *.css *.js *.svg
 var Files embed.FS

@@ -30,8 +30,8 @@ export interface ConnectOptions {
     /** False: nothing is written to the console. Default: true; what goes wrong is said there once. */
     log?: boolean;
 }
-/** What is needed of a WebSocket class. */
-export type WebSocketClass = new (url: string, protocols: string[]) => WebSocket;
+/** A class with the interface of the browser's WebSocket, such as that of the package `ws`. */
+export type WebSocketClass = new (url: string, protocols: string[]) => Pick<WebSocket, "readyState" | "send" | "close">;
 /** Bounds of what is published and not yet answered. */
 export interface OutboxOptions {
     /** Messages. Default: 1,000. */

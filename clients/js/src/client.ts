@@ -4,11 +4,20 @@ import { Consumer } from "./consumer.js";
 import { closed, refusal, TidewireError } from "./errors.js";
 import { deferred, Emitter } from "./events.js";
 import type { Link, Member } from "./member.js";
+import { Received } from "./message.js";
 import { Outbox } from "./outbox.js";
 import { Subscription } from "./subscription.js";
 import type * as api from "./types.js";
 import { decode, encode } from "./wire/codec.js";
-import type { ClientFrame, GoAway, ServerFrame, Subscribe, Welcome, WireError } from "./wire/frames.js";
+import type {
+  ClientFrame,
+  GoAway,
+  Limits,
+  ServerFrame,
+  Subscribe,
+  Welcome,
+  WireError,
+} from "./wire/frames.js";
 
 /** A session must have lasted so long for the next failure to count as the first: a broker that closes at once is failing too. */
 const stable = 10_000;
@@ -60,7 +69,6 @@ export class Connection extends Emitter implements api.Client, Link {
   #numbers = new Map<number, Member>();
   #last = 0;
   #outbox: Outbox;
-  #pumping = false;
   /** Ends a client that is being closed, whatever it waits for. */
   #closing: ReturnType<typeof setTimeout> | undefined;
   #ready = deferred();
@@ -125,7 +133,10 @@ export class Connection extends Emitter implements api.Client, Link {
       if (turn !== this.#turn) return;
       this.#shown = token;
       if (token && token === this.#stale) return this.#finish(this.#error);
-      this.#open(new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]) as WebSocket, url);
+      this.#open(
+        new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]) as WebSocket,
+        url,
+      );
     } catch (error) {
       if (turn !== this.#turn) return;
       this.#lose(error as Error);
@@ -192,30 +203,17 @@ export class Connection extends Emitter implements api.Client, Link {
   }
 
   #take(f: ServerFrame, size: number): void {
-    const {
-      published,
-      ping,
-      progress,
-      error,
-      welcome,
-      goAway,
-      refreshed,
-      deliver,
-      subscribed,
-      caughtUp,
-      gap,
-      acked,
-    } = f;
-    const { sub = 0 } = deliver ?? subscribed ?? caughtUp ?? gap ?? acked ?? error ?? {};
+    const { published, ping, progress, error, welcome, goAway, refreshed } = f;
+    const { sub } = (Object.values(f)[0] ?? {}) as { sub?: number };
     if (sub) this.#numbers.get(sub)?.take(f, size);
-    else if (published) this.#outbox.answered(published);
+    else if (published) this.#outbox.answered(published.results, published.term);
     else if (ping) this.send({ pong: { seq: ping.seq } });
     else if (progress) for (const sub of progress.subs) this.#numbers.get(sub)?.take(f, size);
     else if (welcome) this.#welcomed(welcome);
     else if (goAway) this.#sentAway(goAway);
     else if (refreshed) this.#expires(refreshed.expiresAt);
     else if (error?.request === "refresh") this.#refresh(1000);
-    else if (error?.ref) this.#outbox.refused(error.ref, error);
+    else if (error?.ref) this.#outbox.answered([{ ref: error.ref, error }]);
     else if (!error?.request) this.#lastWord = error;
     if (this.#away && !this.#outbox.waiting) this.#leave();
     this.#pump();
@@ -230,17 +228,10 @@ export class Connection extends Emitter implements api.Client, Link {
       this.#pause.failures = 0;
     });
     this.#expires(f.expiresAt);
-    this.#listen();
+    // Notices when nothing has come for too long: not even a ping.
+    this.#timers.add(setInterval(() => this.handleEvent({ type: "tick" }), this.#silence / 2));
     this.#enter("open");
     this.#ready.resolve();
-  }
-
-  /** Notices when nothing has come for too long: not even a ping. */
-  #listen(): void {
-    this.later(this.#silence / 2, () => {
-      this.handleEvent({ type: "tick" });
-      this.#listen();
-    });
   }
 
   #sentAway({ reconnectAfterMs, elsewhere }: GoAway): void {
@@ -275,20 +266,15 @@ export class Connection extends Emitter implements api.Client, Link {
     });
   }
 
-  /** Sends what waits in the outbox, all of this turn in one frame. */
+  /** Sends what waits in the outbox, and ends a client that is being closed when nothing is left to be done. */
   #pump(): void {
-    if (this.#pumping) return;
-    this.#pumping = true;
-    queueMicrotask(() => {
-      this.#pumping = false;
-      while (this.state === "open" && !this.#away) {
-        const publish = this.#outbox.batch(this.#welcome.limits as NonNullable<Welcome["limits"]>);
-        if (!publish) break;
-        this.send({ publish });
-      }
-      const busy = this.#outbox.count || [...this.#members].some((m) => m instanceof Consumer);
-      if (this.#closing && !busy) this.#finish();
-    });
+    while (this.state === "open" && !this.#away) {
+      const publish = this.#outbox.next(this.#welcome.limits as Limits);
+      if (!publish) break;
+      this.send({ publish });
+    }
+    const busy = this.#outbox.count || [...this.#members].some((m) => m instanceof Consumer);
+    if (this.#closing && !busy) this.#finish();
   }
 
   async publish(topic: string, data: api.Data, options: api.PublishOptions = {}): Promise<api.Published> {
@@ -312,7 +298,13 @@ export class Connection extends Emitter implements api.Client, Link {
 
   async history(topic: string, options: api.HistoryOptions = {}): Promise<api.History> {
     // Most pages do not read history, and need not load the code for it.
-    return (await import("./history.js")).history(this.#url, await this.#token(), topic, options);
+    return (await import("./history.js")).history(
+      { Received, TidewireError },
+      this.#url,
+      await this.#token(),
+      topic,
+      options,
+    );
   }
 
   begin(m: Member): void {

@@ -2,21 +2,18 @@ import { closed, refusal, TidewireError } from "./errors.js";
 import { type Deferred, deferred } from "./events.js";
 import { type Link, Member } from "./member.js";
 import { Received } from "./message.js";
-import { type Place, write } from "./position.js";
+import type { Place } from "./position.js";
 import type { ConsumeOptions, Consumer as Public, Delivery as PublicDelivery, Worker } from "./types.js";
-import type { Acked, Deliver, ServerFrame, Subscribe, WireError, WireMessage } from "./wire/frames.js";
+import type { Deliver, ServerFrame, Subscribe, WireError, WireMessage } from "./wire/frames.js";
 
 type Kind = "ack" | "nack" | "extend" | "reject";
 
 /** What the application said of one delivery, until the broker has it on disk. */
-interface Settlement {
-  place: Place;
+interface Settlement extends Deferred<void> {
   kind: Kind;
-  /** What it has in common with others in one frame, as JSON. */
-  head: string;
+  frame: object;
   /** It may have reached the broker already. */
   again?: boolean;
-  done: Deferred<void>;
 }
 
 class Delivery extends Received implements PublicDelivery {
@@ -54,11 +51,9 @@ class Delivery extends Received implements PublicDelivery {
  * worker. `#live` has those that are not settled, so that one which the broker
  * delivers again over another connection is not worked on twice.
  *
- * What was said of messages gathers while the broker has not answered what was said
- * before: a slow disk makes the frames larger, not more. What is not answered when
- * the connection is lost is sent again over the next one: an ack and a reject say
- * what holds for ever, and twice is once. A nack is not: by then it would be about
- * another attempt.
+ * What was said of messages and is not answered when the connection is lost is sent
+ * again over the next one: an ack and a reject say what holds for ever, and twice is
+ * once. A nack is not: by then it would be about another attempt.
  */
 export class Consumer extends Member implements Public {
   readonly name: string;
@@ -68,10 +63,9 @@ export class Consumer extends Member implements Public {
   #queue: Delivery[] = [];
   #running = 0;
   #live = new Map<string, Delivery>();
-  #said: Settlement[] = [];
-  #sent = new Map<number, Settlement[]>();
+  /** By the number of its frame. */
+  #said = new Map<number, Settlement>();
   #ref = 0;
-  #held = false;
   #draining = false;
   #keeper: ReturnType<typeof setInterval> | undefined;
 
@@ -95,8 +89,9 @@ export class Consumer extends Member implements Public {
     else if (subscribed) {
       this.pause.failures = 0;
       this.confirmed("live");
-      this.#flush();
-    } else if (acked) this.#answered(acked);
+      for (const ref of this.#said.keys()) this.#send(ref);
+    } else if (acked?.error) this.#untaken(acked.ref, acked.error);
+    else if (acked) this.#settle(acked.ref, acked.refused[0]?.code);
     else if (gap) this.tellGap(gap);
     else if (error && /ack|ext|rej/.test(error.request)) this.#untaken(error.ref, error);
     else if (error) this.refused(error);
@@ -104,14 +99,10 @@ export class Consumer extends Member implements Public {
 
   override lost(): void {
     super.lost();
-    for (const s of [...this.#sent.values()].flat().reverse()) {
+    for (const [ref, s] of this.#said) {
       s.again = true;
-      if (/^ack|rej/.test(s.kind)) this.#said.unshift(s);
-      else s.done.resolve();
+      if (/^nack|ext/.test(s.kind)) this.#settle(ref);
     }
-    this.#sent.clear();
-    this.#held = false;
-    this.#check();
   }
 
   #deliver({ term, partition, generation, records, attempts }: Deliver): void {
@@ -177,77 +168,53 @@ export class Consumer extends Member implements Public {
       d.settled = true;
       this.#live.delete(d.position);
     }
-    const head = JSON.stringify({ kind, generation: d.generation, term: d.place.term, ...more });
-    this.#said.push({ place: d.place, kind, head, done });
-    queueMicrotask(() => this.#flush());
+    const { term, partition, offset } = d.place;
+    const ref = ++this.#ref;
+    const frame = {
+      ref,
+      generation: d.generation,
+      term,
+      ranges: [{ partition, from: offset }],
+      confirm: true,
+      ...more,
+    };
+    this.#said.set(ref, { ...done, kind, frame });
+    this.#send(ref);
     return done.promise;
   };
 
-  /** Sends what was said, if the broker has answered what was said before. */
-  #flush(): void {
-    if (this.state !== "live" || this.#held || this.#sent.size) return;
-    const frames = new Map<string, Settlement[]>();
-    for (const s of this.#said.splice(0)) frames.set(s.head, [...(frames.get(s.head) ?? []), s]);
-    for (const [head, all] of frames) {
-      const { kind, ...rest } = JSON.parse(head);
-      const ref = ++this.#ref;
-      this.#sent.set(ref, all);
-      // One range for each: of several in one the broker does not tell that it does not know one.
-      const ranges = all.map(({ place: { partition, offset } }) => ({ partition, from: offset }));
-      this.link.send({ [kind]: { ...rest, ref, sub: this.sub, ranges, confirm: true } });
-    }
+  /** Tells the broker what was said; without a connection, over the next one. */
+  #send(ref: number): void {
+    const s = this.#said.get(ref);
+    if (s && this.state === "live") this.link.send({ [s.kind]: { ...s.frame, sub: this.sub } });
   }
 
-  #answered(f: Acked): void {
-    if (f.error) return this.#untaken(f.ref, f.error);
-    for (const s of this.#sent.get(f.ref) ?? []) {
-      const { partition, offset } = s.place;
-      const no = f.refused.find(
-        (r) => r.partition === partition && r.from <= offset && offset <= (r.through || r.from),
-      );
-      if (!no || (no.code === "not_pending" && s.again)) s.done.resolve();
-      else
-        s.done.reject(
-          new TidewireError(
-            no.code,
-            `the broker did not take the ${s.kind} of message ${write(s.place)} (${no.code})`,
-          ),
-        );
-    }
-    this.#sent.delete(f.ref);
-    this.#flush();
+  /** Takes the outcome of what was said, an error or a code of the broker's. */
+  #settle(ref: number, code?: string, error?: Error): void {
+    const s = this.#said.get(ref);
+    this.#said.delete(ref);
+    if (error) s?.reject(error);
+    else if (!s || !code || (code === "not_pending" && s.again)) s?.resolve();
+    else s.reject(new TidewireError(code, `the broker did not take the ${s.kind}`));
     this.#check();
   }
 
-  /** Takes the refusal of a whole frame. */
   #untaken(ref: number, f: WireError): void {
-    const all = this.#sent.get(ref) ?? [];
-    this.#sent.delete(ref);
-    if (f.retryable) {
-      this.#said.unshift(...all);
-      this.#held = true;
-      this.link.later(Math.max(this.pause.next(), f.retryAfterMs), () => {
-        this.#held = false;
-        this.#flush();
-      });
-    } else {
-      for (const s of all) s.done.reject(refusal(f));
-      this.#check();
-    }
+    if (f.retryable) this.link.later(Math.max(this.pause.next(), f.retryAfterMs), () => this.#send(ref));
+    else this.#settle(ref, f.code, refusal(f));
   }
 
   /** Ends a consumer that was closed, when nothing is left to be done. */
   #check(): void {
-    if (this.#draining && !this.#running && !this.#said.length && !this.#sent.size) this.end();
+    if (this.#draining && !this.#running && !this.#said.size) this.end();
   }
 
   override end(error?: Error): void {
     super.end(error);
     clearInterval(this.#keeper);
     this.#queue = [];
-    for (const s of [...this.#said.splice(0), ...[...this.#sent.values()].flat()])
-      s.done.reject(error ?? closed(this.title));
-    this.#sent.clear();
+    for (const s of this.#said.values()) s.reject(error ?? closed(this.title));
+    this.#said.clear();
   }
 
   close(): Promise<void> {

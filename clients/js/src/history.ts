@@ -1,5 +1,5 @@
-import { TidewireError } from "./errors.js";
-import { Received } from "./message.js";
+import type { TidewireError } from "./errors.js";
+import type { Received } from "./message.js";
 import type { History, HistoryOptions } from "./types.js";
 
 /** A message in the one JSON form, docs/http.md: what is empty is left out. */
@@ -17,7 +17,13 @@ interface Shown {
   payload_base64?: string;
 }
 
-function received(m: Shown): Received {
+/** What this part of the SDK needs of the core: given, not imported, so that no bundler cuts the core in two. */
+export interface Core {
+  Received: typeof Received;
+  TidewireError: typeof TidewireError;
+}
+
+function received({ Received }: Core, m: Shown): Received {
   const bytes = m.payload_base64 ? atob(m.payload_base64) : unescape(encodeURIComponent(m.payload ?? ""));
   return new Received(
     {
@@ -38,6 +44,7 @@ function received(m: Shown): Received {
 
 /** Reads a page of what is stored on a topic over HTTP, at the address of a WebSocket. */
 export async function history(
+  core: Core,
   socket: string,
   token: string | undefined,
   topic: string,
@@ -49,6 +56,6 @@ export async function history(
   const response = await fetch(new URL(path, socket.replace("ws", "http")), { headers, signal });
   const { messages, next, gap, code, detail, retryable } = await response.json();
   if (!response.ok)
-    throw new TidewireError(code, detail, retryable, 1000 * Number(response.headers.get("Retry-After")));
-  return { messages: messages.map(received), next, gap };
+    throw new core.TidewireError(code, detail, retryable, 1000 * Number(response.headers.get("Retry-After")));
+  return { messages: messages.map((m: Shown) => received(core, m)), next, gap };
 }

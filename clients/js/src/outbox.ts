@@ -3,13 +3,7 @@ import { refusal, TidewireError } from "./errors.js";
 import { type Deferred, deferred } from "./events.js";
 import { write } from "./position.js";
 import type { Data, OutboxEntry, OutboxOptions, Published, PublishOptions } from "./types.js";
-import type { Published as Answers, Limits, Publish, WireError, WireMessage } from "./wire/frames.js";
-
-/** A Publish frame of several messages is not larger: what comes behind it would wait. */
-const maxBatch = 256 << 10;
-
-/** Room in a frame for what is not a message. */
-const margin = 64;
+import type { Limits, Publish, PublishResult } from "./wire/frames.js";
 
 const utf8 = new TextEncoder();
 
@@ -26,8 +20,6 @@ interface Item {
   sent: boolean;
   /** Number of the attempt that is under way; 0 if none is. */
   ref: number;
-  /** Number of the first message of its frame. */
-  frame: number;
 }
 
 /**
@@ -99,7 +91,7 @@ export class Outbox {
   #item(entry: Item["entry"]): Item {
     const size = entry.payload.length + 3 * JSON.stringify({ ...entry, payload: 0 }).length;
     this.#bytes += size;
-    return { entry, size, answer: deferred(), sent: false, ref: 0, frame: 0 };
+    return { entry, size, answer: deferred(), sent: false, ref: 0 };
   }
 
   /** Takes a message. The promise has its outcome. */
@@ -142,46 +134,35 @@ export class Outbox {
     this.#options.store?.remove(item.entry);
   }
 
-  /** Returns the next frame, as many messages as may be in flight; undefined if there are none. */
-  batch({ frameBytes, payloadBytes, publishMessages, inFlight }: Limits): Publish | undefined {
-    if (this.#held || !this.#loaded) return;
-    const now = Date.now();
-    const ref = this.#ref + 1;
-    // The oldest comes first, and its age holds for the whole frame: so repeats go apart from the others.
-    const head = this.#row[this.#next];
-    const repeat = head?.sent;
-    const repeatAgeMs = repeat ? now - head.entry.first || 1 : 0;
-    const messages: Partial<WireMessage>[] = [];
-    let size = 0;
-    while (this.#next < inFlight && messages.length < publishMessages) {
-      const item = this.#row[this.#next];
-      if (!item || item.sent !== repeat) break;
-      const { entry } = item;
-      if (entry.payload.length > payloadBytes || item.size > frameBytes - margin) {
-        // Its frame would cost the connection.
-        item.answer.reject(
-          new TidewireError("payload_too_large", `the payload has more than ${payloadBytes} bytes`),
-        );
-        this.#settle(item);
-        continue;
-      }
-      size += item.size;
-      if (messages[0] && size > Math.min(maxBatch, frameBytes - margin)) break;
-      this.#next++;
-      if (!repeat) entry.first = now;
-      Object.assign(item, { ref: ++this.#ref, frame: ref, sent: true });
-      const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
-      messages.push({ ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 });
+  /** Returns the next frame to send; undefined if there is none for now. Each message has a frame of its own. */
+  next(limits: Limits): Publish | undefined {
+    const item = this.#row[this.#next];
+    if (!item || this.#held || !this.#loaded || this.#next >= limits.inFlight) return;
+    const { entry, sent, size } = item;
+    if (entry.payload.length > limits.payloadBytes || size > limits.frameBytes) {
+      // It would cost the connection.
+      item.answer.reject(
+        new TidewireError("payload_too_large", `the payload has more than ${limits.payloadBytes} bytes`),
+      );
+      this.#settle(item);
+      return this.next(limits);
     }
-    if (!messages[0]) return;
+    const now = Date.now();
+    const repeatAgeMs = sent ? now - entry.first || 1 : 0;
+    if (!sent) entry.first = now;
+    item.sent = true;
+    item.ref = ++this.#ref;
+    this.#next++;
     const resume = this.#resume;
     this.#resume = false;
-    return { ref, messages, resume, repeatAgeMs };
+    const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
+    const messages = [{ ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 }];
+    return { ref: item.ref, messages, resume, repeatAgeMs };
   }
 
-  /** Takes answers. */
-  answered(f: Answers): void {
-    for (const { ref, error, duplicate, term, partition, offset } of f.results) {
+  /** Takes answers. `term` is that of the positions, where a result has none of its own. */
+  answered(results: readonly Partial<PublishResult>[], term = ""): void {
+    for (const { ref, error, duplicate = false, term: own, partition = 0, offset } of results) {
       const item = this.#row.find((item) => item.ref === ref);
       if (!item) continue;
       item.ref = 0;
@@ -191,7 +172,7 @@ export class Outbox {
         continue;
       }
       const { topic, id } = item.entry;
-      const position = offset ? write({ term: term || f.term, partition, offset }) : "";
+      const position = offset ? write({ term: own || term, partition, offset }) : "";
       if (error) item.answer.reject(refusal(error));
       else item.answer.resolve({ topic, id, position, duplicate, stored: !!position });
       this.#settle(item);
@@ -203,14 +184,6 @@ export class Outbox {
       this.#resume = true;
       this.#pump();
     });
-  }
-
-  /** Takes the refusal of a whole frame. */
-  refused(frame: number, error: WireError): void {
-    const results = this.#row
-      .filter((item) => item.ref && item.frame === frame)
-      .map(({ ref }) => ({ ref, error }));
-    this.answered({ term: "", results } as unknown as Answers);
   }
 
   #begin(): void {

@@ -14,7 +14,7 @@ function parse(table) {
                 blank[name] = [0, false, 0, 0, "", none][kind];
             return { name: name, kind, wire: Math.min(kind >> 1, 2), mark: mark, last: "" };
         });
-        return { fields, blank };
+        return [fields, blank];
     });
 }
 const sent = /* @__PURE__ */ parse(client);
@@ -30,41 +30,43 @@ export function encode(frame) {
         parts.push(part);
         size += part.length;
     };
+    // What is behind the point is cut where a number becomes a byte, and so are the bits above the byte.
     const putVarint = (value) => {
-        if (!Number.isSafeInteger(value) || value < 0)
-            throw new RangeError(`${value} is no whole number`);
         const part = [];
-        for (; value > 127; value = Math.floor(value / 128))
+        for (; value >= 128; value /= 128)
             part.push((value % 128) + 128);
         part.push(value);
         put(part);
     };
+    const putNumber = (kind, value) => {
+        if (kind !== DOUBLE && !(value >= 0 && value < 2 ** 53)) {
+            throw new RangeError(`${value} is out of range`);
+        }
+        if (kind < FIXED64)
+            return putVarint(value);
+        const part = new Uint8Array(8);
+        if (kind === DOUBLE)
+            new DataView(part.buffer).setFloat64(0, value, true);
+        else
+            for (let i = 8; i--;)
+                part[i] = value / 256 ** i;
+        put(part);
+    };
     const putField = ({ kind, wire }, number, value) => {
-        if (wire === 0) {
-            putVarint(+value);
-        }
-        else if (wire === 1) {
-            const part = new DataView(new ArrayBuffer(8));
-            if (kind === DOUBLE)
-                part.setFloat64(0, value, true);
-            else
-                part.setBigUint64(0, BigInt(value), true);
-            put(new Uint8Array(part.buffer));
-        }
+        if (wire < 2)
+            putNumber(kind, +value);
         else {
             const below = size;
-            if (kind === STRING)
-                put(new TextEncoder().encode(value));
-            else if (kind === BYTES)
-                put(value);
-            else
+            if (kind >= MESSAGE)
                 putMessage(kind - MESSAGE, value);
+            else
+                put(kind === STRING ? new TextEncoder().encode(value) : value);
             putVarint(size - below);
         }
         putVarint(number * 8 + wire);
     };
     const putMessage = (place, message) => {
-        const { fields } = sent[place];
+        const [fields] = sent[place];
         for (let i = fields.length; i--;) {
             const field = fields[i];
             const value = message[field.name];
@@ -77,7 +79,7 @@ export function encode(frame) {
             }
         }
     };
-    putMessage(sent.length - 1, frame);
+    putMessage(0, frame);
     const bytes = new Uint8Array(size);
     for (const part of parts)
         bytes.set(part, (size -= part.length));
@@ -161,7 +163,7 @@ function decodeValues(list, field, wire, number, stop) {
     return list;
 }
 function decodeMessage(place, until) {
-    const { fields, blank } = received[place];
+    const [fields, blank] = received[place];
     const above = end;
     let out = { ...blank };
     for (end = until; at < end;) {
@@ -194,6 +196,5 @@ function decodeMessage(place, until) {
 export function decode(frame) {
     bytes = frame;
     at = 0;
-    end = frame.length;
-    return decodeMessage(received.length - 1, end);
+    return decodeMessage(0, frame.length);
 }

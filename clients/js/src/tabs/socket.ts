@@ -1,3 +1,4 @@
+import type { WebSocketClass } from "../types.js";
 import { type Answer, type Env, Hub, type Word } from "./hub.js";
 import { server, varint } from "./wire.js";
 
@@ -5,10 +6,7 @@ import { server, varint } from "./wire.js";
 export interface Tab {
   env: Env;
   /** The class of real connections. */
-  Real: new (
-    url: string,
-    protocols: string[],
-  ) => WebSocket;
+  Real: WebSocketClass;
   /** Says who belongs together, by what a connection is made with. */
   group(protocols: string[]): Promise<string>;
   /** Resolves when the page is not frozen. */
@@ -215,7 +213,7 @@ export class TabSocket {
     this.#all?.postMessage({ lead: this.#n });
     let real: WebSocket;
     try {
-      real = new Real(this.#url, this.#protocols);
+      real = new Real(this.#url, this.#protocols) as WebSocket;
     } catch {
       this.#finish(1006, "");
       return;

@@ -1,0 +1,47 @@
+import { answer, complete, openDatabase, POSITIONS } from "./database.js";
+import { openOutbox } from "./outbox.js";
+import { Processing } from "./process.js";
+/**
+ * Opens the app's database, and makes sure that it has what the client needs: the object stores
+ * `tidewire.positions` and `tidewire.outbox`. The version stays the app's; only where the database
+ * is older than the use of this module it must be raised once. Use one database for each broker, and
+ * for each user who can be logged in here: what one has left in the outbox is sent by the next page.
+ *
+ * @throws TidewireError `store_version`; or what IndexedDB throws, where the browser keeps nothing
+ */
+export async function openStore(name, options = {}) {
+    const database = await openDatabase(name, options);
+    return {
+        get db() {
+            return database.db;
+        },
+        outbox: openOutbox(database),
+        position: (of) => positionStore(database, of),
+        process: (client, filter, o, handler) => new Processing(database, client, filter, o, handler),
+        async close() {
+            database.close();
+        },
+        async [Symbol.asyncDispose]() {
+            database.close();
+        },
+    };
+}
+function positionStore(database, name) {
+    return {
+        async load() {
+            const tx = await database.begin([POSITIONS], "readonly");
+            return answer(tx.objectStore(POSITIONS).get(name));
+        },
+        async save(position) {
+            try {
+                const tx = await database.begin([POSITIONS], "readwrite");
+                tx.objectStore(POSITIONS).put(position, name);
+                tx.commit?.();
+                await complete(tx);
+            }
+            catch (error) {
+                database.warn(`the position ${name} is not kept over a reload: ${error}`);
+            }
+        },
+    };
+}

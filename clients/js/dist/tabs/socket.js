@@ -1,0 +1,267 @@
+import { Hub } from "./hub.js";
+import { server, varint } from "./wire.js";
+/** A GoAway frame without a wait: come back at once. */
+const comeBack = new Uint8Array([server.goAway * 8 + 2, 0]).buffer;
+/** Going away, as WebSocket has it. */
+const leaving = 1001;
+/** A leader that has said nothing since a frame was sent to it so long ago is asked for a sign of life. */
+const soon = 1000;
+/**
+ * Looks like a WebSocket. The tabs of a group elect one of theirs as the leader, who has
+ * the real one; those of the others are guests of its session. The client above
+ * does not know: when the leader is gone its connection is lost, it comes back at once,
+ * and goes on from its positions and with its unanswered publishes, as it always does.
+ *
+ *                     lock granted                   closes, client leaves, frozen, lock stolen
+ *     asking ------------------------------> leading -----------------+
+ *      |  ^ |                                                         v
+ *      |  | +-- the leader's connection has failed ---------------> closed
+ *      |  |                                                           ^
+ *      |  | the leader is gone                                        |
+ *      |  +------ (asks the next one)                                 |
+ *      |                                                              |
+ *      | the leader's session is open         closes, leader is gone  |
+ *      +------------------------------> guest ------------------------+
+ *
+ * Whoever asks waits for the lock of the group and has said hello; no answer for
+ * `patience` means that the leader is frozen, or hangs, and its lock is stolen. The lock
+ * is held as long as the real connection is, so a leader's death, of whatever
+ * kind, makes the next one. A leader is known by a number, which is in all that is said:
+ * what a former one says when it wakes is not heeded, and it then learns that it is none.
+ */
+export class TabSocket {
+    binaryType = "arraybuffer";
+    readyState = 0;
+    onopen = null;
+    onmessage = null;
+    onclose = null;
+    #tab;
+    #url;
+    #protocols;
+    #state = "asking";
+    /** Random: a guest's name, a leader's number. */
+    #id = crypto.randomUUID();
+    #group = "";
+    /** Number of the leader. */
+    #n = "";
+    #all;
+    #own;
+    #real;
+    #hub;
+    #away;
+    #queue = new AbortController();
+    #over = () => { };
+    #closed = new Promise((over) => {
+        this.#over = over;
+    });
+    #timer;
+    /** Its own lock is held: only then may a leader wait for that to be released. */
+    #present = false;
+    constructor(tab, url, protocols) {
+        this.#tab = tab;
+        this.#url = url;
+        this.#protocols = protocols;
+        tab.socket = this;
+        this.#start();
+    }
+    async #start() {
+        const { env, group, awake } = this.#tab;
+        await awake;
+        this.#group = await group(this.#protocols);
+        if (this.#state === "closed")
+            return;
+        this.#all = new env.Channel(this.#group);
+        this.#all.onmessage = ({ data }) => this.#call(data);
+        const name = `${this.#group}:${this.#id}`;
+        this.#own = new env.Channel(name);
+        this.#own.onmessage = ({ data }) => this.#word(data);
+        this.#ask();
+        const present = () => {
+            this.#present = true;
+            this.#hello();
+            return this.#closed;
+        };
+        env.locks.request(name, present).catch(() => { });
+    }
+    /** Waits for the lock of the group, or takes it from whoever has it. */
+    #ask(steal = false) {
+        this.#queue.abort();
+        const { signal } = (this.#queue = new AbortController());
+        const granted = () => {
+            if (signal.aborted)
+                return;
+            if (this.#state === "asking")
+                this.#lead();
+            else
+                this.#orphan();
+            return this.#closed;
+        };
+        this.#tab.env.locks.request(this.#group, steal ? { steal } : { signal }, granted).catch((error) => {
+            if (signal.aborted)
+                return;
+            if (this.#state === "leading")
+                this.#depart();
+            // There are no locks where the page has no origin.
+            else if (error.name === "SecurityError")
+                this.#lead();
+        });
+    }
+    #hello() {
+        if (this.#state !== "asking" || !this.#present)
+            return;
+        this.#all?.postMessage({ hello: this.#id });
+        this.#expect();
+    }
+    /** Waits for a sign of life. The randomness lets one of many be the first to lose patience. */
+    #expect() {
+        const overdue = () => (this.#state === "asking" ? this.#ask(true) : this.#depart());
+        this.#within(this.#tab.patience * (1 + Math.random() / 2), overdue);
+    }
+    /** Acts unless the leader is heard before; one such thing is under way at a time. */
+    #within(ms, act) {
+        this.#timer ??= setTimeout(() => {
+            this.#timer = undefined;
+            act();
+        }, ms);
+    }
+    #alive() {
+        clearTimeout(this.#timer);
+        this.#timer = undefined;
+    }
+    /** Asks the leader for a sign of life. */
+    probe() {
+        if (this.#state !== "guest")
+            return;
+        this.#alive();
+        this.#answer({});
+        this.#expect();
+    }
+    #answer(answer) {
+        this.#own?.postMessage({ n: this.#n, ...answer });
+    }
+    #call({ hello, lead, gone }) {
+        if (hello && this.#state === "leading")
+            this.#hub?.hello(hello);
+        if (this.#state === "asking") {
+            if (lead)
+                this.#hello();
+        }
+        else if (gone ? gone === this.#n : lead) {
+            this.#depart();
+        }
+    }
+    #word({ n, open, b, end }) {
+        if (this.#state === "asking" && !b && !end)
+            this.#n = n;
+        if (n !== this.#n)
+            return;
+        this.#alive();
+        if (end)
+            this.#ended(end);
+        else if (b)
+            this.#emit(this.onmessage, { data: b });
+        else if (open && this.#state === "asking") {
+            this.#state = "guest";
+            this.#open();
+        }
+    }
+    #ended({ code, reason = "", away }) {
+        if (!code && this.#state === "asking") {
+            this.#hello();
+        }
+        else {
+            if (!code || away)
+                this.#tell(away ?? comeBack);
+            this.#finish(code ?? leaving, reason);
+        }
+    }
+    #lead() {
+        const { env, Real } = this.#tab;
+        this.#alive();
+        this.#state = "leading";
+        this.#n = this.#id;
+        this.#hub = new Hub(env, this.#group, this.#n, (frame) => this.#real?.readyState === 1 && this.#real.send(frame));
+        this.#all?.postMessage({ lead: this.#n });
+        let real;
+        try {
+            real = new Real(this.#url, this.#protocols);
+        }
+        catch {
+            this.#finish(1006, "");
+            return;
+        }
+        this.#real = real;
+        real.binaryType = "arraybuffer";
+        real.onopen = () => this.#open();
+        real.onclose = ({ code, reason }) => {
+            this.#hub?.end({ code, reason, away: this.#away });
+            this.#finish(code, reason);
+        };
+        real.onmessage = ({ data }) => {
+            if (varint(new Uint8Array(data), 0)[0] >>> 3 === server.goAway)
+                this.#away = data;
+            const own = this.#hub?.take(data);
+            if (own)
+                this.#emit(this.onmessage, { data: own });
+        };
+    }
+    #open() {
+        this.readyState = 1;
+        this.#emit(this.onopen, {});
+    }
+    #emit(listener, event) {
+        listener?.(event);
+    }
+    /** The lock is granted to a guest: its leader is dead. The others need not wait for their turn to learn it. */
+    #orphan() {
+        this.#all?.postMessage({ gone: this.#n });
+        this.#depart();
+    }
+    /** Lets the client come back at once: here or elsewhere there is, or will be, another leader. */
+    #depart() {
+        this.#tell(comeBack);
+        this.#finish(leaving, "");
+    }
+    /** Says when to come back. */
+    #tell(away) {
+        if (this.readyState === 1)
+            this.#emit(this.onmessage, { data: away });
+    }
+    #finish(code, reason) {
+        const { onclose } = this;
+        this.close();
+        this.#emit(onclose, { code, reason });
+    }
+    send(frame) {
+        if (this.#state === "leading")
+            this.#real?.send(frame);
+        else if (this.#state === "guest") {
+            this.#answer({ b: frame.slice().buffer });
+            this.#within(soon, () => this.probe());
+        }
+    }
+    /** The page is about to be frozen: others go on without it. */
+    freeze() {
+        this.#depart();
+    }
+    close() {
+        if (this.#state === "closed")
+            return;
+        if (this.#state === "guest")
+            this.#answer({ bye: true });
+        this.#hub?.end({ away: this.#away });
+        this.#state = "closed";
+        this.readyState = 3;
+        this.onopen = this.onmessage = this.onclose = null;
+        const real = this.#real;
+        if (real) {
+            real.onopen = real.onmessage = real.onclose = null;
+            real.close();
+        }
+        clearTimeout(this.#timer);
+        this.#queue.abort();
+        this.#all?.close();
+        this.#own?.close();
+        this.#over();
+    }
+}
