@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 // A plugin of protoc for the browser client: from the wire contract it writes the
 // types of the frames (frames.ts) and the tables that codec.ts encodes and decodes
 // with (tables.ts). Run by scripts/gen.
@@ -9,8 +8,13 @@
 // one of `kinds`, left out if it is 0, or for a message its place in the table plus
 // the number of kinds. A number that is not in use has no name.
 import { readFileSync } from "node:fs";
-import { fromBinary, toBinary, create } from "@bufbuild/protobuf";
-import { CodeGeneratorRequestSchema, CodeGeneratorResponseSchema, FieldDescriptorProto_Label, FieldDescriptorProto_Type as Type } from "@bufbuild/protobuf/wkt";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import {
+  CodeGeneratorRequestSchema,
+  CodeGeneratorResponseSchema,
+  FieldDescriptorProto_Label,
+  FieldDescriptorProto_Type as Type,
+} from "@bufbuild/protobuf/wkt";
 
 // Kinds of scalars, and their types in JavaScript. Half a kind is its wire type, or more than it.
 const kinds = [
@@ -37,16 +41,26 @@ const left = ["Message.origin"];
 // What a broker ignores in frames from clients.
 const brokers = ["Message.publisher", "Message.offset", "Message.time"];
 
-const header = "// Code generated from proto/tidewire/v1/tidewire.proto by proto/client-codec.mjs (make gen). DO NOT EDIT.\n";
+const header =
+  "// Code generated from proto/tidewire/v1/tidewire.proto by proto/client-codec.mjs (make gen). DO NOT EDIT.\n";
 
 /** Reads the messages of a file, with their comments. */
 function readMessages(file) {
   const comments = new Map(file.sourceCodeInfo.location.map((at) => [at.path.join(), at.leadingComments]));
   return new Map(
     file.messageType.map((message, i) => {
-      const fields = message.field.map((field, j) => readField(field, message, comments.get([4, i, 2, j].join())));
+      const fields = message.field.map((field, j) =>
+        readField(field, message, comments.get([4, i, 2, j].join())),
+      );
       const kept = fields.filter((field) => !left.includes(`${message.name}.${field.proto}`));
-      return [message.name, { name: message.name, comment: comments.get([4, i].join()), fields: kept.sort((a, b) => a.number - b.number) }];
+      return [
+        message.name,
+        {
+          name: message.name,
+          comment: comments.get([4, i].join()),
+          fields: kept.sort((a, b) => a.number - b.number),
+        },
+      ];
     }),
   );
 }
@@ -55,6 +69,9 @@ function readField(field, message, comment) {
   const kind = kinds.findIndex(({ types }) => types.includes(field.type));
   if (kind < 0 && field.type !== Type.MESSAGE) {
     throw new Error(`${message.name}.${field.name} has a type that codec.ts does not know: teach it.`);
+  }
+  if (!/^[a-z]+$/i.test(field.jsonName)) {
+    throw new Error(`${message.name}.${field.name}: a table has room for letters in names and nothing else.`);
   }
   return {
     name: field.jsonName,
@@ -78,6 +95,9 @@ function reachable(messages, name, above = []) {
   if (above.includes(name)) {
     throw new Error(`${name} holds itself: codec.ts would need a bound for the depth.`);
   }
+  if (!messages.has(name)) {
+    throw new Error(`${name} is declared within a message: codec.ts knows no maps, and the plugin no such names.`);
+  }
   const below = messages.get(name).fields.filter((field) => field.message);
   const all = below.flatMap((field) => reachable(messages, field.message, [...above, name]));
   return [name, ...all.filter((each, i) => all.lastIndexOf(each) === i)];
@@ -85,7 +105,9 @@ function reachable(messages, name, above = []) {
 
 function table(messages, side, names) {
   const row = (name) => {
-    const fields = messages.get(name).fields.filter((field) => side === "server" || !brokers.includes(`${name}.${field.proto}`));
+    const fields = messages
+      .get(name)
+      .fields.filter((field) => side === "server" || !brokers.includes(`${name}.${field.proto}`));
     const last = fields.at(-1)?.number ?? 0;
     return Array.from({ length: last }, (_, i) => {
       const field = fields.find((one) => one.number === i + 1);
@@ -97,7 +119,9 @@ function table(messages, side, names) {
 
 function cell(side, message, field, names) {
   if (!field.message && !able[side][field.count]?.includes(field.kind)) {
-    throw new Error(`${message}.${field.proto}: codec.ts cannot do this kind of field for frames of a ${side}: teach it, then the list in client-codec.mjs.`);
+    throw new Error(
+      `${message}.${field.proto}: codec.ts cannot do this kind of field for frames of a ${side}: teach it, then the list in client-codec.mjs.`,
+    );
   }
   const kind = field.message ? kinds.length + names.indexOf(field.message) : field.kind;
   return field.name + (kind || "") + marks[field.count];
@@ -105,7 +129,10 @@ function cell(side, message, field, names) {
 
 /** A comment of the contract as one of TypeScript. */
 function doc(comment, indent) {
-  const lines = (comment ?? "").trimEnd().split("\n").map((line) => line.trim());
+  const lines = (comment ?? "")
+    .trimEnd()
+    .split("\n")
+    .map((line) => line.trim());
   if (lines.length === 1) return lines[0] === "" ? "" : `${indent}/** ${lines[0]} */\n`;
   return `${indent}/**\n${lines.map((line) => `${indent} * ${line}`.trimEnd()).join("\n")}\n${indent} */\n`;
 }
@@ -118,8 +145,15 @@ function declaration(message, received) {
   const lines = message.fields.map((field) => {
     // What servers send has its defaults, so clients that send the same kind of message may leave something out.
     const partial = field.message && !received.includes(message.name) && received.includes(field.message);
-    const one = field.message ? (partial ? `Partial<${type(field.message)}>` : type(field.message)) : kinds[field.kind].is;
-    const absent = !received.includes(message.name) || field.count === "optional" || (field.message && field.count !== "repeated");
+    const one = field.message
+      ? partial
+        ? `Partial<${type(field.message)}>`
+        : type(field.message)
+      : kinds[field.kind].is;
+    const absent =
+      !received.includes(message.name) ||
+      field.count === "optional" ||
+      (field.message && field.count !== "repeated");
     return `${doc(field.comment, "  ")}  ${field.name}${absent ? "?" : ""}: ${field.count === "repeated" ? `readonly ${one}[]` : one};\n`;
   });
   return `${doc(message.comment, "")}export interface ${type(message.name)} {\n${lines.join("")}}\n`;
@@ -161,4 +195,9 @@ function answer(request) {
 }
 
 const request = fromBinary(CodeGeneratorRequestSchema, readFileSync(0));
-process.stdout.write(toBinary(CodeGeneratorResponseSchema, create(CodeGeneratorResponseSchema, { supportedFeatures: 1n, ...answer(request) })));
+process.stdout.write(
+  toBinary(
+    CodeGeneratorResponseSchema,
+    create(CodeGeneratorResponseSchema, { supportedFeatures: 1n, ...answer(request) }),
+  ),
+);

@@ -2,12 +2,12 @@ package storage
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
 
 	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage/boltfile"
 )
 
 // A block is what one commit stored, as one value in a segment:
@@ -53,7 +53,7 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // errDamaged is wrapped by everything that a checksum or a bound complains of.
-var errDamaged = errors.New("damaged")
+var errDamaged = boltfile.ErrDamaged
 
 // blockHeader is what a block says of itself before its contents.
 type blockHeader struct {

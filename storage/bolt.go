@@ -6,6 +6,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/tidewire/tidewire/storage/boltfile"
 )
 
 // boltOptions are what differs between our bbolt files.
@@ -34,7 +36,7 @@ func openBolt(path string, o boltOptions) (*bbolt.DB, error) {
 		db, err = bbolt.Open(path, 0o640, &bbolt.Options{
 			Timeout:         lockWait,
 			ReadOnly:        o.readOnly,
-			PageSize:        pageBytes,
+			PageSize:        boltfile.PageBytes,
 			InitialMmapSize: int(o.mapped),
 			NoFreelistSync:  true, // one write less for each commit; rebuilt at open
 			FreelistType:    bbolt.FreelistMapType,
@@ -59,5 +61,46 @@ func openBolt(path string, o boltOptions) (*bbolt.DB, error) {
 		return nil, err
 	}
 	db.AllocSize = growBytes
+	return db, nil
+}
+
+// checkPages returns an error that wraps errDamaged if the bbolt file does not
+// hold together. Values of keys are not looked at.
+func checkPages(path string) error {
+	return checkFile(path, func(f *os.File, size int64) error { return boltfile.Check(f, size) })
+}
+
+// checkBranches returns an error that wraps errDamaged if the trees of a segment
+// could lead bbolt in a circle. That is looked at before each cold read of an old
+// segment, for which checkPages would be too slow.
+func checkBranches(path string) error {
+	return checkFile(path, func(f *os.File, _ int64) error { return boltfile.CheckBranches(f) })
+}
+
+func checkFile(path string, check func(f *os.File, size int64) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := check(f, info.Size()); err != nil {
+		return damagedFile(path, err)
+	}
+	return nil
+}
+
+// openToBeRead opens the file of a sealed segment for readers.
+func (s *segment) openToBeRead() (*bbolt.DB, error) {
+	if err := checkBranches(s.path); err != nil {
+		return nil, unreadable(s.path, err)
+	}
+	db, err := s.openSealed()
+	if err != nil {
+		return nil, unreadable(s.path, err)
+	}
 	return db, nil
 }

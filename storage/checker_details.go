@@ -45,7 +45,7 @@ func (c *checker) lost(s *segment, v *salvage, terms chain) {
 		return
 	}
 	defer func() { _ = f.Close() }()
-	w := &surveyor{r: f, terms: terms, first: v.first, through: v.through}
+	w := newSurveyor(f, terms, v.first, v.through)
 	w.file(c.log, s)
 	v.places = w.places
 	v.arrange()

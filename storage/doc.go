@@ -31,6 +31,7 @@
 //   - A sync that failed cannot be repeated (the kernel has forgotten which
 //     pages were dirty): Run returns, and the process must end.
 //   - bbolt panics on files that are torn, some of it in goroutines of its own.
-//     Files are checked page by page before they are opened for writing, and
-//     every read runs under a guard that turns panics and faults into errors.
+//     Files are checked page by page before they are opened for writing, without
+//     bbolt (package boltfile), and every read runs under a guard that turns panics
+//     and faults into errors.
 package storage

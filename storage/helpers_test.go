@@ -11,6 +11,15 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage/boltfile"
+)
+
+// What tests need to know of bbolt's pages.
+const (
+	pageBytes     = boltfile.PageBytes
+	pageHeadBytes = 16
+	elementBytes  = 16
+	pageBranch    = 0x01
 )
 
 // testLog is a log whose committer and keeper run only while it is told so.

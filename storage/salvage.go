@@ -43,7 +43,7 @@ func (l *Log) salvage(s *segment, through uint64) (*salvage, error) {
 	if err == nil { // else nothing of it can be read
 		defer func() { _ = f.Close() }()
 		prefetch(s.path, int64(info.size))
-		w := &surveyor{r: f, terms: l.terms, first: v.first, through: through}
+		w := newSurveyor(f, l.terms, v.first, through)
 		w.file(l, s)
 		v.places = w.places
 		v.arrange()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/tidewire/tidewire/storage/boltfile"
 )
 
 // A commit to the active segment costs one sync. bbolt's own way costs two: the
@@ -116,16 +118,15 @@ func newestSum(path string) (metaSum, bool) {
 		return metaSum{}, false
 	}
 	defer func() { _ = f.Close() }()
-	older, ok := readMeta(f, 0)
-	newest, also := readMeta(f, 1)
-	if older.txid > newest.txid {
+	older, ok := boltfile.ReadMeta(f, 0)
+	newest, also := boltfile.ReadMeta(f, 1)
+	if older.TxID > newest.TxID {
 		older, newest = newest, older
 	}
-	if !ok || !also || older.txid+1 != newest.txid {
+	if !ok || !also || older.TxID+1 != newest.TxID {
 		return metaSum{}, false
 	}
-	at := int64(newest.txid%2)*pageBytes + pageHeadBytes + metaSumAt
-	return metaSum{path, at, newest.sum}, true
+	return metaSum{path, newest.SumAt(), newest.Sum}, true
 }
 
 func (m metaSum) set(value uint64) error {

@@ -1,6 +1,6 @@
 // A chat room over several tabs. What people write is shown as text, whatever it is.
 
-import { addLast, byId, make, setText, timeElement } from "./dom.js";
+import { addLast, byId, make, readsAloud, setText, timeElement } from "./dom.js";
 
 /** @typedef {import("/sdk/client.js").Client} Client */
 
@@ -44,7 +44,7 @@ function read(payload) {
 /** @param {Client} client */
 export function chat(client) {
   const list = byId("chat-list");
-  client.subscribe(
+  const messages = client.subscribe(
     TOPIC,
     (m) => {
       const said = read(m.text());
@@ -64,6 +64,7 @@ export function chat(client) {
     },
     { from: "last:50" },
   );
+  readsAloud(messages, list);
 
   /** @type {HTMLInputElement} */
   const who = byId("chat-name");

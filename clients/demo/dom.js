@@ -56,6 +56,15 @@ export function addLast(list, item, most) {
 }
 
 /**
+ * Lets a screen reader say what is new in a list: not what is stored and comes first.
+ * @param {import("/sdk/client.js").Subscription} subscription
+ * @param {HTMLElement} list
+ */
+export function readsAloud(subscription, list) {
+  subscription.on("caughtup", () => list.parentElement?.setAttribute("aria-live", "polite"));
+}
+
+/**
  * Copies what an element shows.
  * @param {HTMLElement} button
  * @param {HTMLElement} source

@@ -1,6 +1,6 @@
 // Messages from a terminal: the command to copy, and what came.
 
-import { addLast, byId, copies, make, timeElement } from "./dom.js";
+import { addLast, byId, copies, make, readsAloud, timeElement } from "./dom.js";
 
 /** @typedef {import("/sdk/client.js").Client} Client */
 
@@ -12,11 +12,12 @@ export function terminal(client) {
   command.textContent = `curl -d hello ${location.origin}/v1/topics/${TOPIC}/messages`;
   copies(byId("curl-copy"), command);
   const list = byId("curl-list");
-  client.subscribe(
+  const messages = client.subscribe(
     TOPIC,
     (m) => {
       addLast(list, make("li", "", timeElement(m.time), " ", make("span", "said", m.text())), 50);
     },
     { from: "last:5" },
   );
+  readsAloud(messages, list);
 }

@@ -58,13 +58,13 @@ function rowOf(id, number) {
 function show({ id, number, state, attempt, worker }, time) {
   const row = rowOf(id, number);
   const letter = letters.get(id);
-  if (letter && state === "working" && time > letter.time) {
+  if (letter && (state === "working" || state === "done") && time > letter.time) {
     letter.node.remove(); // it was given back, and is a job again
     letters.delete(id);
-  } else if (time < row.time || (letter && state !== "dead")) {
-    return;
+  } else if (state !== "dead" && (letter || time < row.time)) {
+    return; // the report of the last failure may be stored behind the dead letter
   }
-  row.time = time;
+  row.time = Math.max(row.time, time);
   row.node.dataset.state = state;
   const more = worker ? ` by ${String(worker).slice(0, 9)}, attempt ${Number(attempt)}` : "";
   setText(/** @type {Node} */ (row.node.lastChild), WORDS[state] + more);
@@ -165,6 +165,10 @@ function watch(client) {
     (m) => {
       const id = m.headers["tidewire-dead-id"] ?? m.id;
       const number = read(m.text())?.number ?? 0;
+      const row = rows.get(id);
+      if (row && row.time > m.time.getTime() && row.node.dataset.state !== "failed") {
+        return; // it was given back since
+      }
       const attempt = Number(m.headers["tidewire-dead-attempts"]);
       const text = `Job ${number}, after ${attempt} attempts: ${m.headers["tidewire-dead-reason"] ?? ""}`;
       const node = make("li", "", text);

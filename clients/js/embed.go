@@ -6,5 +6,5 @@ import "embed"
 
 // Files are dist, served, package.json and README.md of this directory.
 //
-//go:embed all:dist all:served package.json README.md
+//go:embed dist served package.json README.md
 var Files embed.FS

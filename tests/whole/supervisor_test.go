@@ -1,6 +1,7 @@
 package whole_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -153,6 +155,34 @@ func TestSupervisorEndsWithItsBroker(t *testing.T) {
 			within(t, 5*time.Second, "the ports are free", func() bool { return free(b.listen) && free(b.admin) })
 			b.start()
 		})
+	}
+}
+
+// While the broker waits for a client that does not go, a second signal ends both
+// at once.
+func TestSecondSignalEndsBothAtOnce(t *testing.T) {
+	b := newDevBroker(t)
+	b.env = []string{"TIDEWIRE_SHUTDOWN_DRAIN=10m"}
+	b.start()
+	client, err := net.Dial("tcp", b.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	_, _ = fmt.Fprintf(client, "GET /v1/ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: tidewire.v1.json\r\n\r\n", b.listen)
+	const connect = `{"type":"connect"}`
+	_, _ = client.Write(append([]byte{0x81, 0x80 | byte(len(connect)), 0, 0, 0, 0}, connect...))
+	if _, err := bufio.NewReader(client).ReadString('}'); err != nil { // the end of what its welcome says of limits
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 10*time.Second, "it shuts down", func() bool { return strings.Contains(b.stderr.String(), "shutting down") })
+	}
+	if code := b.awaitExit(20 * time.Second); code != 1 {
+		t.Errorf("it ends with %d", code)
 	}
 }
 
@@ -311,14 +341,18 @@ func TestFeedOverKills(t *testing.T) {
 	}
 }
 
-// Without --dev there is neither page nor feed, and nobody kills the broker.
+// Without --dev there is neither page nor feed nor supervisor, and nobody kills
+// the broker.
 func TestNoDemoWithoutDev(t *testing.T) {
 	b := newBroker(t)
 	b.start()
-	for path, want := range map[string]int{"/": 404, "/demo/page.js": 404, "/dev/processes": 404, "/sdk/client.tgz": 200} {
+	for path, want := range map[string]int{"/": 404, "/demo/main.js": 404, "/dev/processes": 404, "/sdk/client.tgz": 200} {
 		if got := status("http://" + b.listen + path); got != want {
 			t.Errorf("%s: %d, want %d", path, got, want)
 		}
+	}
+	if out, _ := exec.Command("pgrep", "-P", fmt.Sprint(b.cmd.Process.Pid)).Output(); len(out) > 0 {
+		t.Errorf("the broker has children: %s", out)
 	}
 	answer, err := probe.Post("http://"+b.listen+"/dev/kill", "text/plain", bytes.NewReader(nil))
 	if err != nil {

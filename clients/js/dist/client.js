@@ -3,6 +3,7 @@ import { Backoff } from "./backoff.js";
 import { Consumer } from "./consumer.js";
 import { closed, refusal, TidewireError } from "./errors.js";
 import { deferred, Emitter } from "./events.js";
+import { Received } from "./message.js";
 import { Outbox } from "./outbox.js";
 import { Subscription } from "./subscription.js";
 import { decode, encode } from "./wire/codec.js";
@@ -53,7 +54,6 @@ export class Connection extends Emitter {
     #numbers = new Map();
     #last = 0;
     #outbox;
-    #pumping = false;
     /** Ends a client that is being closed, whatever it waits for. */
     #closing;
     #ready = deferred();
@@ -115,7 +115,8 @@ export class Connection extends Emitter {
         catch (error) {
             if (turn !== this.#turn)
                 return;
-            this.#lose(error);
+            const refused = error.name === "SecurityError"; // by the browser, which does not say why
+            this.#lose(refused ? diagnose(url, 0, "", false) : error);
         }
     }
     #open(socket, url) {
@@ -181,12 +182,12 @@ export class Connection extends Emitter {
         this.#away = 0;
     }
     #take(f, size) {
-        const { published, ping, progress, error, welcome, goAway, refreshed, deliver, subscribed, caughtUp, gap, acked, } = f;
-        const { sub = 0 } = deliver ?? subscribed ?? caughtUp ?? gap ?? acked ?? error ?? {};
+        const { published, ping, progress, error, welcome, goAway, refreshed } = f;
+        const { sub } = (Object.values(f)[0] ?? {});
         if (sub)
             this.#numbers.get(sub)?.take(f, size);
         else if (published)
-            this.#outbox.answered(published);
+            this.#outbox.answered(published.results, published.term);
         else if (ping)
             this.send({ pong: { seq: ping.seq } });
         else if (progress)
@@ -201,7 +202,7 @@ export class Connection extends Emitter {
         else if (error?.request === "refresh")
             this.#refresh(1000);
         else if (error?.ref)
-            this.#outbox.refused(error.ref, error);
+            this.#outbox.answered([{ ref: error.ref, error }]);
         else if (!error?.request)
             this.#lastWord = error;
         if (this.#away && !this.#outbox.waiting)
@@ -217,16 +218,13 @@ export class Connection extends Emitter {
             this.#pause.failures = 0;
         });
         this.#expires(f.expiresAt);
-        this.#listen();
+        // Notices when nothing has come for too long: not even a ping.
+        this.#timers.add(setInterval(() => this.handleEvent({ type: "tick" }), this.#silence / 2));
         this.#enter("open");
+        // Those that came after Connect was sent, and so are not in it.
+        for (const m of this.#members)
+            this.begin(m);
         this.#ready.resolve();
-    }
-    /** Notices when nothing has come for too long: not even a ping. */
-    #listen() {
-        this.later(this.#silence / 2, () => {
-            this.handleEvent({ type: "tick" });
-            this.#listen();
-        });
     }
     #sentAway({ reconnectAfterMs, elsewhere }) {
         this.#away = Date.now() + reconnectAfterMs;
@@ -259,23 +257,17 @@ export class Connection extends Emitter {
             this.send({ refresh: { token } });
         });
     }
-    /** Sends what waits in the outbox, all of this turn in one frame. */
+    /** Sends what waits in the outbox, and ends a client that is being closed when nothing is left to be done. */
     #pump() {
-        if (this.#pumping)
-            return;
-        this.#pumping = true;
-        queueMicrotask(() => {
-            this.#pumping = false;
-            while (this.state === "open" && !this.#away) {
-                const publish = this.#outbox.batch(this.#welcome.limits);
-                if (!publish)
-                    break;
-                this.send({ publish });
-            }
-            const busy = this.#outbox.count || [...this.#members].some((m) => m instanceof Consumer);
-            if (this.#closing && !busy)
-                this.#finish();
-        });
+        while (this.state === "open" && !this.#away) {
+            const publish = this.#outbox.next(this.#welcome.limits);
+            if (!publish)
+                break;
+            this.send({ publish });
+        }
+        const busy = this.#outbox.count || [...this.#members].some((m) => m instanceof Consumer);
+        if (this.#closing && !busy)
+            this.#finish();
     }
     async publish(topic, data, options = {}) {
         if (this.state === "closed" || this.#closing)
@@ -292,7 +284,7 @@ export class Connection extends Emitter {
     }
     async history(topic, options = {}) {
         // Most pages do not read history, and need not load the code for it.
-        return (await import("./history.js")).history(this.#url, await this.#token(), topic, options);
+        return (await import("./history.js")).history({ Received, TidewireError }, this.#url, await this.#token(), topic, options);
     }
     begin(m) {
         if (this.state === "closed")

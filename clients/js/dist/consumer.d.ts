@@ -6,11 +6,9 @@ import type { ServerFrame, Subscribe } from "./wire/frames.js";
  * worker. `#live` has those that are not settled, so that one which the broker
  * delivers again over another connection is not worked on twice.
  *
- * What was said of messages gathers while the broker has not answered what was said
- * before: a slow disk makes the frames larger, not more. What is not answered when
- * the connection is lost is sent again over the next one: an ack and a reject say
- * what holds for ever, and twice is once. A nack is not: by then it would be about
- * another attempt.
+ * What was said of messages and is not answered when the connection is lost is sent
+ * again over the next one: an ack and a reject say what holds for ever, and twice is
+ * once. A nack is not: by then it would be about another attempt.
  */
 export declare class Consumer extends Member implements Public {
     #private;

@@ -2,7 +2,6 @@ import { closed, refusal, TidewireError } from "./errors.js";
 import { deferred } from "./events.js";
 import { Member } from "./member.js";
 import { Received } from "./message.js";
-import { write } from "./position.js";
 class Delivery extends Received {
     place;
     generation;
@@ -34,11 +33,9 @@ class Delivery extends Received {
  * worker. `#live` has those that are not settled, so that one which the broker
  * delivers again over another connection is not worked on twice.
  *
- * What was said of messages gathers while the broker has not answered what was said
- * before: a slow disk makes the frames larger, not more. What is not answered when
- * the connection is lost is sent again over the next one: an ack and a reject say
- * what holds for ever, and twice is once. A nack is not: by then it would be about
- * another attempt.
+ * What was said of messages and is not answered when the connection is lost is sent
+ * again over the next one: an ack and a reject say what holds for ever, and twice is
+ * once. A nack is not: by then it would be about another attempt.
  */
 export class Consumer extends Member {
     name;
@@ -48,10 +45,9 @@ export class Consumer extends Member {
     #queue = [];
     #running = 0;
     #live = new Map();
-    #said = [];
-    #sent = new Map();
+    /** By the number of its frame. */
+    #said = new Map();
     #ref = 0;
-    #held = false;
     #draining = false;
     #keeper;
     constructor(link, name, filter, worker, options) {
@@ -74,10 +70,13 @@ export class Consumer extends Member {
         else if (subscribed) {
             this.pause.failures = 0;
             this.confirmed("live");
-            this.#flush();
+            for (const ref of this.#said.keys())
+                this.#send(ref);
         }
+        else if (acked?.error)
+            this.#untaken(acked.ref, acked.error);
         else if (acked)
-            this.#answered(acked);
+            this.#settle(acked.ref, acked.refused[0]?.code);
         else if (gap)
             this.tellGap(gap);
         else if (error && /ack|ext|rej/.test(error.request))
@@ -87,16 +86,11 @@ export class Consumer extends Member {
     }
     lost() {
         super.lost();
-        for (const s of [...this.#sent.values()].flat().reverse()) {
+        for (const [ref, s] of this.#said) {
             s.again = true;
-            if (/^ack|rej/.test(s.kind))
-                this.#said.unshift(s);
-            else
-                s.done.resolve();
+            if (/^nack|ext/.test(s.kind))
+                this.#settle(ref);
         }
-        this.#sent.clear();
-        this.#held = false;
-        this.#check();
     }
     #deliver({ term, partition, generation, records, attempts }) {
         records.forEach((record, i) => {
@@ -153,72 +147,56 @@ export class Consumer extends Member {
             d.settled = true;
             this.#live.delete(d.position);
         }
-        const head = JSON.stringify({ kind, generation: d.generation, term: d.place.term, ...more });
-        this.#said.push({ place: d.place, kind, head, done });
-        queueMicrotask(() => this.#flush());
+        const { term, partition, offset } = d.place;
+        const ref = ++this.#ref;
+        const frame = {
+            ref,
+            generation: d.generation,
+            term,
+            ranges: [{ partition, from: offset }],
+            confirm: true,
+            ...more,
+        };
+        this.#said.set(ref, { ...done, kind, frame });
+        this.#send(ref);
         return done.promise;
     };
-    /** Sends what was said, if the broker has answered what was said before. */
-    #flush() {
-        if (this.state !== "live" || this.#held || this.#sent.size)
-            return;
-        const frames = new Map();
-        for (const s of this.#said.splice(0))
-            frames.set(s.head, [...(frames.get(s.head) ?? []), s]);
-        for (const [head, all] of frames) {
-            const { kind, ...rest } = JSON.parse(head);
-            const ref = ++this.#ref;
-            this.#sent.set(ref, all);
-            // One range for each: of several in one the broker does not tell that it does not know one.
-            const ranges = all.map(({ place: { partition, offset } }) => ({ partition, from: offset }));
-            this.link.send({ [kind]: { ...rest, ref, sub: this.sub, ranges, confirm: true } });
-        }
+    /** Tells the broker what was said; without a connection, over the next one. */
+    #send(ref) {
+        const s = this.#said.get(ref);
+        if (s && this.state === "live")
+            this.link.send({ [s.kind]: { ...s.frame, sub: this.sub } });
     }
-    #answered(f) {
-        if (f.error)
-            return this.#untaken(f.ref, f.error);
-        for (const s of this.#sent.get(f.ref) ?? []) {
-            const { partition, offset } = s.place;
-            const no = f.refused.find((r) => r.partition === partition && r.from <= offset && offset <= (r.through || r.from));
-            if (!no || (no.code === "not_pending" && s.again))
-                s.done.resolve();
-            else
-                s.done.reject(new TidewireError(no.code, `the broker did not take the ${s.kind} of message ${write(s.place)} (${no.code})`));
-        }
-        this.#sent.delete(f.ref);
-        this.#flush();
+    /** Takes the outcome of what was said, an error or a code of the broker's. */
+    #settle(ref, code, error) {
+        const s = this.#said.get(ref);
+        this.#said.delete(ref);
+        if (error)
+            s?.reject(error);
+        else if (!s || !code || (code === "not_pending" && s.again))
+            s?.resolve();
+        else
+            s.reject(new TidewireError(code, `the broker did not take the ${s.kind}`));
         this.#check();
     }
-    /** Takes the refusal of a whole frame. */
     #untaken(ref, f) {
-        const all = this.#sent.get(ref) ?? [];
-        this.#sent.delete(ref);
-        if (f.retryable) {
-            this.#said.unshift(...all);
-            this.#held = true;
-            this.link.later(Math.max(this.pause.next(), f.retryAfterMs), () => {
-                this.#held = false;
-                this.#flush();
-            });
-        }
-        else {
-            for (const s of all)
-                s.done.reject(refusal(f));
-            this.#check();
-        }
+        if (f.retryable)
+            this.link.later(Math.max(this.pause.next(), f.retryAfterMs), () => this.#send(ref));
+        else
+            this.#settle(ref, f.code, refusal(f));
     }
     /** Ends a consumer that was closed, when nothing is left to be done. */
     #check() {
-        if (this.#draining && !this.#running && !this.#said.length && !this.#sent.size)
+        if (this.#draining && !this.#running && !this.#said.size)
             this.end();
     }
     end(error) {
         super.end(error);
         clearInterval(this.#keeper);
         this.#queue = [];
-        for (const s of [...this.#said.splice(0), ...[...this.#sent.values()].flat()])
-            s.done.reject(error ?? closed(this.title));
-        this.#sent.clear();
+        for (const s of this.#said.values())
+            s.reject(error ?? closed(this.title));
+        this.#said.clear();
     }
     close() {
         this.#draining = true;

@@ -1,5 +1,5 @@
 import type { Data, OutboxEntry, OutboxOptions, Published, PublishOptions } from "./types.js";
-import type { Published as Answers, Limits, Publish, WireError } from "./wire/frames.js";
+import type { Limits, Publish, PublishResult } from "./wire/frames.js";
 /**
  * Keeps published messages until they are answered, in the order of publishing.
  *
@@ -22,12 +22,10 @@ export declare class Outbox {
     get waiting(): boolean;
     /** Takes a message. The promise has its outcome. */
     add(topic: string, data: Data, { signal, expires, ...options }: PublishOptions): Promise<Published>;
-    /** Returns the next frame, as many messages as may be in flight; undefined if there are none. */
-    batch({ frameBytes, payloadBytes, publishMessages, inFlight }: Limits): Publish | undefined;
-    /** Takes answers. */
-    answered(f: Answers): void;
-    /** Takes the refusal of a whole frame. */
-    refused(frame: number, error: WireError): void;
+    /** Returns the next frame to send; undefined if there is none for now. Each message has a frame of its own. */
+    next(limits: Limits): Publish | undefined;
+    /** Takes answers. `term` is that of the positions, where a result has none of its own. */
+    answered(results: readonly Partial<PublishResult>[], term?: string): void;
     /** Begins the row anew on another connection. What was in flight may have been stored. */
     lost(): void;
     /** Gives up on everything; what a store has stays there. */

@@ -2,10 +2,6 @@ import { Backoff } from "./backoff.js";
 import { refusal, TidewireError } from "./errors.js";
 import { deferred } from "./events.js";
 import { write } from "./position.js";
-/** A Publish frame of several messages is not larger: what comes behind it would wait. */
-const maxBatch = 256 << 10;
-/** Room in a frame for what is not a message. */
-const margin = 64;
 const utf8 = new TextEncoder();
 /** Pages that did not come by https have no crypto.randomUUID. */
 const randomId = () => [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
@@ -70,7 +66,7 @@ export class Outbox {
     #item(entry) {
         const size = entry.payload.length + 3 * JSON.stringify({ ...entry, payload: 0 }).length;
         this.#bytes += size;
-        return { entry, size, answer: deferred(), sent: false, ref: 0, frame: 0 };
+        return { entry, size, answer: deferred(), sent: false, ref: 0 };
     }
     /** Takes a message. The promise has its outcome. */
     add(topic, data, { signal, expires, ...options }) {
@@ -114,48 +110,34 @@ export class Outbox {
         this.#bytes -= item.size;
         this.#options.store?.remove(item.entry);
     }
-    /** Returns the next frame, as many messages as may be in flight; undefined if there are none. */
-    batch({ frameBytes, payloadBytes, publishMessages, inFlight }) {
-        if (this.#held || !this.#loaded)
+    /** Returns the next frame to send; undefined if there is none for now. Each message has a frame of its own. */
+    next(limits) {
+        const item = this.#row[this.#next];
+        if (!item || this.#held || !this.#loaded || this.#next >= limits.inFlight)
             return;
-        const now = Date.now();
-        const ref = this.#ref + 1;
-        // The oldest comes first, and its age holds for the whole frame: so repeats go apart from the others.
-        const head = this.#row[this.#next];
-        const repeat = head?.sent;
-        const repeatAgeMs = repeat ? now - head.entry.first || 1 : 0;
-        const messages = [];
-        let size = 0;
-        while (this.#next < inFlight && messages.length < publishMessages) {
-            const item = this.#row[this.#next];
-            if (!item || item.sent !== repeat)
-                break;
-            const { entry } = item;
-            if (entry.payload.length > payloadBytes || item.size > frameBytes - margin) {
-                // Its frame would cost the connection.
-                item.answer.reject(new TidewireError("payload_too_large", `the payload has more than ${payloadBytes} bytes`));
-                this.#settle(item);
-                continue;
-            }
-            size += item.size;
-            if (messages[0] && size > Math.min(maxBatch, frameBytes - margin))
-                break;
-            this.#next++;
-            if (!repeat)
-                entry.first = now;
-            Object.assign(item, { ref: ++this.#ref, frame: ref, sent: true });
-            const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
-            messages.push({ ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 });
+        const { entry, sent, size } = item;
+        if (entry.payload.length > limits.payloadBytes || size > limits.frameBytes) {
+            // It would cost the connection.
+            item.answer.reject(new TidewireError("payload_too_large", `the payload has more than ${limits.payloadBytes} bytes`));
+            this.#settle(item);
+            return this.next(limits);
         }
-        if (!messages[0])
-            return;
+        const now = Date.now();
+        const repeatAgeMs = sent ? now - entry.first || 1 : 0;
+        if (!sent)
+            entry.first = now;
+        item.sent = true;
+        item.ref = ++this.#ref;
+        this.#next++;
         const resume = this.#resume;
         this.#resume = false;
-        return { ref, messages, resume, repeatAgeMs };
+        const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
+        const messages = [{ ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 }];
+        return { ref: item.ref, messages, resume, repeatAgeMs };
     }
-    /** Takes answers. */
-    answered(f) {
-        for (const { ref, error, duplicate, term, partition, offset } of f.results) {
+    /** Takes answers. `term` is that of the positions, where a result has none of its own. */
+    answered(results, term = "") {
+        for (const { ref, error, duplicate = false, term: own, partition = 0, offset } of results) {
             const item = this.#row.find((item) => item.ref === ref);
             if (!item)
                 continue;
@@ -166,7 +148,7 @@ export class Outbox {
                 continue;
             }
             const { topic, id } = item.entry;
-            const position = offset ? write({ term: term || f.term, partition, offset }) : "";
+            const position = offset ? write({ term: own || term, partition, offset }) : "";
             if (error)
                 item.answer.reject(refusal(error));
             else
@@ -182,13 +164,6 @@ export class Outbox {
             this.#resume = true;
             this.#pump();
         });
-    }
-    /** Takes the refusal of a whole frame. */
-    refused(frame, error) {
-        const results = this.#row
-            .filter((item) => item.ref && item.frame === frame)
-            .map(({ ref }) => ({ ref, error }));
-        this.answered({ term: "", results });
     }
     #begin() {
         this.#held = this.#resume = false;

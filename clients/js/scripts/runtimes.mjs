@@ -14,7 +14,7 @@ import { build } from "esbuild";
 import { buildAll, root } from "./build.mjs";
 
 /** For a runtime that hangs, in milliseconds; the tests have limits of their own. */
-const limits = { suite: 180_000, leave: 30_000 };
+const limits = { suite: 90_000, leave: 30_000 };
 
 /** Inside of node_modules, so that ws is found from there. */
 const scratch = join(root, "node_modules/.tidewire-runtimes");
@@ -34,7 +34,7 @@ const runtimes = {
   },
   bun: {
     program: () => installed("@oven", /^bun-/, "bin/bun"),
-    suite: ["test", "--timeout=120000", suite],
+    suite: ["test", "--timeout=60000", suite],
     leave: [leave],
   },
 };

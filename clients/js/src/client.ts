@@ -97,6 +97,8 @@ export class Connection extends Emitter implements api.Client, Link {
   handleEvent({ type }: { type: string }): void {
     const silent = Date.now() - this.#heard > this.#silence;
     if (type === "pagehide") {
+      // What a consumer has in flight here is ready for others at once.
+      for (const m of this.#members) this.release(m);
       this.#detach();
       this.#enter("idle");
     } else if (this.state === "open" && (type === "offline" || silent)) {
@@ -139,7 +141,8 @@ export class Connection extends Emitter implements api.Client, Link {
       );
     } catch (error) {
       if (turn !== this.#turn) return;
-      this.#lose(error as Error);
+      const refused = (error as Error).name === "SecurityError"; // by the browser, which does not say why
+      this.#lose(refused ? diagnose(url, 0, "", false) : (error as Error));
     }
   }
 
@@ -231,6 +234,8 @@ export class Connection extends Emitter implements api.Client, Link {
     // Notices when nothing has come for too long: not even a ping.
     this.#timers.add(setInterval(() => this.handleEvent({ type: "tick" }), this.#silence / 2));
     this.#enter("open");
+    // Those that came after Connect was sent, and so are not in it.
+    for (const m of this.#members) this.begin(m);
     this.#ready.resolve();
   }
 

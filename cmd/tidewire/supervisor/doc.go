@@ -11,8 +11,8 @@
 //   - Reports come from the child, as lines of JSON: where it listens, once it
 //     takes requests, and how many listen to the topic of the demo.
 //
-// Why pipes and not signals: Ctrl-C in a terminal goes to both processes, and two
-// signals would mean "at once" to the child. Why not prctl(PR_SET_PDEATHSIG): only
+// Why pipes and not signals: Ctrl-C in a terminal goes to both processes, and a
+// second signal, handed on, would mean "at once" to the child. Why not prctl(PR_SET_PDEATHSIG): only
 // Linux has it, and there it follows the thread that started the child and not
 // the process.
 package supervisor

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/signal"
 	"syscall"
 	"time"
 )
@@ -36,8 +35,6 @@ func Attach(parent context.Context, starts int) (context.Context, *Link, error) 
 		}
 		syscall.CloseOnExec(file)
 	}
-	// Ctrl-C comes to both processes of a terminal; the supervisor hands it on.
-	signal.Ignore(os.Interrupt)
 	ctx, end := context.WithCancel(parent)
 	go obey(os.NewFile(lifelineFile, "lifeline"), end, os.Exit)
 	return ctx, &Link{starts: starts, started: time.Now(), reports: os.NewFile(reportsFile, "reports")}, nil

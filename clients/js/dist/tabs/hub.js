@@ -1,4 +1,4 @@
-import { build, client, frame, get, parse, server, varint } from "./wire.js";
+import { ACKED, build, CAUGHT_UP, CONNECT, DELIVER, ERROR, FLOW, frame, GAP, get, PING, PONG, PROGRESS, PUBLISH, PUBLISHED, parse, REFRESH, SUBSCRIBE, SUBSCRIBED, set, UNSUBSCRIBE, UNSUBSCRIBED, varint, WELCOME, } from "./wire.js";
 /**
  * The numbers of guests begin here, and the leader's own stay below, since every
  * client counts from 1. So the leader's frames are sent as they are; and the number
@@ -8,11 +8,11 @@ const firstSub = 2 ** 21;
 const firstRef = 2 ** 31;
 /** Frames that concern one subscription, and which of their fields has its number. */
 const concerned = {
-    [server.subscribed]: 1,
-    [server.caughtUp]: 1,
-    [server.gap]: 1,
-    [server.unsubscribed]: 1,
-    [server.acked]: 2,
+    [SUBSCRIBED]: 1,
+    [CAUGHT_UP]: 1,
+    [GAP]: 1,
+    [UNSUBSCRIBED]: 1,
+    [ACKED]: 2,
 };
 /** What the broker says to what comes behind a refused message: a code, and that it is worth repeating. */
 const outOfOrder = [
@@ -24,7 +24,6 @@ const outOfOrder = [
     2,
 ];
 const repeated = (f) => f[0] === 2;
-const text = (value) => value ? String.fromCharCode(...value) : "";
 /**
  * The leader's side: lets guests take part in a session. Frames pass as they are, but
  * for the numbers of subscriptions and of published messages, which must differ within
@@ -90,7 +89,7 @@ export class Hub {
         guest.leave();
         for (const real of guest.subs.values()) {
             this.#subs.delete(real);
-            this.#send(frame(client.unsubscribe, [[1, real, 0]]));
+            this.#send(frame(UNSUBSCRIBE, [[1, real, 0]]));
         }
         guest.subs.clear();
     }
@@ -100,27 +99,28 @@ export class Hub {
             return;
         const [type, body] = first;
         const fields = parse(body);
-        if (type === client.connect) {
+        if (type === CONNECT) {
             guest.post({ b: this.#welcome });
             for (const f of fields)
                 if (f[0] === 4)
                     this.#subscribe(guest, parse(f[1]));
         }
-        else if (type === client.subscribe) {
+        else if (type === SUBSCRIBE) {
             this.#subscribe(guest, fields);
         }
-        else if (type === client.publish) {
+        else if (type === PUBLISH) {
             this.#publish(guest, fields);
         }
-        else if (type !== client.pong && type !== client.refresh) {
+        else if (type !== PONG && type !== REFRESH) {
             // Unsubscribe and Flow, or Ack and its like, which are answered with the number of the subscription too.
-            const sub = fields.find((f) => f[0] === (type > client.flow ? 2 : 1));
-            const real = sub && guest.subs.get(sub[1]);
+            const place = type > FLOW ? 2 : 1;
+            const sub = get(fields, place);
+            const real = guest.subs.get(sub);
             if (!real)
                 return;
-            if (type === client.unsubscribe)
-                guest.subs.delete(sub[1]);
-            sub[1] = real;
+            if (type === UNSUBSCRIBE)
+                guest.subs.delete(sub);
+            set(fields, place, real);
             this.#send(frame(type, fields));
         }
     }
@@ -129,7 +129,8 @@ export class Hub {
         const real = this.#sub++;
         guest.subs.set(sub, real);
         this.#subs.set(real, [guest, sub]);
-        this.#send(frame(client.subscribe, [[1, real, 0], ...fields.filter((f) => f[0] !== 1)]));
+        set(fields, 1, real);
+        this.#send(frame(SUBSCRIBE, fields));
     }
     /**
      * After a retryable refusal the broker takes nothing of the session until a frame
@@ -142,16 +143,18 @@ export class Hub {
         const ref = get(fields, 1);
         if (guest.refused && !get(fields, 3)) {
             const results = Array.from({ length: count }, (_, i) => [2, build([[1, ref + i, 0], outOfOrder]), 2]);
-            guest.post({ b: frame(server.published, results).buffer });
+            guest.post({ b: frame(PUBLISHED, results).buffer });
             return;
         }
         if (this.#ref + count > 2 ** 32)
             this.#ref = firstRef;
-        const rest = fields.filter((f) => f[0] !== 1 && (f[0] !== 3 || guest.refused));
-        guest.refused = false;
         for (let i = 0; i < count; i++)
             this.#refs.set(this.#ref + i, [guest, ref + i, count - i]);
-        this.#send(frame(client.publish, [[1, this.#ref, 0], ...rest]));
+        set(fields, 1, this.#ref);
+        if (!guest.refused)
+            set(fields, 3, 0);
+        guest.refused = false;
+        this.#send(frame(PUBLISH, fields));
         this.#ref += count;
     }
     /** Takes a frame from the broker, and returns what of it is the leader's own. */
@@ -159,21 +162,20 @@ export class Hub {
         const bytes = new Uint8Array(data);
         const [tag, behind] = varint(bytes, 0);
         const type = tag >>> 3;
-        if (type === server.deliver)
+        if (type === DELIVER)
             return this.#deliver(data, bytes, varint(bytes, behind)[1] + 1);
-        if (type === server.published && !this.#refs.size)
+        if (type === PUBLISHED && !this.#refs.size)
             return data;
         const fields = parse(bytes.subarray(varint(bytes, behind)[1]));
-        if (type === server.welcome)
+        if (type === WELCOME)
             this.#open(fields);
-        else if (type === server.ping)
-            for (const guest of this.#guests.values())
-                guest.post({ b: data });
-        else if (type === server.published)
+        else if (type === PING)
+            this.#tell({ b: data });
+        else if (type === PUBLISHED)
             return this.#published(fields);
-        else if (type === server.progress)
+        else if (type === PROGRESS)
             this.#progress(fields);
-        else if (type === server.error)
+        else if (type === ERROR)
             return this.#error(data, fields);
         else if (concerned[type])
             return this.#concerning(data, type, fields, concerned[type]);
@@ -194,9 +196,8 @@ export class Hub {
     }
     /** A guest's session never needs a new token: the leader sees to that. */
     #open(fields) {
-        this.#welcome = frame(server.welcome, fields.filter((f) => f[0] !== 9)).buffer;
-        for (const guest of this.#guests.values())
-            guest.post({ open: true });
+        this.#welcome = frame(WELCOME, fields.filter((f) => f[0] !== 9)).buffer;
+        this.#tell({ open: true });
     }
     #published(fields) {
         const common = fields.filter((f) => !repeated(f));
@@ -205,21 +206,19 @@ export class Hub {
             const result = parse(f[1]);
             const real = get(result, 1);
             const [guest, ref] = this.#refs.get(real) ?? [];
-            // What a guest left behind is nobody's.
-            if (!guest && real >= firstRef)
-                continue;
-            this.#refs.delete(real);
-            const error = get(result, 5);
-            if (guest && error)
-                guest.refused ||= !!get(parse(error), 5);
-            if (!all.has(guest))
-                all.set(guest, []);
-            const rest = result.filter((r) => r[0] !== 1);
-            all.get(guest)?.push(guest ? [2, build([[1, ref, 0], ...rest]), 2] : f);
+            if (guest) {
+                this.#refs.delete(real);
+                set(result, 1, ref);
+                f[1] = build(result);
+                const error = get(result, 5);
+                if (error)
+                    guest.refused ||= !!get(parse(error), 5);
+            }
+            all.set(guest, [...(all.get(guest) ?? common), f]);
         }
         let own;
-        for (const [guest, results] of all) {
-            const { buffer } = frame(server.published, [...common, ...results]);
+        for (const [guest, parts] of all) {
+            const { buffer } = frame(PUBLISHED, parts);
             if (guest)
                 guest.post({ b: buffer });
             else
@@ -228,17 +227,13 @@ export class Hub {
         return own;
     }
     #progress(fields) {
-        const all = new Map();
         const list = get(fields, 1);
-        for (let at = 0, real; list && at < list.length;) {
+        for (let at = 0, real; at < list.length;) {
             [real, at] = varint(list, at);
             const [guest, sub] = this.#subs.get(real) ?? [];
-            if (guest)
-                all.set(guest, [...(all.get(guest) ?? []), [1, sub, 0]]);
+            const mine = fields.map((f) => (f[0] === 1 ? [1, sub, 0] : f));
+            guest?.post({ b: frame(PROGRESS, mine).buffer });
         }
-        const rest = fields.filter((f) => f[0] !== 1);
-        for (const [guest, subs] of all)
-            guest.post({ b: frame(server.progress, [...subs, ...rest]).buffer });
     }
     /** Takes a frame that concerns one subscription, whose number is in a field. */
     #concerning(data, type, fields, place) {
@@ -248,41 +243,38 @@ export class Hub {
         const [guest, sub] = this.#subs.get(real) ?? [];
         if (!guest)
             return;
-        if (type === server.unsubscribed ||
-            (type === server.error && /^(subscribe)?$/.test(text(get(fields, 7))))) {
+        if (type === UNSUBSCRIBED)
             this.#subs.delete(real);
-            if (guest.subs.get(sub) === real)
-                guest.subs.delete(sub);
-        }
-        const changed = fields.map((f) => (f[0] === place ? [place, sub, 0] : f));
-        guest.post({ b: frame(type, changed).buffer });
+        set(fields, place, sub);
+        guest.post({ b: frame(type, fields).buffer });
         return;
     }
     #error(data, fields) {
         if (get(fields, 2))
-            return this.#concerning(data, server.error, fields, 2);
+            return this.#concerning(data, ERROR, fields, 2);
         const real = get(fields, 1);
-        const request = text(get(fields, 7));
-        // Why the broker is about to close.
-        if (!real && !request)
-            for (const guest of this.#guests.values())
-                guest.post({ b: data });
-        if (real < firstRef || request !== "publish")
-            return data;
         const [guest, ref, left] = this.#refs.get(real) ?? [];
-        if (!guest)
-            return;
+        if (!guest) {
+            // Without a request it is why the broker is about to close.
+            if (!real && !get(fields, 7))
+                this.#tell({ b: data });
+            return data;
+        }
         for (let i = 0; i < left; i++)
             this.#refs.delete(real + i);
         guest.refused ||= !!get(fields, 5);
-        guest.post({ b: frame(server.error, [[1, ref, 0], ...fields.filter((f) => f[0] !== 1)]).buffer });
+        set(fields, 1, ref);
+        guest.post({ b: frame(ERROR, fields).buffer });
         return;
+    }
+    #tell(word) {
+        for (const guest of this.#guests.values())
+            guest.post(word);
     }
     /** Tells all guests that the connection has ended, or that the leader leaves. */
     end(how) {
-        for (const guest of [...this.#guests.values()]) {
-            guest.post({ end: how });
+        this.#tell({ end: how });
+        for (const guest of this.#guests.values())
             guest.leave();
-        }
     }
 }

@@ -1,7 +1,7 @@
 import { Hub } from "./hub.js";
-import { server, varint } from "./wire.js";
+import { GO_AWAY, varint } from "./wire.js";
 /** A GoAway frame without a wait: come back at once. */
-const comeBack = new Uint8Array([server.goAway * 8 + 2, 0]).buffer;
+const comeBack = new Uint8Array([GO_AWAY * 8 + 2, 0]).buffer;
 /** Going away, as WebSocket has it. */
 const leaving = 1001;
 /** A leader that has said nothing since a frame was sent to it so long ago is asked for a sign of life. */
@@ -198,7 +198,7 @@ export class TabSocket {
             this.#finish(code, reason);
         };
         real.onmessage = ({ data }) => {
-            if (varint(new Uint8Array(data), 0)[0] >>> 3 === server.goAway)
+            if (varint(new Uint8Array(data), 0)[0] >>> 3 === GO_AWAY)
                 this.#away = data;
             const own = this.#hub?.take(data);
             if (own)

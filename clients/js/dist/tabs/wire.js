@@ -1,19 +1,25 @@
-/** Numbers of the frames that are looked into, as the proto has them. */
-export const client = { connect: 1, publish: 2, subscribe: 3, unsubscribe: 4, pong: 5, refresh: 6, flow: 7 };
-export const server = {
-    welcome: 1,
-    published: 2,
-    subscribed: 3,
-    deliver: 4,
-    caughtUp: 5,
-    gap: 6,
-    progress: 7,
-    goAway: 8,
-    ping: 9,
-    error: 10,
-    unsubscribed: 11,
-    acked: 13,
-};
+// Numbers of the frames that are looked into, as the proto has them: of those that a
+// client sends ...
+export const CONNECT = 1;
+export const PUBLISH = 2;
+export const SUBSCRIBE = 3;
+export const UNSUBSCRIBE = 4;
+export const PONG = 5;
+export const REFRESH = 6;
+export const FLOW = 7;
+// ... and of those that it gets.
+export const WELCOME = 1;
+export const PUBLISHED = 2;
+export const SUBSCRIBED = 3;
+export const DELIVER = 4;
+export const CAUGHT_UP = 5;
+export const GAP = 6;
+export const PROGRESS = 7;
+export const GO_AWAY = 8;
+export const PING = 9;
+export const ERROR = 10;
+export const UNSUBSCRIBED = 11;
+export const ACKED = 13;
 /** Reads the varint at a place. Returns it, and the place behind it. */
 export function varint(bytes, at) {
     let value = 0;
@@ -80,4 +86,10 @@ export function frame(type, fields) {
 /** The first value of a field; 0 if there is none. */
 export function get(fields, number) {
     return fields.find((f) => f[0] === number)?.[1] ?? 0;
+}
+/** Gives a field another value, where it is. */
+export function set(fields, number, value) {
+    for (const f of fields)
+        if (f[0] === number)
+            f[1] = value;
 }

@@ -29,13 +29,13 @@ export const FENCED = new Error("fenced");
  * and leaves nothing behind if it throws.
  */
 export async function apply(job: Job, steps: Step[], limit: number): Promise<void> {
+  job.taken = 0;
   const tx = await job.database.begin([...job.stores, POSITIONS], "readwrite");
   const completed = complete(tx);
   completed.catch(() => {});
   const positions = tx.objectStore(POSITIONS);
   const stored = () => answer<string | undefined>(positions.get(job.name));
   let { position } = job;
-  job.taken = 0;
   try {
     if ((await stored()) !== position) throw FENCED;
     // While it runs more steps may come.

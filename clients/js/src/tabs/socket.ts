@@ -1,6 +1,6 @@
 import type { WebSocketClass } from "../types.js";
 import { type Answer, type Env, Hub, type Word } from "./hub.js";
-import { server, varint } from "./wire.js";
+import { GO_AWAY, varint } from "./wire.js";
 
 /** What the sockets of one client share. */
 export interface Tab {
@@ -25,7 +25,7 @@ interface Call {
 }
 
 /** A GoAway frame without a wait: come back at once. */
-const comeBack = new Uint8Array([server.goAway * 8 + 2, 0]).buffer;
+const comeBack = new Uint8Array([GO_AWAY * 8 + 2, 0]).buffer;
 
 /** Going away, as WebSocket has it. */
 const leaving = 1001;
@@ -226,7 +226,7 @@ export class TabSocket {
       this.#finish(code, reason);
     };
     real.onmessage = ({ data }) => {
-      if (varint(new Uint8Array(data), 0)[0] >>> 3 === server.goAway) this.#away = data;
+      if (varint(new Uint8Array(data), 0)[0] >>> 3 === GO_AWAY) this.#away = data;
       const own = this.#hub?.take(data);
       if (own) this.#emit(this.onmessage, { data: own });
     };

@@ -94,11 +94,25 @@ function told(page: Page): void {
   onTestFailed(() => console.log(lines.slice(-50).join("\n")));
 }
 
+/** Kills the process of a page. Nobody answers that it is done. */
+async function crashed(page: Page): Promise<void> {
+  const session = await page.context().newCDPSession(page);
+  session.send("Page.crash").catch(() => {});
+}
+
 /** Waits until a page's database holds so many numbers, and gives them. */
 async function applied(page: Page, n: number): Promise<Held> {
+  const enough = `new Promise((resolve) => {
+    const look = () => {
+      store.db.transaction("orders").objectStore("orders").count().onsuccess = (event) =>
+        event.target.result < ${n} ? setTimeout(look, 50) : resolve(${held});
+    };
+    look();
+  })`;
   for (;;) {
-    const found = (await page.evaluate(held).catch(reloaded)) as Held | undefined;
-    if (found && found.orders.length >= n) return found;
+    const found = (await page.evaluate(enough).catch(reloaded)) as Held | undefined;
+    if (found) return found;
+    await page.waitForFunction("window.store").catch(reloaded);
   }
 }
 
@@ -136,22 +150,67 @@ inBrowser("a store in IndexedDB", () => {
     return page;
   }
 
-  test("process: each message once, over reloads and a killed broker", async () => {
+  test("process: each message once, over reloads, crashes and a killed broker", async () => {
     const seed = Date.now() % 1e9;
     const next = random(seed);
-    const count = 3_000;
-    const at = numbers(8).map((i) => i * 300 + next(200));
-    const page = await open(reloading(at) + worker);
+    const count = 6_000;
+    const at = numbers(4).map((i) => i * 500 + next(400));
+    let page = await open(reloading(at) + worker);
+    const context = page.context();
     await publish(broker, numbers(1_000));
-    await applied(page, 500 + next(400));
+    await publish(broker, numbers(1_000, 1_001));
+    await applied(page, 1_500 + next(400));
     await broker.kill();
     await broker.restart();
-    for (let from = 1_001; from <= count; from += 500) await publish(broker, numbers(500, from));
+    for (let from = 2_001; from <= count; from += 1_000) await publish(broker, numbers(1_000, from));
+    for (let crash = 0; crash < 6; crash++) {
+      await applied(page, 2_500 + crash * 500 + next(400));
+      const address = page.url();
+      await crashed(page);
+      page = await context.newPage();
+      told(page);
+      await page.goto(address);
+    }
     const { orders, sum } = await applied(page, count);
     expect(orders, `seed ${seed}`).toEqual(numbers(count));
     expect(sum).toBe(total(count));
-    expect(await page.evaluate("sessionStorage.length")).toBe(8);
-    await page.context().close();
+    await context.close();
+  });
+
+  test("process: a page that can write nothing more right behind a transaction", async () => {
+    const page = await open("");
+    const context = page.context();
+    const address = site.page(
+      "/dies",
+      script(`
+        const begin = IDBDatabase.prototype.transaction;
+        let left = 3;
+        IDBDatabase.prototype.transaction = function (names, mode) {
+          if (!left) throw new Error("dead");
+          const tx = begin.call(this, names, mode);
+          if (mode === "readwrite" && [...tx.objectStoreNames].includes("orders")) {
+            tx.addEventListener("complete", () => left--);
+          }
+          return tx;
+        };
+        ${shop(broker)} ${worker}
+        window.outcome = processing.done.catch((error) => error.message);
+      `),
+    );
+    for (const from of [1, 1_001, 2_001]) await publish(broker, numbers(1_000, from));
+    for (let deaths = 0; deaths < 3; deaths++) {
+      const dying = await context.newPage();
+      await dying.goto(address);
+      await dying.waitForFunction("window.outcome");
+      expect(await dying.evaluate("outcome")).toBe("dead");
+      await dying.close();
+    }
+    expect(((await page.evaluate(held)) as Held).orders.length).toBeLessThan(3_000);
+    await page.goto(site.page("/", script(shop(broker) + worker)));
+    const { orders, sum } = await applied(page, 3_000);
+    expect(orders).toEqual(numbers(3_000));
+    expect(sum).toBe(total(3_000));
+    await context.close();
   });
 
   test.each(["closed", "crashed"])(

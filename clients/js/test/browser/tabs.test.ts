@@ -50,11 +50,18 @@ declare global {
 
 let broker: Broker;
 let site: Site;
+/** The same site, under a name that browsers do not trust without https. */
+let insecure: string;
 let browser: Awaited<ReturnType<typeof launchChromium>>;
 
 inBrowser("tabs of a real browser", () => {
   beforeAll(async () => {
-    [broker, site, browser] = await Promise.all([startBroker(), startSite(), launchChromium()]);
+    [site, browser] = await Promise.all([
+      startSite(),
+      launchChromium(["--host-resolver-rules=MAP insecure.test 127.0.0.1"]),
+    ]);
+    insecure = site.url.replace("localhost", "insecure.test");
+    broker = await startBroker({ env: { TIDEWIRE_ALLOWED_ORIGINS: `${site.url},${insecure}` } });
     site.page("/tab", script(code(broker.url)));
   });
   afterAll(async () => {
@@ -66,10 +73,10 @@ inBrowser("tabs of a real browser", () => {
   let named = 0;
   const logs: string[][] = [];
 
-  async function open(context: BrowserContext): Promise<Page> {
+  async function open(context: BrowserContext, origin = site.url): Promise<Page> {
     const page = await context.newPage();
     logs.push(watch(page));
-    await page.goto(`${site.url}/tab?name=${++named}`);
+    await page.goto(`${origin}/tab?name=${++named}`);
     await page.waitForFunction(() => window.tab?.ready);
     return page;
   }
@@ -265,6 +272,17 @@ inBrowser("tabs of a real browser", () => {
     await feed.end();
     for (const page of [...pages, away]) await judge(page);
     expect(await sessions()).toBe(1);
+  });
+
+  test("a page that came by http has a connection of its own, and the console says so", async () => {
+    await using context = await browser.newContext();
+    const pages = [await open(context, insecure), await open(context, insecure)];
+    expect(await sessions()).toBe(2);
+    expect(await Promise.all(pages.map(leads))).toEqual([true, true]);
+    const lines = logs.at(-1)!;
+    expect(lines.filter((l) => l.includes("tidewire"))).toEqual([
+      expect.stringContaining("connection of its own"),
+    ]);
   });
 
   for (const [how, kill] of deaths) {

@@ -143,7 +143,7 @@ export class FakeSubscription {
       const kept =
         (await options.store?.load()) ?? (options.from === "earliest" ? "p0" : `p${client.log.length}`);
       client.began.push(kept);
-      this.position = kept;
+      let saved = (this.position = kept);
       confirm();
       await ready;
       while (!this.#over) {
@@ -152,7 +152,7 @@ export class FakeSubscription {
           await handler(message(client.log[at] ?? 0, `p${at + 1}`));
           this.position = `p${at + 1}`;
         } else {
-          options.store?.save(this.position);
+          if (saved !== this.position) options.store?.save((saved = this.position));
           await new Promise<void>((wake) => {
             this.wake = wake;
           });

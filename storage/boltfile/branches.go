@@ -1,58 +1,35 @@
-package storage
+package boltfile
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-
-	"go.etcd.io/bbolt"
 )
 
+// CheckBranches returns an error that wraps [ErrDamaged] if the trees of a file
+// could lead in a circle.
+//
 // bbolt goes down a tree until it meets a leaf, and never asks how deep it is: a
 // branch page that leads back up, because one byte of it has changed, ends the
 // process when the stack is full, which no recover can help. So the branch pages
-// of a sealed segment are looked at before bbolt is. They are few, one for some
-// hundred leaves; checkPages, which reads the leaves too, would cost each cold
-// read of an old segment a walk over all of it.
-
-// openToBeRead opens the file of a sealed segment for readers.
-func (s *segment) openToBeRead() (*bbolt.DB, error) {
-	if err := checkBranches(s.path); err != nil {
-		return nil, unreadable(s.path, err)
-	}
-	db, err := s.openSealed()
-	if err != nil {
-		return nil, unreadable(s.path, err)
-	}
-	return db, nil
-}
-
-// checkBranches returns an error that wraps errDamaged if the trees of a segment
-// could lead in a circle.
-func checkBranches(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	meta := &pageFile{r: f}
+// are looked at before bbolt is. They are few, one for some hundred leaves; [Check],
+// which reads the leaves too, would cost a walk over all of the file.
+func CheckBranches(r io.ReaderAt) error {
+	meta := &pageFile{r: r}
 	if meta.readMeta() != nil {
 		return nil // bbolt will refuse it too
 	}
-	b := &branches{r: f, end: meta.end}
-	err = b.tree(meta.root)
-	w := &surveyor{r: f, pages: meta.end}
-	w.tree(meta.root, func(e element) {
-		if head := w.read(e.at, min(bucketBytes, e.size)); e.bucket && len(head) == bucketBytes && err == nil {
+	b := &branches{r: r, end: meta.end}
+	err := b.tree(meta.root)
+	w := Walk{From: r, MaxKey: PageBytes}
+	w.Extend(meta.end)
+	w.Tree(meta.root, func(e Element) {
+		if head := w.Read(e.At, min(bucketBytes, e.Size)); e.Bucket && len(head) == bucketBytes && err == nil {
 			err = b.tree(binary.LittleEndian.Uint64(head))
 		}
 	})
-	if err != nil {
-		return damagedFile(path, err)
-	}
-	return nil
+	return err
 }
 
 // branches looks at the branch pages of trees.
@@ -61,7 +38,7 @@ type branches struct {
 	end uint64
 }
 
-var errBranches = fmt.Errorf("%w: its pages do not form a tree", errDamaged)
+var errBranches = fmt.Errorf("%w: its pages do not form a tree", ErrDamaged)
 
 // tree checks the tree that a page leads to, level by level. All leaves of a tree
 // are equally deep, so the first of a level says what its pages are.
@@ -102,7 +79,7 @@ func (b *branches) leaf(id uint64) (bool, error) {
 // children returns the pages that a branch page leads to.
 func (b *branches) children(id uint64) (all []uint64, err error) {
 	le := binary.LittleEndian
-	page := make([]byte, pageBytes)
+	page := make([]byte, PageBytes)
 	if err := b.read(page, id, 0); err != nil {
 		return nil, err
 	}
@@ -128,7 +105,7 @@ func (b *branches) read(p []byte, id uint64, at int64) error {
 	if id < 2 || id >= b.end {
 		return errBranches
 	}
-	_, err := b.r.ReadAt(p, int64(id)*pageBytes+at)
+	_, err := b.r.ReadAt(p, int64(id)*PageBytes+at)
 	if errors.Is(err, io.EOF) {
 		return errBranches
 	}

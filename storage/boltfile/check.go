@@ -1,21 +1,20 @@
-package storage
+package boltfile
 
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
-	"os"
 )
 
-// What follows reads bbolt's file format, version 2, far enough to tell whether
-// all pages that can be reached make sense. bbolt itself finds out by panicking,
-// and when it opens a file for writing it does so in a goroutine where nobody
-// can recover; so files are checked here before.
+// ErrDamaged is wrapped by everything that says that a file does not hold together.
+var ErrDamaged = errors.New("damaged")
+
+// PageBytes is the size of a page.
+const PageBytes = 4096
 
 const (
-	pageBytes      = 4096
 	pageHeadBytes  = 16
 	elementBytes   = 16
 	bucketBytes    = 16
@@ -37,100 +36,61 @@ type pageFile struct {
 	seen []bool
 }
 
-// checkPages returns an error that wraps errDamaged if the bbolt file does not
-// hold together. Values of keys are not looked at.
-func checkPages(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	p := &pageFile{r: f}
+// Check returns an error if a file of so many bytes does not hold together: it
+// wraps [ErrDamaged], or says that the file cannot be read. Values of keys are not
+// looked at.
+func Check(r io.ReaderAt, size int64) error {
+	p := &pageFile{r: r}
 	if err := p.readMeta(); err != nil {
-		return damagedFile(path, err)
+		return err
 	}
-	if p.end > uint64(info.Size())/pageBytes {
-		return damagedFile(path, fmt.Errorf("%w: it has been cut short to %d bytes", errDamaged, info.Size()))
+	if p.end > uint64(size)/PageBytes {
+		return fmt.Errorf("%w: it has been cut short to %d bytes", ErrDamaged, size)
 	}
 	p.seen = make([]bool, p.end)
-	if err := p.page(p.root, 0, keyRange{}); err != nil {
-		return damagedFile(path, err)
-	}
-	return nil
-}
-
-// boltMeta is a meta page, of which a file has two; the newer one counts.
-type boltMeta struct {
-	pageSize uint32
-	root     uint64
-	end      uint64
-	txid     uint64
-	sum      uint64
-}
-
-// readMeta reads the meta page in a slot, 0 or 1; ok is false if it is not whole.
-func readMeta(r io.ReaderAt, slot int64) (m boltMeta, ok bool) {
-	var b [metaFieldBytes]byte
-	if _, err := r.ReadAt(b[:], slot*pageBytes+pageHeadBytes); err != nil {
-		return m, false
-	}
-	le := binary.LittleEndian
-	m = boltMeta{
-		pageSize: le.Uint32(b[8:]),
-		root:     le.Uint64(b[16:]),
-		end:      le.Uint64(b[40:]),
-		txid:     le.Uint64(b[48:]),
-		sum:      le.Uint64(b[metaSumAt:]),
-	}
-	sum := fnv.New64a()
-	_, _ = sum.Write(b[:metaSumAt])
-	return m, le.Uint32(b[:]) == boltMagic && le.Uint32(b[4:]) == boltVersion && m.sum == sum.Sum64()
+	return p.page(p.root, 0, keyRange{})
 }
 
 // readMeta finds the newer one of the two meta pages.
 func (p *pageFile) readMeta() error {
-	m, found := readMeta(p.r, 0)
-	if other, ok := readMeta(p.r, 1); ok && (!found || other.txid > m.txid) {
+	m, found := ReadMeta(p.r, 0)
+	if other, ok := ReadMeta(p.r, 1); ok && (!found || other.TxID > m.TxID) {
 		m, found = other, true
 	}
 	switch {
 	case !found:
-		return fmt.Errorf("%w: it does not begin like a file of this program", errDamaged)
-	case m.pageSize != pageBytes:
-		return fmt.Errorf("%w: its pages have %d bytes and not %d", errDamaged, m.pageSize, pageBytes)
+		return fmt.Errorf("%w: it does not begin like a file of this program", ErrDamaged)
+	case m.PageSize != PageBytes:
+		return fmt.Errorf("%w: its pages have %d bytes and not %d", ErrDamaged, m.PageSize, PageBytes)
 	}
-	p.root, p.end = m.root, m.end
+	p.root, p.end = m.Root, m.End
 	return nil
 }
 
 // page checks a page and all that it leads to.
 func (p *pageFile) page(id uint64, depth int, keys keyRange) error {
 	if id < 2 || id >= p.end || depth > maxPageDepth {
-		return fmt.Errorf("%w: page %d cannot be", errDamaged, id)
+		return fmt.Errorf("%w: page %d cannot be", ErrDamaged, id)
 	}
-	b := make([]byte, pageBytes)
-	if _, err := p.r.ReadAt(b, int64(id)*pageBytes); err != nil {
+	b := make([]byte, PageBytes)
+	if _, err := p.r.ReadAt(b, int64(id)*PageBytes); err != nil {
 		return fmt.Errorf("read page %d: %w", id, err)
 	}
 	le := binary.LittleEndian
 	overflow := uint64(le.Uint32(b[12:]))
 	if le.Uint64(b) != id || overflow >= p.end-id {
-		return fmt.Errorf("%w: page %d is not what it should be", errDamaged, id)
+		return fmt.Errorf("%w: page %d is not what it should be", ErrDamaged, id)
 	}
 	for i := id; i <= id+overflow; i++ {
 		if p.seen[i] {
-			return fmt.Errorf("%w: page %d is used twice", errDamaged, i)
+			return fmt.Errorf("%w: page %d is used twice", ErrDamaged, i)
 		}
 		p.seen[i] = true
 	}
 	e := elements{
 		b:     b,
-		limit: int(overflow+1) * pageBytes,
-		more:  func(b []byte) error { _, err := p.r.ReadAt(b, int64(id)*pageBytes); return err },
+		limit: int(overflow+1) * PageBytes,
+		more:  func(b []byte) error { _, err := p.r.ReadAt(b, int64(id)*PageBytes); return err },
 	}
 	return p.elements(&e, id, depth, keys)
 }
@@ -146,7 +106,7 @@ type elements struct {
 // slice returns n bytes, or nil if they lie outside.
 func (e *elements) slice(at, n int) ([]byte, error) {
 	if at < 0 || n < 0 || at > e.limit || n > e.limit-at {
-		return nil, fmt.Errorf("%w: an element lies outside its page", errDamaged)
+		return nil, fmt.Errorf("%w: an element lies outside its page", ErrDamaged)
 	}
 	if at+n > len(e.b) {
 		e.b = make([]byte, e.limit)
@@ -166,7 +126,7 @@ func (r keyRange) check(before, key []byte) error {
 	if before != nil && bytes.Compare(before, key) >= 0 ||
 		before == nil && bytes.Compare(key, r.from) < 0 ||
 		r.below != nil && bytes.Compare(key, r.below) >= 0 {
-		return fmt.Errorf("%w: the keys of a page are not in order", errDamaged)
+		return fmt.Errorf("%w: the keys of a page are not in order", ErrDamaged)
 	}
 	return nil
 }
@@ -182,7 +142,7 @@ func (p *pageFile) elements(e *elements, id uint64, depth int, keys keyRange) er
 	case kind == pageBranch && count > 0:
 		return p.branch(e, count, depth, keys)
 	case kind != pageLeaf:
-		return fmt.Errorf("%w: page %d is of no known kind", errDamaged, id)
+		return fmt.Errorf("%w: page %d is of no known kind", ErrDamaged, id)
 	}
 	var before []byte
 	for i := range count {
@@ -241,7 +201,7 @@ func (p *pageFile) leaf(e *elements, at int, head []byte, depth int) ([]byte, er
 	flags, pos := le.Uint32(head), int(le.Uint32(head[4:]))
 	ksize, vsize := int(le.Uint32(head[8:])), int(le.Uint32(head[12:]))
 	if pos+ksize+vsize > e.limit-at {
-		return nil, fmt.Errorf("%w: a value lies outside its page", errDamaged)
+		return nil, fmt.Errorf("%w: a value lies outside its page", ErrDamaged)
 	}
 	key, err := e.slice(at+pos, ksize)
 	if err != nil || flags&elementBucket == 0 {
@@ -252,14 +212,14 @@ func (p *pageFile) leaf(e *elements, at int, head []byte, depth int) ([]byte, er
 		return nil, err
 	}
 	if vsize < bucketBytes {
-		return nil, fmt.Errorf("%w: a bucket is too small", errDamaged)
+		return nil, fmt.Errorf("%w: a bucket is too small", ErrDamaged)
 	}
 	if root := le.Uint64(value); root != 0 {
 		return key, p.page(root, depth+1, keyRange{})
 	}
 	inline := elements{b: value[bucketBytes:], limit: vsize - bucketBytes}
 	if vsize < bucketBytes+pageHeadBytes || le.Uint16(inline.b[8:]) != pageLeaf {
-		return nil, fmt.Errorf("%w: a bucket in a page makes no sense", errDamaged)
+		return nil, fmt.Errorf("%w: a bucket in a page makes no sense", ErrDamaged)
 	}
 	return key, p.elements(&inline, 0, depth+1, keyRange{})
 }
