@@ -123,7 +123,6 @@ func (d *dispatcher) choose(m *member, n int, now int64) (work []handed) {
 			break
 		}
 		bytes += e.Size
-		d.stats.redelivered++
 		work = append(work, handed{offset: e.Offset, attempt: uint32(e.Attempts), source: e.Source})
 	}
 	for src := len(d.sources) - 1; src >= 0; src-- { // redriven ones have waited longer
@@ -135,11 +134,11 @@ func (d *dispatcher) choose(m *member, n int, now int64) (work []handed) {
 			}
 			if taken {
 				bytes += len(h.framed)
+				d.stats.delivered++ // retries are counted when they have been read
 				work = append(work, h)
 			}
 		}
 	}
-	d.stats.delivered += uint64(len(work))
 	return work
 }
 
@@ -280,7 +279,8 @@ func (d *dispatcher) pushGap(gap *tidewirev1.Gap) {
 	d.gaps = append(d.gaps, gap)
 }
 
-// load reads the records of retries. What cannot be read any more is told.
+// load reads the records of retries. One that has expired since it was taken first
+// is left out. What cannot be read any more is told.
 func (d *dispatcher) load(work []handed) []handed {
 	var missing [2][]uint64
 	for _, h := range work {
@@ -296,22 +296,50 @@ func (d *dispatcher) load(work []handed) []handed {
 		d.stream.pick(d.sources[src].filter, offsets, found)
 	}
 	kept := work[:0]
-	var lost []uint64
+	var lost, expired []uint64
+	var delivered, redelivered uint64
+	now := nowMicros()
 	for _, h := range work {
 		if h.framed == nil {
 			r, ok := found[h.offset]
-			if !ok {
+			switch {
+			case !ok:
 				lost = append(lost, h.offset)
+				continue
+			case r.expired(now):
+				expired = append(expired, h.offset)
 				continue
 			}
 			h.loaded = r
+			delivered++
+			if h.attempt > 1 { // else it was held before it was delivered first
+				redelivered++
+			}
 		}
 		kept = append(kept, h)
 	}
+	d.mu.Lock()
+	d.stats.delivered += delivered
+	d.stats.redelivered += redelivered
+	d.mu.Unlock()
 	if len(lost) > 0 {
 		d.lose(lost)
 	}
+	if len(expired) > 0 {
+		d.expire(expired)
+	}
 	return kept
+}
+
+// expire settles messages that have expired before a delivery.
+func (d *dispatcher) expire(offsets []uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, o := range offsets {
+		d.machine.Expired(o)
+	}
+	d.stats.expired += uint64(len(offsets))
+	d.conclude(nil)
 }
 
 // lose settles messages that retention has taken, or that are damaged.

@@ -30,6 +30,10 @@ const (
 	stateDone   = "done"
 	stateNotYet = "not_yet"
 	stateDead   = "dead"
+
+	// stateExpired is a message that is not done, and is not delivered any more.
+	// Of one that is done nobody remembers how: it may have expired, too.
+	stateExpired = "expired"
 )
 
 const (
@@ -120,37 +124,41 @@ func (st *stream) search(ctx context.Context, found []FoundMessage, id string, f
 func (b *Broker) judge(f *FoundMessage) {
 	for _, d := range b.consumers.all() {
 		if d.stream.name == f.Stream && d.sources[consumer.Main].filter.Match(f.Message.Topic) {
-			f.Consumers = append(f.Consumers, d.judge(f.Message.Position))
+			f.Consumers = append(f.Consumers, d.judge(&f.Message))
 		}
 	}
 }
 
-func (d *dispatcher) judge(at protocol.Position) MessageState {
-	s, open := d.judgeOpen(at.Offset)
+func (d *dispatcher) judge(m *protocol.Message) MessageState {
+	s, open := d.judgeOpen(m)
 	if open {
 		return s
 	}
 	s.State = stateDone
-	if dead := d.letterFrom(at.String()); dead != nil { // which may mean to read them all
+	if dead := d.letterFrom(m.Position.String()); dead != nil { // which may mean to read them all
 		s.State, s.Attempts, s.Reason = stateDead, dead.Attempts, dead.Reason
 	}
 	return s
 }
 
 // judgeOpen says what a message is to a consumer that has not done with it.
-func (d *dispatcher) judgeOpen(offset uint64) (s MessageState, open bool) {
+func (d *dispatcher) judgeOpen(m *protocol.Message) (s MessageState, open bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.Consumer = d.name
-	e, pending := d.machine.Entry(offset)
+	e, pending := d.machine.Entry(m.Position.Offset)
 	switch {
 	case pending:
 		p := d.pending(e)
 		s.State, s.Attempts, s.Due, s.Reason = p.State, p.Attempts, p.Due, p.Reason
-	case offset > d.machine.Cursor(consumer.Main):
+	case m.Position.Offset > d.machine.Cursor(consumer.Main):
 		s.State = stateNotYet
 	default:
 		return s, false
+	}
+	delivers := !pending || e.State == consumer.Waiting || e.State == consumer.Held
+	if delivers && expiredBy(protocol.Micros(m.ExpiresAt), nowMicros()) {
+		s.State, s.Due = stateExpired, time.Time{}
 	}
 	return s, true
 }

@@ -26,6 +26,12 @@ func (r loaded) message() protocol.Message {
 	return protocol.Message{} // cannot be: the log made the record
 }
 
+// expired reports whether the message has expired.
+func (r loaded) expired(now uint64) bool {
+	record, _, _ := protocol.NextFramed(r.framed)
+	return expiredBy(protocol.RecordExpiry(record), now)
+}
+
 // pick reads records by their offsets, which it puts in order, into found. What
 // cannot be read is left out.
 func (st *stream) pick(f protocol.Filter, offsets []uint64, found map[uint64]loaded) {

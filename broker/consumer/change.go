@@ -26,6 +26,14 @@ func (m *Machine) Buried(offset, deadOffset uint64) {
 // Lost tells that the message is gone from the log.
 func (m *Machine) Lost(offset uint64) { m.done(offset) }
 
+// Expired tells that the message has expired before a delivery: it is done. A
+// dying one was tried as often as may be before that, and is buried.
+func (m *Machine) Expired(offset uint64) {
+	if e := m.pending.at[offset]; e != nil && e.State != Dying {
+		m.drop(e)
+	}
+}
+
 func (m *Machine) done(offset uint64) {
 	if e := m.pending.at[offset]; e != nil {
 		m.drop(e)

@@ -278,9 +278,14 @@ func (w *world) decideRarely(its *consumer.Machine, m *model, offset, holder uin
 		to := w.places(m)
 		its.Rewind(to)
 		m.rewind(to)
-	case p < 85:
+	case p < 80:
 		its.Lost(offset)
 		m.done(offset)
+	case p < 85:
+		its.Expired(offset)
+		if e := m.find(offset); e != nil && e.State != consumer.Dying {
+			m.done(offset)
+		}
 	case p < 90:
 		its.Bury(offset, "by hand")
 		if e := m.find(offset); e != nil && e.State != consumer.Dying {

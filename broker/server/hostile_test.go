@@ -191,7 +191,8 @@ func TestFragments(t *testing.T) {
 	}
 }
 
-// TestRefusedUpgrades: programs read a status, browsers a close code.
+// TestRefusedUpgrades: programs read a status; browsers, and who uses their
+// WebSocket elsewhere, a close code.
 func TestRefusedUpgrades(t *testing.T) {
 	secret := []byte("0123456789abcdef0123456789abcdef")
 	e := newEdgeOn(t, brokertest.NewLog(), server.Options{Access: server.Access{JWT: server.JWT{Secret: secret}, AllowedOrigins: []string{"https://app.example"}}}, broker.Options{})
@@ -214,6 +215,8 @@ func TestRefusedUpgrades(t *testing.T) {
 		{"expired token, browser", []string{browser, "Sec-WebSocket-Protocol: tidewire.v1.json, bearer." + expired}, 101, 3505, "tidewire.v1.json"},
 		{"foreign origin", []string{"Origin: https://evil.example", "Sec-WebSocket-Protocol: tidewire.v1.json"}, 101, 3502, "tidewire.v1.json"},
 		{"unknown subprotocol, browser", []string{browser, "Sec-WebSocket-Protocol: mqtt"}, 101, 3500, "mqtt"},
+		{"bad token, WebSocket of the web", []string{"Sec-WebSocket-Protocol: tidewire.v1.proto, bearer.abc"}, 101, 3500, "tidewire.v1.proto"},
+		{"expired token, WebSocket of the web", []string{"Sec-WebSocket-Protocol: tidewire.v1.json", "Sec-WebSocket-Protocol: bearer." + expired}, 101, 3505, "tidewire.v1.json"},
 		{"only a token, browser", []string{browser, "Sec-WebSocket-Protocol: bearer.abc"}, 101, 3500, ""},
 	}
 	for _, test := range tests {

@@ -90,15 +90,25 @@ func subprotocols(r *http.Request) []string {
 	return names
 }
 
-// bearerSubprotocol begins the subprotocol in which a browser sends its token.
+// bearerSubprotocol begins the subprotocol in which a token is sent by who cannot
+// set headers.
 const bearerSubprotocol = "bearer."
 
-// refuseUpgrade tells a client that it may not connect. A browser cannot read
-// the status of a refused upgrade; it is upgraded, gets a close code and is
-// closed, and never has a session.
+// readsNoStatus reports whether the client is one that cannot read the status of
+// a refused upgrade: it speaks through the WebSocket of the web. In a browser that
+// sends an Origin; in Node.js, Deno and Bun it does not, but who has a token can
+// offer it as a subprotocol alone.
+func readsNoStatus(r *http.Request) bool {
+	isToken := func(name string) bool { return strings.HasPrefix(name, bearerSubprotocol) }
+	return r.Header.Get("Origin") != "" || slices.ContainsFunc(subprotocols(r), isToken)
+}
+
+// refuseUpgrade tells a client that it may not connect: by the status of the
+// answer. Who cannot read that is upgraded, gets a close code and is closed, and
+// never has a session.
 func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request, offered string, refusal *protocol.Error) {
 	info := refusal.Code.Info()
-	if r.Header.Get("Origin") == "" || info.Close == 0 {
+	if info.Close == 0 || !readsNoStatus(r) {
 		if noRoom(r) != nil {
 			w.Header().Set("Connection", "close")
 		}

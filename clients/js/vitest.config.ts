@@ -17,7 +17,7 @@ export default defineConfig({
           name: "unit",
           include: ["test/**/*.test.{ts,tsx}"],
           exclude: ["test/live/**", "test/browser/**", "test/runtimes/**"],
-          testTimeout: 5_000,
+          testTimeout: 20_000,
         },
       },
       {

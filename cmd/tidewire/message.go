@@ -43,8 +43,9 @@ func newMessageCommand() *cobra.Command {
 		Short: "Find a message, and what became of it with each consumer",
 		Long: `Find a message of a running broker by its id, and show what became of it with each
 consumer whose filter it matches: done, in_flight, waiting for its next attempt,
-held behind another of its key, dying, dead, not_yet delivered, or expired. It asks
-the admin listener.`,
+held behind another of its key, dying, dead, not_yet delivered, or expired, so that
+it is not delivered any more. Of a message that was passed over because it had
+expired the consumer keeps no more than that it is done. It asks the admin listener.`,
 		Example: `  tidewire message order-1017
   tidewire message 7 --topic orders.eu --json`,
 		Args: func(c *cobra.Command, args []string) error {

@@ -56,7 +56,8 @@ async function prepare() {
   await buildAll(client);
   const options = { absWorkingDir: root, bundle: true, format: "esm", target: "es2022", logLevel: "warning" };
   for (const [entry, outfile] of Object.entries({ "suite.ts": suite, "leave.ts": leave })) {
-    await build({ ...options, entryPoints: [join("test/runtimes", entry)], outfile, platform: "node" });
+    const entryPoints = [join("test/runtimes", entry)];
+    await build({ ...options, entryPoints, outfile, platform: "node", external: ["ws"] });
   }
   const support = join(scratch, "support.mjs");
   const contents = 'export * from "./test/support/binary.js"; export * from "./test/support/broker.js";';

@@ -114,8 +114,7 @@ export class TabSocket {
     }
     /** Waits for a sign of life. The randomness lets one of many be the first to lose patience. */
     #expect() {
-        const overdue = () => (this.#state === "asking" ? this.#ask(true) : this.#depart());
-        this.#within(this.#tab.patience * (1 + Math.random() / 2), overdue);
+        this.#within(this.#tab.patience * (1 + Math.random() / 2), () => this.#ask(true));
     }
     /** Acts unless the leader is heard before; one such thing is under way at a time. */
     #within(ms, act) {
@@ -212,7 +211,7 @@ export class TabSocket {
     #emit(listener, event) {
         listener?.(event);
     }
-    /** The lock is granted to a guest: its leader is dead. The others need not wait for their turn to learn it. */
+    /** The lock is a guest's: its leader is dead, or overthrown. The others need not wait for their turn to learn it. */
     #orphan() {
         this.#all?.postMessage({ gone: this.#n });
         this.#depart();

@@ -70,13 +70,14 @@ export async function apply(job: Job, steps: Step[], limit: number): Promise<voi
  */
 async function alive(result: PromiseLike<unknown>, request: () => Promise<unknown>): Promise<void> {
   let settled = false;
-  const end = Promise.resolve(result).finally(() => {
+  const settle = () => {
     settled = true;
-  });
-  end.catch(() => {});
-  do await request();
-  while (!settled);
-  await end;
+  };
+  result.then(settle, settle);
+  // Where nothing had to be awaited that is all.
+  await null;
+  while (!settled) await request();
+  await result;
 }
 
 function isPromise(value: unknown): value is PromiseLike<unknown> {
@@ -87,6 +88,6 @@ function explained(error: unknown): unknown {
   if ((error as Error | undefined)?.name !== "TransactionInactiveError") return error;
   return new TidewireError(
     "transaction_over",
-    "The handler of `process` has awaited something else than requests of its transaction, which takes no more of them then: do such work elsewhere. Nothing of this message was written.",
+    "The handler has awaited something else than requests of its transaction, which ends that: do such work elsewhere. Nothing of this message was written.",
   );
 }

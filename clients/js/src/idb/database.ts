@@ -10,7 +10,9 @@ export interface Database {
   /** The connection, perhaps one that was just closed. */
   db: IDBDatabase;
   /** Begins a transaction. All of its microtasks run before the event loop goes on. */
-  begin(stores: string[], mode: IDBTransactionMode): Promise<IDBTransaction>;
+  begin(stores: string[], mode?: IDBTransactionMode): Promise<IDBTransaction>;
+  /** Writes into one of our own object stores; if that fails, says that `what` is not kept, and gives false. */
+  keep(store: string, what: string, write: (rows: IDBObjectStore) => void): Promise<boolean>;
   close(): void;
   /** Says something in the console, once. */
   warn(sentence: string): void;
@@ -28,7 +30,7 @@ export function answer<T>(request: IDBRequest<T>): Promise<T> {
 export function complete(tx: IDBTransaction): Promise<void> {
   return new Promise((resolve, reject) => {
     tx.oncomplete = () => resolve();
-    tx.onabort = () => reject(tx.error ?? new DOMException("The transaction was aborted.", "AbortError"));
+    tx.onabort = () => reject(tx.error ?? Error("the transaction was aborted"));
   });
 }
 
@@ -53,8 +55,7 @@ export async function openDatabase(name: string, options: StoreOptions): Promise
     return db;
   };
   const connection = () => {
-    if (closed)
-      throw new TidewireError("closed", `The store ${name} was closed: open it again with openStore.`);
+    if (closed) throw new TidewireError("closed", `The store ${name} was closed.`);
     opening ??= open();
     opening.catch(() => {
       opening = undefined;
@@ -66,6 +67,19 @@ export async function openDatabase(name: string, options: StoreOptions): Promise
     db: undefined as unknown as IDBDatabase,
     async begin(stores, mode) {
       return (await connection()).transaction(stores, mode);
+    },
+    async keep(store, what, write) {
+      try {
+        const tx = await database.begin([store], "readwrite");
+        write(tx.objectStore(store));
+        // Not left to the event loop: the page may be gone before it turns.
+        tx.commit?.();
+        await complete(tx);
+        return true;
+      } catch (error) {
+        warn(`${what} is not kept over a reload: ${error}`);
+        return false;
+      }
     },
     close() {
       closed = true;
@@ -102,29 +116,24 @@ function openConnection(
         failed(error);
       }
     };
-    request.onblocked = () =>
-      warn(`another tab holds an older version of the database ${name} open: close or reload it`);
+    request.onblocked = () => warn(`another tab holds an old version of ${name} open: close or reload it`);
     request.onerror = () => {
       const error = request.error as DOMException;
-      reject(error.name === "VersionError" ? tooOld(name, version) : error);
+      reject(
+        error.name === "VersionError"
+          ? wrongVersion(`The database ${name} was made by a newer page: reload this one, or`, version)
+          : error,
+      );
     };
     request.onsuccess = () => {
       const db = request.result;
       if (db.objectStoreNames.contains(OUTBOX)) return resolve(db);
       db.close();
-      reject(
-        new TidewireError(
-          "store_version",
-          `The database ${name} is from before openStore and lacks the object stores of Tidewire: raise \`version\` above ${db.version}.`,
-        ),
-      );
+      reject(wrongVersion(`The database ${name} lacks Tidewire's object stores`, db.version));
     };
   });
 }
 
-function tooOld(name: string, version: number): TidewireError {
-  return new TidewireError(
-    "store_version",
-    `The database ${name} has a newer version than ${version}, made by a newer page: reload this one, or raise \`version\`.`,
-  );
+function wrongVersion(what: string, above: number): TidewireError {
+  return new TidewireError("store_version", `${what}: raise \`version\` above ${above}.`);
 }

@@ -6,7 +6,7 @@
  * @packageDocumentation
  */
 import type { PositionStore } from "../index.js";
-import { answer, complete, openDatabase, POSITIONS } from "./database.js";
+import { answer, openDatabase, POSITIONS } from "./database.js";
 import { openOutbox } from "./outbox.js";
 import { Processing } from "./process.js";
 import type { Store, StoreOptions } from "./types.js";
@@ -23,11 +23,13 @@ export type * from "./types.js";
  */
 export async function openStore(name: string, options: StoreOptions = {}): Promise<Store> {
   const database = await openDatabase(name, options);
+  const outbox = openOutbox(database);
   return {
     get db() {
       return database.db;
     },
-    outbox: openOutbox(database),
+    outbox,
+    kept: outbox.kept,
     position: (of) => positionStore(database, of),
     process: (client, filter, o, handler) => new Processing(database, client, filter, o, handler),
     async close() {
@@ -42,18 +44,11 @@ export async function openStore(name: string, options: StoreOptions = {}): Promi
 function positionStore(database: Awaited<ReturnType<typeof openDatabase>>, name: string): PositionStore {
   return {
     async load() {
-      const tx = await database.begin([POSITIONS], "readonly");
+      const tx = await database.begin([POSITIONS]);
       return answer(tx.objectStore(POSITIONS).get(name));
     },
     async save(position) {
-      try {
-        const tx = await database.begin([POSITIONS], "readwrite");
-        tx.objectStore(POSITIONS).put(position, name);
-        tx.commit?.();
-        await complete(tx);
-      } catch (error) {
-        database.warn(`the position ${name} is not kept over a reload: ${error}`);
-      }
+      await database.keep(POSITIONS, `the position ${name}`, (rows) => rows.put(position, name));
     },
   };
 }

@@ -13,7 +13,7 @@ export async function exclusive(
   const locks = globalThis.navigator?.locks;
   if (locks) return locks.request(`tidewire ${database.name} ${name}`, options, (lock) => lock && work());
   database.warn(
-    "there are no Web Locks here (an old browser, or neither https nor localhost): tabs cannot take turns, and do some work twice in vain",
+    "there are no Web Locks here (an old browser, or neither https nor localhost): tabs cannot take turns",
   );
   return work();
 }

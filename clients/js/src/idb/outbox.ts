@@ -1,6 +1,7 @@
 import type { OutboxEntry, OutboxStore } from "../index.js";
-import { answer, complete, type Database, OUTBOX } from "./database.js";
+import { answer, type Database, OUTBOX } from "./database.js";
 import { exclusive, onPage } from "./locks.js";
+import type { Store } from "./types.js";
 
 type Key = [owner: string, number: number];
 
@@ -11,13 +12,14 @@ type Key = [owner: string, number: number];
  * hands. Should two do it after all (there are no locks, or one page lay in the back-forward cache),
  * the ids make it harmless.
  */
-export function openOutbox(database: Database): OutboxStore {
+export function openOutbox(database: Database): OutboxStore & Pick<Store, "kept"> {
   // In the order of time, so that what is older is sent first.
   const owner = Date.now().toString(36).padStart(9, "0") + Math.random().toString(36).slice(2);
   const keys = new WeakMap<OutboxEntry, Key>();
   const held = new Map<string, () => void>();
   let last = 0;
-  let waiting: ((rows: IDBObjectStore) => void)[] = [];
+  let written = Promise.resolve(true);
+  const waiting: ((rows: IDBObjectStore) => void)[] = [];
 
   const hold = (name: string): Promise<boolean> =>
     new Promise((resolve, reject) => {
@@ -37,32 +39,30 @@ export function openOutbox(database: Database): OutboxStore {
     },
   );
 
-  const flush = async () => {
-    const work = waiting;
-    waiting = [];
-    try {
-      const tx = await database.begin([OUTBOX], "readwrite");
-      for (const step of work) step(tx.objectStore(OUTBOX));
-      // Not left to the event loop: the page may be gone before it turns.
-      tx.commit?.();
-      await complete(tx);
-    } catch (error) {
-      database.warn(`what is published and not yet answered is not kept over a reload: ${error}`);
-    }
-  };
   const write = (step: (rows: IDBObjectStore) => void) => {
     // Everything of one turn of the event loop is one transaction.
-    if (waiting.push(step) === 1) queueMicrotask(flush);
+    if (waiting.push(step) > 1) return;
+    queueMicrotask(() => {
+      const steps = waiting.splice(0);
+      written = database.keep(OUTBOX, "what is published and not yet answered", (rows) => {
+        for (const step of steps) step(rows);
+      });
+    });
   };
 
   return {
+    async kept() {
+      // What was published in this turn is written at its end.
+      await null;
+      return written;
+    },
     async load() {
       if (!held.has(owner)) await hold(owner);
       const found: OutboxEntry[] = [];
-      const all = await answer((await database.begin([OUTBOX], "readonly")).objectStore(OUTBOX).getAllKeys());
+      const all = await answer((await database.begin([OUTBOX])).objectStore(OUTBOX).getAllKeys());
       for (const other of new Set((all as Key[]).map((key) => key[0]))) {
         if (other === owner || !(await hold(other))) continue;
-        const rows = (await database.begin([OUTBOX], "readonly")).objectStore(OUTBOX);
+        const rows = (await database.begin([OUTBOX])).objectStore(OUTBOX);
         const range = IDBKeyRange.bound([other], [other, []]);
         const numbers = answer(rows.getAllKeys(range));
         const entries = (await answer(rows.getAll(range))) as OutboxEntry[];

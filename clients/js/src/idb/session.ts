@@ -29,7 +29,7 @@ export class Session {
 
   async run(subscribe: Subscribe): Promise<void> {
     const job = this.#job;
-    const tx = await job.database.begin([POSITIONS], "readonly");
+    const tx = await job.database.begin([POSITIONS]);
     job.position = await answer(tx.objectStore(POSITIONS).get(job.name));
     if (this.#over) return;
     const sub = subscribe((m) => this.#handle(m), {

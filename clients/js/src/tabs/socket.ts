@@ -140,8 +140,7 @@ export class TabSocket {
 
   /** Waits for a sign of life. The randomness lets one of many be the first to lose patience. */
   #expect(): void {
-    const overdue = () => (this.#state === "asking" ? this.#ask(true) : this.#depart());
-    this.#within(this.#tab.patience * (1 + Math.random() / 2), overdue);
+    this.#within(this.#tab.patience * (1 + Math.random() / 2), () => this.#ask(true));
   }
 
   /** Acts unless the leader is heard before; one such thing is under way at a time. */
@@ -241,7 +240,7 @@ export class TabSocket {
     (listener as ((event: object) => void) | null)?.(event);
   }
 
-  /** The lock is granted to a guest: its leader is dead. The others need not wait for their turn to learn it. */
+  /** The lock is a guest's: its leader is dead, or overthrown. The others need not wait for their turn to learn it. */
   #orphan(): void {
     this.#all?.postMessage({ gone: this.#n });
     this.#depart();

@@ -61,8 +61,10 @@ inBrowser("the demo page", () => {
     const page = await open();
     await page.click("#offline");
     await expect.poll(() => text(page, "#tidewire .state"), patience).toBe("waiting");
-    const [left, right, last] = [await counts(page, "bare"), await counts(page, "tidewire"), await newest()];
-    await expect.poll(newest, patience).toBeGreaterThan(last + 15);
+    const last = await newest();
+    await expect.poll(newest, patience).toBeGreaterThan(last + 5); // what came before is drawn by then
+    const [left, right] = [await counts(page, "bare"), await counts(page, "tidewire")];
+    await expect.poll(newest, patience).toBeGreaterThan(last + 20);
     expect(await counts(page, "bare")).toEqual(left);
     expect(await counts(page, "tidewire")).toEqual(right);
     await page.click("#offline");
@@ -75,8 +77,8 @@ inBrowser("the demo page", () => {
     await page.click("#cut");
     await onlyLeftHasMissed(page, 5);
     await page.click("#zero");
+    await expect.poll(() => counts(page, "bare"), patience).toMatchObject(perfect);
     await running(page);
-    expect(await counts(page, "bare")).toMatchObject(perfect);
     await page.click("#cut");
     await onlyLeftHasMissed(page, 5);
     await page.context().close();
@@ -186,6 +188,21 @@ inBrowser("the demo page", () => {
     await page.context().close();
   });
 
+  test("where nobody starts a broker again, none is killed", async () => {
+    const page = await (await browser.newContext()).newPage();
+    const killed: string[] = [];
+    await page.route("**/dev/processes", (route) => route.fulfill({ status: 404 }));
+    page.on("request", (request) => request.url().endsWith("/dev/kill") && killed.push(request.url()));
+    await page.goto(broker.url);
+    await expect.poll(() => text(page, "#log"), patience).toContain("nobody starts the broker again");
+    expect(await page.getAttribute("#kill", "aria-disabled")).toBe("true");
+    await page.click("#kill", { force: true });
+    await page.click("#cut");
+    await expect.poll(() => text(page, "#log"), patience).toContain("Cut all connections");
+    expect(killed).toEqual([]);
+    await page.context().close();
+  });
+
   test("it fits on a phone, and asks nobody else for anything", async () => {
     const page = await open({ viewport: { width: 360, height: 740 }, colorScheme: "dark" });
     const lines = watch(page);
@@ -215,14 +232,16 @@ async function number(page: Page, selector: string): Promise<number> {
   return Number((await text(page, selector)).replaceAll(",", ""));
 }
 
+/** What a lane shows, all at one moment. */
 async function counts(page: Page, lane: LaneName): Promise<Counts> {
-  const of = (part: string) => number(page, `#${lane} [data-part="${part}"]`);
-  return {
-    received: await of("received"),
-    missed: await of("missed"),
-    repeated: await of("repeated"),
-    disorder: await of("disorder"),
-  };
+  const parts = ["received", "missed", "repeated", "disorder"];
+  const selector = parts.map((part) => `#${lane} [data-part="${part}"]`).join();
+  const shown = await page
+    .locator(selector)
+    .evaluateAll((nodes) => nodes.map((node) => [node.getAttribute("data-part"), node.textContent]));
+  return Object.fromEntries(
+    shown.map(([part, n]) => [part, Number(n?.replaceAll(",", ""))]),
+  ) as unknown as Counts;
 }
 
 async function processes(page: Page) {

@@ -1,7 +1,15 @@
-import type { Browser, Page } from "playwright-core";
+import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, expect, onTestFailed, test } from "vitest";
 import { type Broker, startBroker } from "../support/broker.js";
-import { inBrowser, launchChromium, type Site, script, startSite, watch } from "../support/chromium.js";
+import {
+  chromiumPath,
+  inBrowser,
+  launchChromium,
+  type Site,
+  script,
+  startSite,
+  watch,
+} from "../support/chromium.js";
 
 /** Adds numbers to the object store `orders`, each under a key of its own, so that a double is seen. */
 const shop = (broker: Broker) => `
@@ -245,6 +253,34 @@ inBrowser("a store in IndexedDB", () => {
     },
   );
 
+  test("process: a page in the back-forward cache makes room, and comes back", async () => {
+    const cached = await chromium.launch({
+      executablePath: chromiumPath()!,
+      args: ["--no-sandbox", "--disable-gpu"],
+      ignoreDefaultArgs: ["--disable-back-forward-cache"],
+    });
+    const context = await cached.newContext();
+    const remember = `addEventListener("pageshow", (event) => (window.persisted = event.persisted));`;
+    const address = site.page("/", script(remember + shop(broker) + worker));
+    const [first, second] = [await context.newPage(), await context.newPage()];
+    await first.goto(address);
+    await publish(broker, numbers(100));
+    await applied(first, 100);
+    await second.goto(address);
+    await first.goto(site.page("/other", script("")));
+    await publish(broker, numbers(100, 101));
+    await applied(second, 200);
+    await first.goBack({ waitUntil: "commit" });
+    await first.waitForFunction("window.persisted");
+    expect(await first.evaluate("processing.state")).toBe("waiting");
+    await second.close();
+    await publish(broker, numbers(100, 201));
+    const { orders, sum } = await applied(first, 300);
+    expect(orders).toEqual(numbers(300));
+    expect(sum).toBe(total(300));
+    await cached.close();
+  });
+
   test("process: who awaits something else, or throws, has written nothing", async () => {
     const page = await open(`
       const attempt = (name, handler) =>
@@ -286,7 +322,7 @@ inBrowser("a store in IndexedDB", () => {
     const seed = Date.now() % 1e9;
     const next = random(seed);
     const bursts = Array.from({ length: 25 }, () => next(3));
-    // In each burst the page publishes 20 numbers, and then perhaps reloads in the same breath.
+    // In each burst the page publishes 20 numbers, and then perhaps reloads.
     const page = await open(`
       const bursts = ${JSON.stringify(bursts)};
       const loads = (localStorage.loads = Number(localStorage.loads ?? 0) + 1);
@@ -296,6 +332,7 @@ inBrowser("a store in IndexedDB", () => {
         for (let i = 1; i <= 20; i++) {
           client.publish("numbers", { number: burst * 20 + i, load: loads }).catch(() => {});
         }
+        await store.kept();
         localStorage.burst = burst + 1;
         if (bursts[burst] === 0) {
           location.reload();

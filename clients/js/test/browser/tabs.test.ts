@@ -8,7 +8,7 @@ const code = (url: string) => `
   import { connectTabs } from "/sdk/tabs.js";
   const query = new URLSearchParams(location.search);
   const name = query.get("name");
-  const tab = window.tab = { got: [], at: [], gaps: [], published: 0, answered: 0, failed: [], states: [], worked: [] };
+  const tab = window.tab = { got: [], at: [], gaps: [], busy: 0, published: 0, answered: 0, failed: [], states: [], worked: [] };
   class Real extends WebSocket {
     constructor(...all) { super(...all); tab.real = this; }
   }
@@ -31,6 +31,8 @@ interface Tab {
   got: number[];
   at: number[];
   gaps: unknown[];
+  /** How many timers publish. */
+  busy: number;
   published: number;
   answered: number;
   failed: string[];
@@ -60,8 +62,10 @@ inBrowser("tabs of a real browser", () => {
       startSite(),
       launchChromium(["--host-resolver-rules=MAP insecure.test 127.0.0.1"]),
     ]);
-    insecure = site.url.replace("localhost", "insecure.test");
-    broker = await startBroker({ env: { TIDEWIRE_ALLOWED_ORIGINS: `${site.url},${insecure}` } });
+    insecure = `${site.url.replace("localhost", "insecure.test")}/tab`;
+    broker = await startBroker({
+      env: { TIDEWIRE_ALLOWED_ORIGINS: `${site.url},${new URL(insecure).origin}` },
+    });
     site.page("/tab", script(code(broker.url)));
   });
   afterAll(async () => {
@@ -73,10 +77,10 @@ inBrowser("tabs of a real browser", () => {
   let named = 0;
   const logs: string[][] = [];
 
-  async function open(context: BrowserContext, origin = site.url): Promise<Page> {
+  async function open(context: BrowserContext, address = `${site.url}/tab`): Promise<Page> {
     const page = await context.newPage();
     logs.push(watch(page));
-    await page.goto(`${origin}/tab?name=${++named}`);
+    await page.goto(`${address}?name=${++named}`);
     await page.waitForFunction(() => window.tab?.ready);
     return page;
   }
@@ -148,15 +152,19 @@ inBrowser("tabs of a real browser", () => {
   }
 
   /** What a page published is stored once, in order, all of it. */
-  async function judgeStored(page: Page): Promise<void> {
-    await page.waitForFunction(() => window.tab.answered === window.tab.published, undefined, {
-      timeout: 20_000,
-    });
+  async function judgeStored(page: Page, at = broker): Promise<void> {
+    await page.waitForFunction(
+      () => !window.tab.busy && window.tab.answered === window.tab.published,
+      undefined,
+      {
+        timeout: 20_000,
+      },
+    );
     const published = await page.evaluate(() => window.tab.published);
     const topic = `tab.${new URL(page.url()).searchParams.get("name")}`;
     const stored: string[] = [];
     for (let from = "earliest"; ; ) {
-      const address = `${broker.url}/v1/topics/${topic}/messages?limit=1000&from=${from}`;
+      const address = `${at.url}/v1/topics/${topic}/messages?limit=1000&from=${from}`;
       const answer = await (await fetch(address)).json();
       if (!answer.messages.length) break;
       stored.push(...answer.messages.map((m: { payload: string }) => m.payload));
@@ -186,7 +194,11 @@ inBrowser("tabs of a real browser", () => {
     for (const page of pages) {
       await page.evaluate(() => {
         const timer = setInterval(() => window.tab.publish(), 3);
-        setTimeout(() => clearInterval(timer), 700);
+        window.tab.busy++;
+        setTimeout(() => {
+          window.tab.busy--;
+          clearInterval(timer);
+        }, 700);
       });
     }
     await feed.more(30);
@@ -272,6 +284,26 @@ inBrowser("tabs of a real browser", () => {
     await feed.end();
     for (const page of [...pages, away]) await judge(page);
     expect(await sessions()).toBe(1);
+  });
+
+  test("a broker that refuses for a while gets each tab's messages in order, once", async () => {
+    const env = { TIDEWIRE_LIMITS_RATES_PUBLISH: "200", TIDEWIRE_ALLOWED_ORIGINS: site.url };
+    await using strict = await startBroker({ env });
+    await using context = await browser.newContext();
+    const address = site.page("/strict", script(code(strict.url)));
+    const pages: Page[] = [];
+    while (pages.length < 3) pages.push(await open(context, address));
+    for (const page of pages) {
+      await page.evaluate(() => {
+        for (let i = 0; i < 300; i++) setTimeout(() => window.tab.publish(), i);
+      });
+    }
+    const text = async () => (await fetch(`${strict.admin}/metrics`)).text();
+    await expect.poll(text, { timeout: 10_000 }).toMatch(/limits_total\{limit="publish_rate"\} [1-9]/);
+    for (const page of pages) {
+      await page.waitForFunction(() => window.tab.published === 300);
+      await judgeStored(page, strict);
+    }
   });
 
   test("a page that came by http has a connection of its own, and the console says so", async () => {

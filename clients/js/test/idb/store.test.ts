@@ -7,8 +7,7 @@ fresh();
 
 const entry = (id: string): OutboxEntry => ({ topic: "t", id, payload: new Uint8Array([1, 2]), first: 1 });
 const ids = (entries: OutboxEntry[]) => entries.map((e) => e.id);
-const kept = async (name = "shop") =>
-  ids(await read(await openStore(name, { version: 9 }), "tidewire.outbox"));
+const kept = async (version = 9) => ids(await read(await openStore("shop", { version }), "tidewire.outbox"));
 
 /** A version of the database that was made without openStore. */
 function plain(version: number): Promise<IDBDatabase> {
@@ -112,7 +111,7 @@ test("a tab that does not let go of an older version is named in the console", a
   const other = await plain(1);
   const opening = openStore("shop", { version: 2 });
   await vi.waitUntil(() => warnings.length);
-  expect(warnings[0]).toContain("another tab holds an older version of the database shop open");
+  expect(warnings[0]).toContain("another tab holds an old version of shop open");
   other.close();
   await opening;
 });
@@ -188,12 +187,27 @@ test("what cannot be kept is said once, and nothing else happens", async () => {
   store.outbox.add(entry("a1"));
   await Promise.resolve();
   store.outbox.add(entry("a2"));
-  await vi.waitUntil(() => warnings.length);
+  expect(await store.kept()).toBe(false);
   put.mockRestore();
   store.outbox.add(entry("a3"));
-  await vi.waitUntil(async () => (await read(store, "tidewire.outbox")).length);
+  expect(await store.kept()).toBe(true);
   expect(ids(await read(store, "tidewire.outbox"))).toEqual(["a3"]);
   expect(warnings).toEqual([expect.stringContaining("not kept over a reload: QuotaExceededError: full")]);
+});
+
+test("an outbox outlives a database that cannot be opened for a while", async () => {
+  const store = await shop();
+  await store.outbox.load();
+  store.db.onclose?.(new Event("close"));
+  const open = vi.spyOn(indexedDB, "open").mockImplementation(() => {
+    throw new DOMException("no", "SecurityError");
+  });
+  store.outbox.add(entry("a1"));
+  await vi.waitUntil(() => warnings.length);
+  open.mockRestore();
+  store.outbox.add(entry("a2"));
+  await vi.waitUntil(async () => (await kept(1)).length);
+  expect(await kept(1)).toEqual(["a2"]);
 });
 
 test("the console can be left alone", async () => {

@@ -4,8 +4,7 @@ import type { ConnectOptions } from "../../src/index.js";
 
 const name = "@tidewire/client";
 const { connect } = (await import(name)) as typeof import("../../src/index.js");
-const ws = "ws";
-const options: ConnectOptions = process.env.TIDEWIRE_WS ? { WebSocket: (await import(ws)).WebSocket } : {};
+const options: ConnectOptions = process.env.TIDEWIRE_WS ? { WebSocket: (await import("ws")).WebSocket } : {};
 const client = connect(process.env.TIDEWIRE_URL ?? "", options);
 await client.subscribe("runtime.leave", () => {}).ready;
 await client.publish("runtime.leave", "hello");

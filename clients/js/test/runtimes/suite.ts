@@ -64,8 +64,7 @@ before(async () => {
   assert.ok(names.includes("WebSocket") && names.includes("window"), `only ${names} could be watched`);
   assert.deepEqual(touched, [], "what is there in a browser alone must not be touched by an import");
   if (process.env.TIDEWIRE_WS) {
-    const name = "ws";
-    options = { WebSocket: (await import(name)).WebSocket };
+    options = { WebSocket: (await import("ws")).WebSocket };
   }
 });
 

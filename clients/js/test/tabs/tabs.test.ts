@@ -135,6 +135,56 @@ describe("tabs of one origin", () => {
   });
 });
 
+describe("a guest", () => {
+  it("follows the log where nothing comes for it", async () => {
+    const world = seeded(1);
+    const [a, b] = (await openTabs(world, 2)) as [Tab, Tab];
+    const quiet = b.client.subscribe("other", () => {});
+    await pass(50);
+    publish(a);
+    await pass(50);
+    expect(quiet.position).toBe("p1-1");
+  });
+
+  it("says hello when its own lock is held, or its leader would think it dead", async () => {
+    const world = seeded(1);
+    const [a] = (await openTabs(world, 2)) as [Tab];
+    const page = world.open();
+    page.slowness = 200;
+    const states: string[] = [];
+    page.connect().on("state", ({ state }) => states.push(state));
+    page.client.subscribe(">", () => {});
+    await pass(50);
+    // The new one calls, while the lock is not held yet.
+    a.page.crash();
+    await pass(1000);
+    expect(states).toEqual(["open"]);
+    expect([...world.broker.sessions][0]!.subs.size).toBe(2);
+  });
+
+  it("that dies leaves nothing behind", async () => {
+    const world = seeded(1);
+    const [, b] = (await openTabs(world, 3)) as [Tab, Tab];
+    b.page.crash();
+    await pass(50);
+    expect([...world.broker.sessions][0]!.subs.size).toBe(2);
+  });
+
+  it("does not heed who leads no more", async () => {
+    const world = seeded(1);
+    const [a, b] = (await openTabs(world, 2)) as [Tab, Tab];
+    const guests = [...world.channels].filter((c) => c.page === b.page && c.name.split(":").length === 3);
+    const ghost = new a.page.env.Channel(guests[0]!.name);
+    const states: string[] = [];
+    b.client.on("state", ({ state }) => states.push(state));
+    for (const word of [{ end: { code: 3501, reason: "no" } }, { end: {} }, { b: new ArrayBuffer(2) }]) {
+      ghost.postMessage({ n: "former", ...word });
+    }
+    await pass(100);
+    expect(states).toEqual([]);
+  });
+});
+
 describe("when the leader dies", () => {
   const scenario = async (at: number, die: (page: Page) => void) => {
     const world = seeded(at);
@@ -206,8 +256,9 @@ describe("a leader whose page is frozen", () => {
     await pass(50);
     a.page.freeze(false);
     publish(b);
-    await pass(15_000);
+    await pass(6000);
     expect(b.client.state).toBe("open");
+    judgeLog(world, b);
     expect(b.got).toEqual(texts(world));
     expect(c.got).toEqual(texts(world));
     publish(b);
@@ -230,7 +281,7 @@ describe("a leader whose page is frozen", () => {
     const [a, b] = (await openTabs(world, 2)) as [Tab, Tab];
     a.page.freeze(false);
     b.page.document.dispatchEvent(new Event("visibilitychange"));
-    await pass(10_000);
+    await pass(5000);
     expect(b.client.state).toBe("open");
     expect(leaders(world)).toContain(1);
   });
@@ -264,6 +315,23 @@ describe("a group", () => {
     of({ sub: "bob", exp: 5, publish: ["a.>"] });
     await pass(100);
     expect(world.broker.sessions.size).toBe(3);
+  });
+
+  it("is left by a tab whose user has changed, when it connects again", async () => {
+    const world = seeded(1);
+    let user = "ann";
+    const of = (sub: () => string) => open(world, { group: undefined, token: () => token({ sub: sub() }) });
+    const a = of(() => "ann");
+    await pass(30);
+    of(() => user);
+    of(() => "ann");
+    await pass(50);
+    expect(world.broker.sessions.size).toBe(1);
+    user = "bob";
+    a.page.crash();
+    await pass(100);
+    const who = world.broker.tokens.map((t) => JSON.parse(atob(t!.split(".")[2]!)).sub);
+    expect(who.slice(1).sort()).toEqual(["ann", "bob"]);
   });
 
   it("keeps tokens apart that cannot be read, and those without one", async () => {

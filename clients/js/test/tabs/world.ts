@@ -76,6 +76,8 @@ export class World {
 /** A page: it may be closed, crash, be frozen and thawed. */
 export class Page {
   alive = true;
+  /** How much longer its requests for locks take, in milliseconds. */
+  slowness = 0;
   readonly document = new EventTarget();
   readonly sockets = new Set<FakeSocket>();
   client!: Client;
@@ -128,11 +130,6 @@ export class Page {
     if (!this.alive) return;
     if (this.#frozen) this.#missed.push(act);
     else act();
-  }
-
-  /** Reports whether what the page says is heard. */
-  get speaks(): boolean {
-    return this.alive && !this.#frozen;
   }
 
   /** Its process is gone. */
@@ -189,7 +186,7 @@ class Locks {
         if (at >= 0) world.queued.splice(at, 1);
         if (world.held.get(name) !== request) reject(new DOMException("aborted", "AbortError"));
       });
-      setTimeout(arrive, world.delay());
+      setTimeout(arrive, world.delay() + page.slowness);
     });
   }
 }
@@ -209,8 +206,12 @@ class Channel {
 
   postMessage(message: unknown): void {
     if (this.#closed) throw new DOMException("closed", "InvalidStateError");
-    if (!this.page.speaks) return;
     const data = structuredClone(message);
+    // The clock here runs on for a frozen page; what it says then is not heard before it wakes.
+    this.page.run(() => this.#say(data));
+  }
+
+  #say(data: unknown): void {
     for (const other of this.page.world.channels) {
       if (other === this || other.name !== this.name) continue;
       const at = Math.max(Date.now() + this.page.world.delay(), this.#last.get(other) ?? 0);
@@ -259,10 +260,12 @@ export class FakeSocket {
   }
 
   send(bytes: Uint8Array): void {
-    if (this.readyState !== 1 || !this.page.speaks) return;
+    if (this.readyState !== 1) return;
     const copy = bytes.slice();
-    this.#toBroker = this.#way(this.#toBroker);
-    setTimeout(() => this.session?.take(copy), this.#toBroker - Date.now());
+    this.page.run(() => {
+      this.#toBroker = this.#way(this.#toBroker);
+      setTimeout(() => this.session?.take(copy), this.#toBroker - Date.now());
+    });
   }
 
   /** From the broker. */
