@@ -75,6 +75,9 @@ export class Connection extends Emitter {
     handleEvent({ type }) {
         const silent = Date.now() - this.#heard > this.#silence;
         if (type === "pagehide") {
+            // What a consumer has in flight here is ready for others at once.
+            for (const m of this.#members)
+                this.release(m);
             this.#detach();
             this.#enter("idle");
         }

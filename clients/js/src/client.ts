@@ -25,8 +25,8 @@ const stable = 10_000;
 /** How long a session that was sent away waits for its answers. */
 const farewell = 5000;
 
-/** Longest time that a timer takes: a token that lasts longer is replaced earlier. */
-const longest = 2 ** 31 - 1;
+/** A timer takes no longer time: what is to be later is earlier then, and not at once. */
+const bounded = (ms: number): number => Math.min(ms, 2 ** 31 - 1);
 
 /**
  * A client is one state machine, and everything that happens is one of its arrows:
@@ -95,7 +95,8 @@ export class Connection extends Emitter implements api.Client, Link {
 
   /** Takes what the browser tells of the page and of the network. */
   handleEvent({ type }: { type: string }): void {
-    const silent = Date.now() - this.#heard > this.#silence;
+    // Who sets the clock back has not heard anything for an unknown time.
+    const silent = Math.abs(Date.now() - this.#heard) > this.#silence;
     if (type === "pagehide") {
       // What a consumer has in flight here is ready for others at once.
       for (const m of this.#members) this.release(m);
@@ -104,8 +105,9 @@ export class Connection extends Emitter implements api.Client, Link {
     } else if (this.state === "open" && (type === "offline" || silent)) {
       this.#lose(new TidewireError(type === "offline" ? type : "silence", "the network is away", true));
     }
-    // A page that is shown, or online, connects at once.
-    if (!/hide|off/.test(type) && /idle|waiting/.test(this.state)) this.#connect();
+    // A page that is shown, or online, connects at once. (Behind pagehide comes a visibilitychange of a hidden page.)
+    const hidden = type[0] === "v" && globalThis.document?.hidden;
+    if (!hidden && !/hide|off/.test(type) && /idle|waiting/.test(this.state)) this.#connect();
   }
 
   get #silence(): number {
@@ -128,27 +130,28 @@ export class Connection extends Emitter implements api.Client, Link {
     const url = (this.#url = this.#elsewhere.shift() ?? (this.#urls[this.#at % this.#urls.length] as string));
     const { timeout = 10_000, WebSocket: Socket = globalThis.WebSocket as api.WebSocketClass } =
       this.#options;
-    this.#enter("connecting");
     this.later(timeout, () => this.state === "connecting" && this.#closed(diagnose(url, 0, "", false)));
+    this.#enter("connecting");
     try {
       const token = await this.#token();
       if (turn !== this.#turn) return;
       this.#shown = token;
       if (token && token === this.#stale) return this.#finish(this.#error);
+      if (!Socket) return this.#finish(new TidewireError("no_websocket", noSocket));
       this.#open(
         new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]) as WebSocket,
         url,
       );
     } catch (error) {
       if (turn !== this.#turn) return;
-      const refused = (error as Error).name === "SecurityError"; // by the browser, which does not say why
-      this.#lose(refused ? diagnose(url, 0, "", false) : (error as Error));
+      this.#lose(error as Error);
     }
   }
 
   #open(socket: WebSocket, url: string): void {
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
+    socket.onerror = () => {}; // stays: that of the package ws ends the program where nobody listens
     socket.onopen = () => {
       const subscriptions = [...this.#members].flatMap((m) => this.#ask(m) ?? []);
       this.send({ connect: { client: this.#options.name ?? "tidewire-js", subscriptions } });
@@ -185,8 +188,8 @@ export class Connection extends Emitter implements api.Client, Link {
     if (away) pause = away - Date.now();
     if (!opened && this.#explained !== error.message)
       this.warn((this.#explained = error.message), "(it goes on trying)");
-    this.#enter("waiting", error);
     this.later(pause, () => this.#connect());
+    this.#enter("waiting", error); // last, since who is told may close the client
   }
 
   /** Forgets the socket, if there is one, and everything of its session. */
@@ -212,7 +215,7 @@ export class Connection extends Emitter implements api.Client, Link {
     else if (published) this.#outbox.answered(published.results, published.term);
     else if (ping) this.send({ pong: { seq: ping.seq } });
     else if (progress) for (const sub of progress.subs) this.#numbers.get(sub)?.take(f, size);
-    else if (welcome) this.#welcomed(welcome);
+    else if (welcome?.limits && this.state === "connecting") this.#welcomed(welcome);
     else if (goAway) this.#sentAway(goAway);
     else if (refreshed) this.#expires(refreshed.expiresAt);
     else if (error?.request === "refresh") this.#refresh(1000);
@@ -232,7 +235,7 @@ export class Connection extends Emitter implements api.Client, Link {
     });
     this.#expires(f.expiresAt);
     // Notices when nothing has come for too long: not even a ping.
-    this.#timers.add(setInterval(() => this.handleEvent({ type: "tick" }), this.#silence / 2));
+    this.#timers.add(setInterval(() => this.handleEvent({ type: "tick" }), bounded(this.#silence / 2)));
     this.#enter("open");
     // Those that came after Connect was sent, and so are not in it.
     for (const m of this.#members) this.begin(m);
@@ -242,9 +245,10 @@ export class Connection extends Emitter implements api.Client, Link {
   #sentAway({ reconnectAfterMs, elsewhere }: GoAway): void {
     this.#away = Date.now() + reconnectAfterMs;
     // Not from an encrypted connection to a bare one, which would tell the token to the network.
-    this.#elsewhere = elsewhere
-      .map(address)
-      .filter((url) => url.startsWith("wss:") || this.#url.startsWith("ws:"));
+    const safe = (url: string) => url.startsWith("wss:") || this.#url.startsWith("ws:");
+    try {
+      this.#elsewhere = elsewhere.map(address).filter(safe);
+    } catch {} // not an address: then it comes back to where it was
     this.later(farewell, () => this.#leave());
   }
 
@@ -261,7 +265,7 @@ export class Connection extends Emitter implements api.Client, Link {
   }
 
   #refresh(after: number): void {
-    this.later(Math.min(after, longest), async () => {
+    this.later(after, async () => {
       const turn = this.#turn;
       const token = await this.#token().catch(() => this.#shown);
       if (turn !== this.#turn) return;
@@ -313,6 +317,7 @@ export class Connection extends Emitter implements api.Client, Link {
   }
 
   begin(m: Member): void {
+    if (m.state === "ended") return; // while it rested, or its position was loaded
     if (this.state === "closed") return m.end(this.#error);
     this.#members.add(m);
     const subscribe = this.state === "open" && this.#ask(m);
@@ -349,7 +354,7 @@ export class Connection extends Emitter implements api.Client, Link {
     const t = setTimeout(() => {
       this.#timers.delete(t);
       f();
-    }, ms);
+    }, bounded(ms));
     this.#timers.add(t);
   }
 
@@ -359,7 +364,7 @@ export class Connection extends Emitter implements api.Client, Link {
 
   async close({ timeout = 5000 }: { timeout?: number } = {}): Promise<void> {
     if (this.state === "closed") return;
-    this.#closing ??= setTimeout(() => this.#finish(), timeout);
+    this.#closing ??= setTimeout(() => this.#finish(), bounded(timeout));
     for (const m of this.#members) if (m instanceof Consumer) m.close();
     this.#pump();
     return this.done;
@@ -388,5 +393,7 @@ export class Connection extends Emitter implements api.Client, Link {
     return this.close();
   }
 }
+
+const noSocket = "there is no WebSocket here: give the option WebSocket, such as that of the package ws";
 
 const happenings = ["offline", "online", "visibilitychange", "pagehide", "pageshow"];

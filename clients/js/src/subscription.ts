@@ -37,6 +37,8 @@ export class Subscription extends Member implements Public {
   #from: Place | string | undefined;
   #cursor = new Map<number, number>();
   #kept: Place | string = "";
+  /** Of what is kept, the places in the other partitions. */
+  #others: Place["others"];
   #saved: Place | string = "";
   #savedAt = 0;
   #loaded = false;
@@ -60,7 +62,7 @@ export class Subscription extends Member implements Public {
   }
 
   get position(): string {
-    return write(this.#kept);
+    return write(this.#kept, this.#others);
   }
 
   async #load(): Promise<void> {
@@ -159,9 +161,10 @@ export class Subscription extends Member implements Public {
     this.#owed = 0;
   }
 
-  #keep(place: Place): void {
+  #keep(place: Place, others = place.others): void {
     this.#kept = place;
-    if (Date.now() - this.#savedAt > unkept) this.#save();
+    this.#others = others;
+    if (this.#options.store && Date.now() - this.#savedAt > unkept) this.#save();
   }
 
   async #save(): Promise<void> {
@@ -176,9 +179,15 @@ export class Subscription extends Member implements Public {
   }
 
   async #handle(handler: Handler): Promise<void> {
-    for await (const m of this) {
+    this.#looping = true;
+    for (const m of this.#messages()) {
+      if (!m) {
+        await this.#more();
+        continue;
+      }
       try {
-        await handler(m);
+        const result = handler(m);
+        if (result) await result; // each wait costs more than the message
       } catch (error) {
         return this.end(error as Error);
       }
@@ -190,17 +199,9 @@ export class Subscription extends Member implements Public {
       throw new Error("a subscription has one handler or one loop: subscribe again for another");
     this.#looping = true;
     try {
-      for (;;) {
-        const e = this.#queue[0];
-        if (e) {
-          yield* this.#messages(e);
-          if (this.#queue[0] === e) this.#queue.shift();
-        } else {
-          this.#save();
-          if (this.state === "ended") break;
-          await this.#wake.promise;
-          this.#wake = deferred();
-        }
+      for (const m of this.#messages()) {
+        if (m) yield m;
+        else await this.#more();
       }
       if (this.#error) throw this.#error;
     } finally {
@@ -208,16 +209,38 @@ export class Subscription extends Member implements Public {
     }
   }
 
-  *#messages({ chunk, above = 0, size = 0, news, end }: Event): Generator<Message, void, undefined> {
+  async #more(): Promise<void> {
+    await this.#wake.promise;
+    this.#wake = deferred();
+  }
+
+  /** Gives the messages, and undefined where one must wait for more. A message counts as handled when the next one is asked for. */
+  *#messages(): Generator<Message | undefined, void, undefined> {
+    for (;;) {
+      const e = this.#queue[0];
+      if (e) {
+        yield* this.#messagesOf(e);
+        if (this.#queue[0] === e) this.#queue.shift();
+      } else {
+        this.#save();
+        if (this.state === "ended") return;
+        yield;
+      }
+    }
+  }
+
+  *#messagesOf(e: Event): Generator<Message, void, undefined> {
+    const { chunk, above = 0, size = 0, news } = e;
     for (const record of chunk?.records ?? []) {
       const { term, partition } = chunk as Deliver;
-      const place = { term, partition, offset: record.offset };
-      if (record.offset <= above) continue;
-      yield new Received(record, term ? place : "");
-      if (term) this.#keep({ ...place, others: end?.others });
+      const { offset } = record;
+      if (offset <= above) continue;
+      const place = term ? { term, partition, offset } : "";
+      yield new Received(record, place);
+      if (place) this.#keep(place, e.end?.others);
       if (this.state === "ended" && !this.#queue.length) return;
     }
-    if (end) this.#keep(end);
+    if (e.end) this.#keep(e.end);
     this.#handled(size);
     news?.();
   }

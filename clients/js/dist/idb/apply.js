@@ -55,14 +55,15 @@ export async function apply(job, steps, limit) {
  */
 async function alive(result, request) {
     let settled = false;
-    const end = Promise.resolve(result).finally(() => {
+    const settle = () => {
         settled = true;
-    });
-    end.catch(() => { });
-    do
+    };
+    result.then(settle, settle);
+    // Where nothing had to be awaited that is all.
+    await null;
+    while (!settled)
         await request();
-    while (!settled);
-    await end;
+    await result;
 }
 function isPromise(value) {
     return typeof value?.then === "function";
@@ -70,5 +71,5 @@ function isPromise(value) {
 function explained(error) {
     if (error?.name !== "TransactionInactiveError")
         return error;
-    return new TidewireError("transaction_over", "The handler of `process` has awaited something else than requests of its transaction, which takes no more of them then: do such work elsewhere. Nothing of this message was written.");
+    return new TidewireError("transaction_over", "The handler has awaited something else than requests of its transaction, which ends that: do such work elsewhere. Nothing of this message was written.");
 }

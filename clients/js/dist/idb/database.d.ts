@@ -7,7 +7,9 @@ export interface Database {
     /** The connection, perhaps one that was just closed. */
     db: IDBDatabase;
     /** Begins a transaction. All of its microtasks run before the event loop goes on. */
-    begin(stores: string[], mode: IDBTransactionMode): Promise<IDBTransaction>;
+    begin(stores: string[], mode?: IDBTransactionMode): Promise<IDBTransaction>;
+    /** Writes into one of our own object stores; if that fails, says that `what` is not kept, and gives false. */
+    keep(store: string, what: string, write: (rows: IDBObjectStore) => void): Promise<boolean>;
     close(): void;
     /** Says something in the console, once. */
     warn(sentence: string): void;

@@ -12,7 +12,7 @@ export function answer(request) {
 export function complete(tx) {
     return new Promise((resolve, reject) => {
         tx.oncomplete = () => resolve();
-        tx.onabort = () => reject(tx.error ?? new DOMException("The transaction was aborted.", "AbortError"));
+        tx.onabort = () => reject(tx.error ?? Error("the transaction was aborted"));
     });
 }
 export async function openDatabase(name, options) {
@@ -38,7 +38,7 @@ export async function openDatabase(name, options) {
     };
     const connection = () => {
         if (closed)
-            throw new TidewireError("closed", `The store ${name} was closed: open it again with openStore.`);
+            throw new TidewireError("closed", `The store ${name} was closed.`);
         opening ??= open();
         opening.catch(() => {
             opening = undefined;
@@ -50,6 +50,20 @@ export async function openDatabase(name, options) {
         db: undefined,
         async begin(stores, mode) {
             return (await connection()).transaction(stores, mode);
+        },
+        async keep(store, what, write) {
+            try {
+                const tx = await database.begin([store], "readwrite");
+                write(tx.objectStore(store));
+                // Not left to the event loop: the page may be gone before it turns.
+                tx.commit?.();
+                await complete(tx);
+                return true;
+            }
+            catch (error) {
+                warn(`${what} is not kept over a reload: ${error}`);
+                return false;
+            }
         },
         close() {
             closed = true;
@@ -83,20 +97,22 @@ function openConnection(name, options, warn) {
                 failed(error);
             }
         };
-        request.onblocked = () => warn(`another tab holds an older version of the database ${name} open: close or reload it`);
+        request.onblocked = () => warn(`another tab holds an old version of ${name} open: close or reload it`);
         request.onerror = () => {
             const error = request.error;
-            reject(error.name === "VersionError" ? tooOld(name, version) : error);
+            reject(error.name === "VersionError"
+                ? wrongVersion(`The database ${name} was made by a newer page: reload this one, or`, version)
+                : error);
         };
         request.onsuccess = () => {
             const db = request.result;
             if (db.objectStoreNames.contains(OUTBOX))
                 return resolve(db);
             db.close();
-            reject(new TidewireError("store_version", `The database ${name} is from before openStore and lacks the object stores of Tidewire: raise \`version\` above ${db.version}.`));
+            reject(wrongVersion(`The database ${name} lacks Tidewire's object stores`, db.version));
         };
     });
 }
-function tooOld(name, version) {
-    return new TidewireError("store_version", `The database ${name} has a newer version than ${version}, made by a newer page: reload this one, or raise \`version\`.`);
+function wrongVersion(what, above) {
+    return new TidewireError("store_version", `${what}: raise \`version\` above ${above}.`);
 }

@@ -1,4 +1,4 @@
-import { answer, complete, openDatabase, POSITIONS } from "./database.js";
+import { answer, openDatabase, POSITIONS } from "./database.js";
 import { openOutbox } from "./outbox.js";
 import { Processing } from "./process.js";
 /**
@@ -11,11 +11,13 @@ import { Processing } from "./process.js";
  */
 export async function openStore(name, options = {}) {
     const database = await openDatabase(name, options);
+    const outbox = openOutbox(database);
     return {
         get db() {
             return database.db;
         },
-        outbox: openOutbox(database),
+        outbox,
+        kept: outbox.kept,
         position: (of) => positionStore(database, of),
         process: (client, filter, o, handler) => new Processing(database, client, filter, o, handler),
         async close() {
@@ -29,19 +31,11 @@ export async function openStore(name, options = {}) {
 function positionStore(database, name) {
     return {
         async load() {
-            const tx = await database.begin([POSITIONS], "readonly");
+            const tx = await database.begin([POSITIONS]);
             return answer(tx.objectStore(POSITIONS).get(name));
         },
         async save(position) {
-            try {
-                const tx = await database.begin([POSITIONS], "readwrite");
-                tx.objectStore(POSITIONS).put(position, name);
-                tx.commit?.();
-                await complete(tx);
-            }
-            catch (error) {
-                database.warn(`the position ${name} is not kept over a reload: ${error}`);
-            }
+            await database.keep(POSITIONS, `the position ${name}`, (rows) => rows.put(position, name));
         },
     };
 }

@@ -6,7 +6,7 @@ export async function exclusive(database, name, options, work) {
     const locks = globalThis.navigator?.locks;
     if (locks)
         return locks.request(`tidewire ${database.name} ${name}`, options, (lock) => lock && work());
-    database.warn("there are no Web Locks here (an old browser, or neither https nor localhost): tabs cannot take turns, and do some work twice in vain");
+    database.warn("there are no Web Locks here (an old browser, or neither https nor localhost): tabs cannot take turns");
     return work();
 }
 /** Calls `hide` when the page goes into the back-forward cache, or for good, and `show` when it comes back. */

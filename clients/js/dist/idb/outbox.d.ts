@@ -1,5 +1,6 @@
 import type { OutboxStore } from "../index.js";
 import { type Database } from "./database.js";
+import type { Store } from "./types.js";
 /**
  * Rows have the key [owner, number]: an owner is a page, and its rows are in the order of
  * publishing. A page holds a lock for its own rows, and for those of pages that are gone which it
@@ -7,4 +8,4 @@ import { type Database } from "./database.js";
  * hands. Should two do it after all (there are no locks, or one page lay in the back-forward cache),
  * the ids make it harmless.
  */
-export declare function openOutbox(database: Database): OutboxStore;
+export declare function openOutbox(database: Database): OutboxStore & Pick<Store, "kept">;

@@ -1,4 +1,4 @@
-import { answer, complete, OUTBOX } from "./database.js";
+import { answer, OUTBOX } from "./database.js";
 import { exclusive, onPage } from "./locks.js";
 /**
  * Rows have the key [owner, number]: an owner is a page, and its rows are in the order of
@@ -13,7 +13,8 @@ export function openOutbox(database) {
     const keys = new WeakMap();
     const held = new Map();
     let last = 0;
-    let waiting = [];
+    let written = Promise.resolve(true);
+    const waiting = [];
     const hold = (name) => new Promise((resolve, reject) => {
         exclusive(database, `outbox ${name}`, { ifAvailable: true }, () => {
             resolve(true);
@@ -28,36 +29,33 @@ export function openOutbox(database) {
         for (const name of held.keys())
             hold(name).catch(() => { });
     });
-    const flush = async () => {
-        const work = waiting;
-        waiting = [];
-        try {
-            const tx = await database.begin([OUTBOX], "readwrite");
-            for (const step of work)
-                step(tx.objectStore(OUTBOX));
-            // Not left to the event loop: the page may be gone before it turns.
-            tx.commit?.();
-            await complete(tx);
-        }
-        catch (error) {
-            database.warn(`what is published and not yet answered is not kept over a reload: ${error}`);
-        }
-    };
     const write = (step) => {
         // Everything of one turn of the event loop is one transaction.
-        if (waiting.push(step) === 1)
-            queueMicrotask(flush);
+        if (waiting.push(step) > 1)
+            return;
+        queueMicrotask(() => {
+            const steps = waiting.splice(0);
+            written = database.keep(OUTBOX, "what is published and not yet answered", (rows) => {
+                for (const step of steps)
+                    step(rows);
+            });
+        });
     };
     return {
+        async kept() {
+            // What was published in this turn is written at its end.
+            await null;
+            return written;
+        },
         async load() {
             if (!held.has(owner))
                 await hold(owner);
             const found = [];
-            const all = await answer((await database.begin([OUTBOX], "readonly")).objectStore(OUTBOX).getAllKeys());
+            const all = await answer((await database.begin([OUTBOX])).objectStore(OUTBOX).getAllKeys());
             for (const other of new Set(all.map((key) => key[0]))) {
                 if (other === owner || !(await hold(other)))
                     continue;
-                const rows = (await database.begin([OUTBOX], "readonly")).objectStore(OUTBOX);
+                const rows = (await database.begin([OUTBOX])).objectStore(OUTBOX);
                 const range = IDBKeyRange.bound([other], [other, []]);
                 const numbers = answer(rows.getAllKeys(range));
                 const entries = (await answer(rows.getAll(range)));

@@ -21,7 +21,7 @@ export class Session {
     }
     async run(subscribe) {
         const job = this.#job;
-        const tx = await job.database.begin([POSITIONS], "readonly");
+        const tx = await job.database.begin([POSITIONS]);
         job.position = await answer(tx.objectStore(POSITIONS).get(job.name));
         if (this.#over)
             return;

@@ -26,6 +26,12 @@ export interface Store extends AsyncDisposable {
      */
     readonly outbox: OutboxStore;
     /**
+     * Resolves when everything that was published until now is in the database, which takes a few
+     * milliseconds; what a page had published shortly before it died is lost else. It gives false if
+     * the browser could not keep it, for want of room for instance.
+     */
+    kept(): Promise<boolean>;
+    /**
      * Keeps the position of a subscription: `subscribe(filter, handler, { store: store.position("chat") })`.
      * Handlers run before their position is kept: after a crash the last messages come again. Where
      * that must not be, use `process`.
