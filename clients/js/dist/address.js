@@ -27,9 +27,9 @@ export function diagnose(url, close, reason, opened) {
     const { host } = new URL(url);
     if (close >= 3000)
         return new TidewireError(codes[close - 3500] ?? "refused", `${host} says: ${reason || close}`, close % 1000 < 500);
-    if (opened) {
-        // Of WebSocket's own codes these say that the two do not understand each other.
-        const again = close !== 1002 && close !== 1003 && (close < 1007 || close > 1010);
+    // Of WebSocket's own codes these say that the two do not understand each other.
+    const again = close !== 1002 && close !== 1003 && (close < 1007 || close > 1010);
+    if (opened || !again) {
         return new TidewireError("connection_lost", `the connection to ${host} was lost (${close})`, again);
     }
     return new TidewireError("unreachable", `no broker answers at ${host}: is it running, and is that its address?`, true);

@@ -11,8 +11,8 @@ import { decode, encode } from "./wire/codec.js";
 const stable = 10_000;
 /** How long a session that was sent away waits for its answers. */
 const farewell = 5000;
-/** Longest time that a timer takes: a token that lasts longer is replaced earlier. */
-const longest = 2 ** 31 - 1;
+/** A timer takes no longer time: what is to be later is earlier then, and not at once. */
+const bounded = (ms) => Math.min(ms, 2 ** 31 - 1);
 /**
  * A client is one state machine, and everything that happens is one of its arrows:
  *
@@ -73,7 +73,8 @@ export class Connection extends Emitter {
     }
     /** Takes what the browser tells of the page and of the network. */
     handleEvent({ type }) {
-        const silent = Date.now() - this.#heard > this.#silence;
+        // Who sets the clock back has not heard anything for an unknown time.
+        const silent = Math.abs(Date.now() - this.#heard) > this.#silence;
         if (type === "pagehide") {
             // What a consumer has in flight here is ready for others at once.
             for (const m of this.#members)
@@ -84,8 +85,9 @@ export class Connection extends Emitter {
         else if (this.state === "open" && (type === "offline" || silent)) {
             this.#lose(new TidewireError(type === "offline" ? type : "silence", "the network is away", true));
         }
-        // A page that is shown, or online, connects at once.
-        if (!/hide|off/.test(type) && /idle|waiting/.test(this.state))
+        // A page that is shown, or online, connects at once. (Behind pagehide comes a visibilitychange of a hidden page.)
+        const hidden = type[0] === "v" && globalThis.document?.hidden;
+        if (!hidden && !/hide|off/.test(type) && /idle|waiting/.test(this.state))
             this.#connect();
     }
     get #silence() {
@@ -104,8 +106,8 @@ export class Connection extends Emitter {
         const turn = this.#turn;
         const url = (this.#url = this.#elsewhere.shift() ?? this.#urls[this.#at % this.#urls.length]);
         const { timeout = 10_000, WebSocket: Socket = globalThis.WebSocket } = this.#options;
-        this.#enter("connecting");
         this.later(timeout, () => this.state === "connecting" && this.#closed(diagnose(url, 0, "", false)));
+        this.#enter("connecting");
         try {
             const token = await this.#token();
             if (turn !== this.#turn)
@@ -113,18 +115,20 @@ export class Connection extends Emitter {
             this.#shown = token;
             if (token && token === this.#stale)
                 return this.#finish(this.#error);
+            if (!Socket)
+                return this.#finish(new TidewireError("no_websocket", noSocket));
             this.#open(new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]), url);
         }
         catch (error) {
             if (turn !== this.#turn)
                 return;
-            const refused = error.name === "SecurityError"; // by the browser, which does not say why
-            this.#lose(refused ? diagnose(url, 0, "", false) : error);
+            this.#lose(error);
         }
     }
     #open(socket, url) {
         this.#socket = socket;
         socket.binaryType = "arraybuffer";
+        socket.onerror = () => { }; // stays: that of the package ws ends the program where nobody listens
         socket.onopen = () => {
             const subscriptions = [...this.#members].flatMap((m) => this.#ask(m) ?? []);
             this.send({ connect: { client: this.#options.name ?? "tidewire-js", subscriptions } });
@@ -163,8 +167,8 @@ export class Connection extends Emitter {
             pause = away - Date.now();
         if (!opened && this.#explained !== error.message)
             this.warn((this.#explained = error.message), "(it goes on trying)");
-        this.#enter("waiting", error);
         this.later(pause, () => this.#connect());
+        this.#enter("waiting", error); // last, since who is told may close the client
     }
     /** Forgets the socket, if there is one, and everything of its session. */
     #detach() {
@@ -196,7 +200,7 @@ export class Connection extends Emitter {
         else if (progress)
             for (const sub of progress.subs)
                 this.#numbers.get(sub)?.take(f, size);
-        else if (welcome)
+        else if (welcome?.limits && this.state === "connecting")
             this.#welcomed(welcome);
         else if (goAway)
             this.#sentAway(goAway);
@@ -222,7 +226,7 @@ export class Connection extends Emitter {
         });
         this.#expires(f.expiresAt);
         // Notices when nothing has come for too long: not even a ping.
-        this.#timers.add(setInterval(() => this.handleEvent({ type: "tick" }), this.#silence / 2));
+        this.#timers.add(setInterval(() => this.handleEvent({ type: "tick" }), bounded(this.#silence / 2)));
         this.#enter("open");
         // Those that came after Connect was sent, and so are not in it.
         for (const m of this.#members)
@@ -232,9 +236,11 @@ export class Connection extends Emitter {
     #sentAway({ reconnectAfterMs, elsewhere }) {
         this.#away = Date.now() + reconnectAfterMs;
         // Not from an encrypted connection to a bare one, which would tell the token to the network.
-        this.#elsewhere = elsewhere
-            .map(address)
-            .filter((url) => url.startsWith("wss:") || this.#url.startsWith("ws:"));
+        const safe = (url) => url.startsWith("wss:") || this.#url.startsWith("ws:");
+        try {
+            this.#elsewhere = elsewhere.map(address).filter(safe);
+        }
+        catch { } // not an address: then it comes back to where it was
         this.later(farewell, () => this.#leave());
     }
     #leave() {
@@ -249,7 +255,7 @@ export class Connection extends Emitter {
         this.#refresh(left - Math.min(left / 4, 60_000) * (1 + Math.random() / 4));
     }
     #refresh(after) {
-        this.later(Math.min(after, longest), async () => {
+        this.later(after, async () => {
             const turn = this.#turn;
             const token = await this.#token().catch(() => this.#shown);
             if (turn !== this.#turn)
@@ -290,6 +296,8 @@ export class Connection extends Emitter {
         return (await import("./history.js")).history({ Received, TidewireError }, this.#url, await this.#token(), topic, options);
     }
     begin(m) {
+        if (m.state === "ended")
+            return; // while it rested, or its position was loaded
         if (this.state === "closed")
             return m.end(this.#error);
         this.#members.add(m);
@@ -325,7 +333,7 @@ export class Connection extends Emitter {
         const t = setTimeout(() => {
             this.#timers.delete(t);
             f();
-        }, ms);
+        }, bounded(ms));
         this.#timers.add(t);
     }
     warn(...what) {
@@ -335,7 +343,7 @@ export class Connection extends Emitter {
     async close({ timeout = 5000 } = {}) {
         if (this.state === "closed")
             return;
-        this.#closing ??= setTimeout(() => this.#finish(), timeout);
+        this.#closing ??= setTimeout(() => this.#finish(), bounded(timeout));
         for (const m of this.#members)
             if (m instanceof Consumer)
                 m.close();
@@ -367,4 +375,5 @@ export class Connection extends Emitter {
         return this.close();
     }
 }
+const noSocket = "there is no WebSocket here: give the option WebSocket, such as that of the package ws";
 const happenings = ["offline", "online", "visibilitychange", "pagehide", "pageshow"];

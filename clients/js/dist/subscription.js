@@ -21,6 +21,8 @@ export class Subscription extends Member {
     #from;
     #cursor = new Map();
     #kept = "";
+    /** Of what is kept, the places in the other partitions. */
+    #others;
     #saved = "";
     #savedAt = 0;
     #loaded = false;
@@ -42,7 +44,7 @@ export class Subscription extends Member {
         this.#load();
     }
     get position() {
-        return write(this.#kept);
+        return write(this.#kept, this.#others);
     }
     async #load() {
         const { store, from } = this.#options;
@@ -146,9 +148,10 @@ export class Subscription extends Member {
         this.link.send({ flow: { sub: this.sub, credit: this.#owed } });
         this.#owed = 0;
     }
-    #keep(place) {
+    #keep(place, others = place.others) {
         this.#kept = place;
-        if (Date.now() - this.#savedAt > unkept)
+        this.#others = others;
+        if (this.#options.store && Date.now() - this.#savedAt > unkept)
             this.#save();
     }
     async #save() {
@@ -164,9 +167,16 @@ export class Subscription extends Member {
         }
     }
     async #handle(handler) {
-        for await (const m of this) {
+        this.#looping = true;
+        for (const m of this.#messages()) {
+            if (!m) {
+                await this.#more();
+                continue;
+            }
             try {
-                await handler(m);
+                const result = handler(m);
+                if (result)
+                    await result; // each wait costs more than the message
             }
             catch (error) {
                 return this.end(error);
@@ -178,20 +188,11 @@ export class Subscription extends Member {
             throw new Error("a subscription has one handler or one loop: subscribe again for another");
         this.#looping = true;
         try {
-            for (;;) {
-                const e = this.#queue[0];
-                if (e) {
-                    yield* this.#messages(e);
-                    if (this.#queue[0] === e)
-                        this.#queue.shift();
-                }
-                else {
-                    this.#save();
-                    if (this.state === "ended")
-                        break;
-                    await this.#wake.promise;
-                    this.#wake = deferred();
-                }
+            for (const m of this.#messages()) {
+                if (m)
+                    yield m;
+                else
+                    await this.#more();
             }
             if (this.#error)
                 throw this.#error;
@@ -200,20 +201,43 @@ export class Subscription extends Member {
             this.end();
         }
     }
-    *#messages({ chunk, above = 0, size = 0, news, end }) {
+    async #more() {
+        await this.#wake.promise;
+        this.#wake = deferred();
+    }
+    /** Gives the messages, and undefined where one must wait for more. A message counts as handled when the next one is asked for. */
+    *#messages() {
+        for (;;) {
+            const e = this.#queue[0];
+            if (e) {
+                yield* this.#messagesOf(e);
+                if (this.#queue[0] === e)
+                    this.#queue.shift();
+            }
+            else {
+                this.#save();
+                if (this.state === "ended")
+                    return;
+                yield;
+            }
+        }
+    }
+    *#messagesOf(e) {
+        const { chunk, above = 0, size = 0, news } = e;
         for (const record of chunk?.records ?? []) {
             const { term, partition } = chunk;
-            const place = { term, partition, offset: record.offset };
-            if (record.offset <= above)
+            const { offset } = record;
+            if (offset <= above)
                 continue;
-            yield new Received(record, term ? place : "");
-            if (term)
-                this.#keep({ ...place, others: end?.others });
+            const place = term ? { term, partition, offset } : "";
+            yield new Received(record, place);
+            if (place)
+                this.#keep(place, e.end?.others);
             if (this.state === "ended" && !this.#queue.length)
                 return;
         }
-        if (end)
-            this.#keep(end);
+        if (e.end)
+            this.#keep(e.end);
         this.#handled(size);
         news?.();
     }

@@ -26,22 +26,17 @@ const codes = [
 ];
 
 /** Says what a close means: by its number, what the broker said, and whether the connection was open before. */
-export function diagnose(url: string, close: number, reason: string, opened: boolean): TidewireError {
-  const { host } = new URL(url);
-  if (close >= 3000)
+export function diagnose({ code = 0, reason }: Partial<CloseEvent>, opened: boolean): TidewireError {
+  if (code >= 3000)
     return new TidewireError(
-      codes[close - 3500] ?? "refused",
-      `${host} says: ${reason || close}`,
-      close % 1000 < 500,
+      codes[code - 3500] ?? "refused",
+      `the broker says: ${reason || code}`,
+      code % 1000 < 500,
     );
   // Of WebSocket's own codes these say that the two do not understand each other.
-  const again = close !== 1002 && close !== 1003 && (close < 1007 || close > 1010);
+  const again = !/10(0[23789]|10)/.test(`${code}`);
   if (opened || !again) {
-    return new TidewireError("connection_lost", `the connection to ${host} was lost (${close})`, again);
+    return new TidewireError("connection_lost", `the connection was lost (${code})`, again);
   }
-  return new TidewireError(
-    "unreachable",
-    `no broker answers at ${host}: is it running, and is that its address?`,
-    true,
-  );
+  return new TidewireError("unreachable", "no broker answers: is it running, and is this its address?", true);
 }

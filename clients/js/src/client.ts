@@ -2,7 +2,7 @@ import { address, diagnose } from "./address.js";
 import { Backoff } from "./backoff.js";
 import { Consumer } from "./consumer.js";
 import { closed, refusal, TidewireError } from "./errors.js";
-import { deferred, Emitter } from "./events.js";
+import { Lasting } from "./events.js";
 import type { Link, Member } from "./member.js";
 import { Received } from "./message.js";
 import { Outbox } from "./outbox.js";
@@ -43,7 +43,7 @@ const bounded = (ms: number): number => Math.min(ms, 2 ** 31 - 1);
  * silent peer can take a browser half a minute. What it reports late is harmless,
  * since its handlers are gone and `#turn`, which counts attempts, has moved on.
  */
-export class Connection extends Emitter implements api.Client, Link {
+export class Connection extends Lasting implements api.Client, Link {
   state: api.State = "idle";
   #options: api.ConnectOptions;
   #urls: string[];
@@ -57,38 +57,27 @@ export class Connection extends Emitter implements api.Client, Link {
   #pause = new Backoff();
   #heard = 0;
   #welcome = {} as Welcome;
-  #since = 0;
+  /** By how much this machine's clock is ahead of the broker's, in milliseconds. */
+  #ahead = 0;
   /** When the broker wants the client back, after it has sent it away. */
   #away = 0;
   #lastWord: WireError | undefined;
   /** The token that the broker has seen last, and one that it does not take. */
   #shown: string | undefined;
   #stale: string | undefined;
-  #explained = "";
   #members = new Set<Member>();
   #numbers = new Map<number, Member>();
   #last = 0;
   #outbox: Outbox;
   /** Ends a client that is being closed, whatever it waits for. */
   #closing: ReturnType<typeof setTimeout> | undefined;
-  #ready = deferred();
-  #done = deferred();
-  readonly ready = this.#ready.promise;
-  readonly done = this.#done.promise;
   #error: Error | undefined;
 
   constructor(urls: string | string[], options: api.ConnectOptions) {
     super();
     this.#options = options;
     this.#urls = [urls].flat().map(address);
-    this.#outbox = new Outbox(
-      options.outbox ?? {},
-      () => this.#pump(),
-      (ms, f) => this.later(ms, f),
-      (entry, error) =>
-        this.emit("refused", { ...entry, error }) ||
-        this.warn("of what an earlier page published:", entry, error),
-    );
+    this.#outbox = new Outbox(options.outbox ?? {}, this);
     for (const name of happenings) globalThis.addEventListener?.(name, this);
     this.#connect();
   }
@@ -119,6 +108,11 @@ export class Connection extends Emitter implements api.Client, Link {
     this.emit("state", { state, error });
   }
 
+  /** Why there is nothing to begin any more. */
+  get #over(): Error | undefined {
+    return this.state === "closed" || this.#closing ? (this.#error ?? closed("the client")) : undefined;
+  }
+
   async #token(): Promise<string | undefined> {
     const { token } = this.#options;
     return typeof token === "function" ? token() : token;
@@ -127,10 +121,10 @@ export class Connection extends Emitter implements api.Client, Link {
   async #connect(): Promise<void> {
     this.#detach();
     const turn = this.#turn;
-    const url = (this.#url = this.#elsewhere.shift() ?? (this.#urls[this.#at % this.#urls.length] as string));
+    this.#url = this.#elsewhere.shift() ?? this.#urls[this.#at % this.#urls.length]!;
     const { timeout = 10_000, WebSocket: Socket = globalThis.WebSocket as api.WebSocketClass } =
       this.#options;
-    this.later(timeout, () => this.state === "connecting" && this.#closed(diagnose(url, 0, "", false)));
+    this.later(timeout, () => this.state === "connecting" && this.#closed({}));
     this.#enter("connecting");
     try {
       const token = await this.#token();
@@ -138,17 +132,15 @@ export class Connection extends Emitter implements api.Client, Link {
       this.#shown = token;
       if (token && token === this.#stale) return this.#finish(this.#error);
       if (!Socket) return this.#finish(new TidewireError("no_websocket", noSocket));
-      this.#open(
-        new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]) as WebSocket,
-        url,
-      );
+      const protocols = ["tidewire.v1.proto"];
+      if (token) protocols.push(`bearer.${token}`);
+      this.#open(new Socket(this.#url, protocols) as WebSocket);
     } catch (error) {
-      if (turn !== this.#turn) return;
-      this.#lose(error as Error);
+      if (turn === this.#turn) this.#lose(error as Error);
     }
   }
 
-  #open(socket: WebSocket, url: string): void {
+  #open(socket: WebSocket): void {
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onerror = () => {}; // stays: that of the package ws ends the program where nobody listens
@@ -165,11 +157,12 @@ export class Connection extends Emitter implements api.Client, Link {
         this.#lose(error as Error);
       }
     };
-    socket.onclose = ({ code, reason }) => this.#closed(diagnose(url, code, reason, this.state === "open"));
+    socket.onclose = (e) => this.#closed(e);
   }
 
   /** Decides whether to come back after the connection has ended. */
-  #closed(why: TidewireError): void {
+  #closed(e: Partial<CloseEvent>): void {
+    const why = diagnose(e, this.state === "open");
     const error = this.#lastWord ? refusal(this.#lastWord) : why;
     // The same token would be refused again; who can make another comes back with that.
     if (this.#options.token && /unauth|expired/.test(error.code)) this.#stale = this.#shown;
@@ -182,12 +175,12 @@ export class Connection extends Emitter implements api.Client, Link {
     const opened = this.state === "open";
     const away = this.#away;
     this.#detach();
+    if (!opened && this.#error?.message !== error.message)
+      this.warn(error.message, this.#url, "(it goes on trying)");
     this.#error = error;
     // After a failure the next node is tried at once, until all have failed.
     let pause = ++this.#at % this.#urls.length && !opened ? 0 : this.#pause.next();
     if (away) pause = away - Date.now();
-    if (!opened && this.#explained !== error.message)
-      this.warn((this.#explained = error.message), "(it goes on trying)");
     this.later(pause, () => this.#connect());
     this.#enter("waiting", error); // last, since who is told may close the client
   }
@@ -222,13 +215,12 @@ export class Connection extends Emitter implements api.Client, Link {
     else if (error?.ref) this.#outbox.answered([{ ref: error.ref, error }]);
     else if (!error?.request) this.#lastWord = error;
     if (this.#away && !this.#outbox.waiting) this.#leave();
-    this.#pump();
+    this.pump();
   }
 
   #welcomed(f: Welcome): void {
     this.#welcome = f;
-    this.#since = Date.now();
-    this.#explained = "";
+    this.#ahead = Date.now() - f.time / 1000;
     this.#stale = this.#error = undefined;
     this.later(stable, () => {
       this.#pause.failures = 0;
@@ -239,7 +231,7 @@ export class Connection extends Emitter implements api.Client, Link {
     this.#enter("open");
     // Those that came after Connect was sent, and so are not in it.
     for (const m of this.#members) this.begin(m);
-    this.#ready.resolve();
+    this.begun();
   }
 
   #sentAway({ reconnectAfterMs, elsewhere }: GoAway): void {
@@ -259,7 +251,7 @@ export class Connection extends Emitter implements api.Client, Link {
   /** Takes when the token expires, by the broker's clock, and replaces it in time. */
   #expires(at: number): void {
     if (!at) return;
-    const left = (at - this.#welcome.time) / 1000 - (Date.now() - this.#since);
+    const left = at / 1000 + this.#ahead - Date.now();
     // The randomness keeps clients apart whose tokens were issued together.
     this.#refresh(left - Math.min(left / 4, 60_000) * (1 + Math.random() / 4));
   }
@@ -275,19 +267,17 @@ export class Connection extends Emitter implements api.Client, Link {
     });
   }
 
-  /** Sends what waits in the outbox, and ends a client that is being closed when nothing is left to be done. */
-  #pump(): void {
+  pump(): void {
     while (this.state === "open" && !this.#away) {
       const publish = this.#outbox.next(this.#welcome.limits as Limits);
       if (!publish) break;
       this.send({ publish });
     }
-    const busy = this.#outbox.count || [...this.#members].some((m) => m instanceof Consumer);
-    if (this.#closing && !busy) this.#finish();
+    if (this.#closing && !this.#outbox.count && !this.#members.size) this.#finish();
   }
 
   async publish(topic: string, data: api.Data, options: api.PublishOptions = {}): Promise<api.Published> {
-    if (this.state === "closed" || this.#closing) throw this.#error ?? closed("the client");
+    if (this.#over) throw this.#over;
     return this.#outbox.add(topic, data, options);
   }
 
@@ -318,7 +308,9 @@ export class Connection extends Emitter implements api.Client, Link {
 
   begin(m: Member): void {
     if (m.state === "ended") return; // while it rested, or its position was loaded
-    if (this.state === "closed") return m.end(this.#error);
+    // One that leaves may still have to say something.
+    if (this.#over && !this.#members.has(m)) return m.end(this.#over);
+    encode({ subscribe: m.ask() }); // what cannot be written is refused here, not over each connection
     this.#members.add(m);
     const subscribe = this.state === "open" && this.#ask(m);
     if (subscribe) this.send({ subscribe });
@@ -343,7 +335,7 @@ export class Connection extends Emitter implements api.Client, Link {
   forget(m: Member): void {
     this.#members.delete(m);
     this.release(m);
-    this.#pump();
+    this.pump();
   }
 
   send(frame: ClientFrame): void {
@@ -365,8 +357,8 @@ export class Connection extends Emitter implements api.Client, Link {
   async close({ timeout = 5000 }: { timeout?: number } = {}): Promise<void> {
     if (this.state === "closed") return;
     this.#closing ??= setTimeout(() => this.#finish(), bounded(timeout));
-    for (const m of this.#members) if (m instanceof Consumer) m.close();
-    this.#pump();
+    for (const m of this.#members) m.close();
+    this.pump();
     return this.done;
   }
 
@@ -380,17 +372,9 @@ export class Connection extends Emitter implements api.Client, Link {
     this.#outbox.end(this.#error);
     for (const m of this.#members) m.end(error);
     this.#detach();
-    this.#ready.reject(this.#error);
-    if (error) {
-      this.warn(error.message, "(it does not come back)");
-      this.#done.reject(error);
-    }
-    this.#done.resolve();
+    if (error) this.warn(error.message, this.#url, "(it does not come back)");
+    this.over("the client", error);
     this.emit("state", { state: "closed", error });
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 }
 

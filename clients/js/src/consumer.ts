@@ -75,6 +75,8 @@ export class Consumer extends Member implements Public {
     this.#filter = filter;
     this.#worker = worker;
     this.#options = options;
+    const { extend = true, settings } = options;
+    if (extend) this.#keeper = setInterval(() => this.#extend(), (settings?.ackWaitMs ?? 30_000) / 3);
     link.begin(this);
   }
 
@@ -84,16 +86,15 @@ export class Consumer extends Member implements Public {
     return { ...this.#options, filter: this.#filter, consumer: this.name, window };
   }
 
-  take({ deliver, subscribed, acked, gap, error }: ServerFrame): void {
+  take({ deliver, subscribed, gap, acked, error = acked?.error }: ServerFrame): void {
+    const ref = acked?.ref || error?.ref;
     if (deliver) this.#deliver(deliver);
     else if (subscribed) {
       this.pause.failures = 0;
       this.confirmed("live");
       for (const ref of this.#said.keys()) this.#send(ref);
-    } else if (acked?.error) this.#untaken(acked.ref, acked.error);
-    else if (acked) this.#settle(acked.ref, acked.refused[0]?.code);
+    } else if (ref) this.#answered(ref, error, acked?.refused[0]?.code);
     else if (gap) this.tellGap(gap);
-    else if (error && /ack|ext|rej/.test(error.request)) this.#untaken(error.ref, error);
     else if (error) this.refused(error);
   }
 
@@ -101,7 +102,7 @@ export class Consumer extends Member implements Public {
     super.lost();
     for (const [ref, s] of this.#said) {
       s.again = true;
-      if (/^nack|ext/.test(s.kind)) this.#settle(ref);
+      if (/^nack|ext/.test(s.kind)) this.#answered(ref);
     }
   }
 
@@ -118,17 +119,11 @@ export class Consumer extends Member implements Public {
       this.#live.set(d.position, d);
       this.#queue.push(d);
     });
-    // What waits or is worked on is kept from being delivered again.
-    const { extend = true, settings } = this.#options;
-    if (extend) this.#keeper ??= setInterval(() => this.#extend(), (settings?.ackWaitMs ?? 30_000) / 3);
     this.#work();
   }
 
+  /** Keeps what waits or is worked on from being delivered again. */
   #extend(): void {
-    if (!this.#live.size) {
-      clearInterval(this.#keeper);
-      this.#keeper = undefined;
-    }
     for (const d of this.#live.values()) d.extend();
   }
 
@@ -189,19 +184,18 @@ export class Consumer extends Member implements Public {
     if (s && this.state === "live") this.link.send({ [s.kind]: { ...s.frame, sub: this.sub } });
   }
 
-  /** Takes the outcome of what was said, an error or a code of the broker's. */
-  #settle(ref: number, code?: string, error?: Error): void {
+  /** Takes the broker's answer: that it failed, or the code of a message that it did not settle. */
+  #answered(ref: number, error?: WireError, code?: string): void {
     const s = this.#said.get(ref);
+    if (error?.retryable)
+      return this.link.later(Math.max(this.pause.next(), error.retryAfterMs), () => this.#send(ref));
     this.#said.delete(ref);
-    if (error) s?.reject(error);
-    else if (!s || !code || (code === "not_pending" && s.again)) s?.resolve();
-    else s.reject(new TidewireError(code, `the broker did not take the ${s.kind}`));
+    if (error) s?.reject(refusal(error));
+    // What was said twice is settled, as far as the second time goes.
+    else if (code && !(s?.again && code === "not_pending"))
+      s?.reject(new TidewireError(code, `the broker did not take the ${s.kind}`));
+    else s?.resolve();
     this.#check();
-  }
-
-  #untaken(ref: number, f: WireError): void {
-    if (f.retryable) this.link.later(Math.max(this.pause.next(), f.retryAfterMs), () => this.#send(ref));
-    else this.#settle(ref, f.code, refusal(f));
   }
 
   /** Ends a consumer that was closed, when nothing is left to be done. */

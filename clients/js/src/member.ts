@@ -1,11 +1,14 @@
 import { Backoff } from "./backoff.js";
-import { closed, refusal } from "./errors.js";
-import { deferred, Emitter } from "./events.js";
+import { refusal } from "./errors.js";
+import { Lasting, onAbort } from "./events.js";
 import type { SubscriptionState } from "./types.js";
 import type { ClientFrame, Gap, ServerFrame, Subscribe, WireError } from "./wire/frames.js";
 
-/** What a member uses of its client. */
+/** What outbox and members use of their client. */
 export interface Link {
+  /** Sends what waits in the outbox, and ends a client that is being closed when nothing is left to be done. */
+  pump(): void;
+  emit(event: string, value?: unknown): boolean;
   /** Asks the broker for a member, if there is a session; else the next one does. */
   begin(m: Member): void;
   /** Takes a member back from the broker. */
@@ -21,16 +24,12 @@ export interface Link {
 }
 
 /** What a session restores: a subscription, or the membership in a consumer. */
-export abstract class Member extends Emitter {
+export abstract class Member extends Lasting {
   /** Number in the running session, 0 for none. A number is never used again. */
   sub = 0;
   /** Counts refusals and holes in a row. */
   readonly pause = new Backoff();
   state: SubscriptionState = "asking";
-  #ready = deferred();
-  #done = deferred();
-  readonly ready = this.#ready.promise;
-  readonly done = this.#done.promise;
 
   constructor(
     protected readonly link: Link,
@@ -39,8 +38,7 @@ export abstract class Member extends Emitter {
     signal: AbortSignal | undefined,
   ) {
     super();
-    signal?.addEventListener("abort", () => this.close());
-    if (signal?.aborted) queueMicrotask(() => this.close());
+    onAbort(signal, this.done, () => this.close());
   }
 
   /** Returns what to ask the broker for; undefined if nothing is to be asked for now. */
@@ -48,8 +46,6 @@ export abstract class Member extends Emitter {
 
   /** Takes a frame that concerns it; `size` is that of the frame in bytes. */
   abstract take(frame: ServerFrame, size: number): void;
-
-  abstract close(): Promise<void>;
 
   protected enter(state: SubscriptionState): void {
     if (this.state === "ended" || this.state === state) return;
@@ -60,7 +56,7 @@ export abstract class Member extends Emitter {
   /** The broker has confirmed it. */
   protected confirmed(state: SubscriptionState): void {
     this.enter(state);
-    this.#ready.resolve();
+    this.begun();
   }
 
   /** The session has ended. */
@@ -86,13 +82,7 @@ export abstract class Member extends Emitter {
     if (this.state === "ended") return;
     this.link.forget(this);
     this.enter("ended");
-    this.#ready.reject(error ?? closed(this.title));
-    if (!error) return this.#done.resolve();
-    this.link.warn(`${this.title} has ended:`, error);
-    this.#done.reject(error);
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
+    this.over(this.title, error);
+    if (error) this.link.warn(`${this.title} has ended:`, error);
   }
 }

@@ -1,9 +1,11 @@
 import { Backoff } from "./backoff.js";
 import { refusal, TidewireError } from "./errors.js";
-import { type Deferred, deferred } from "./events.js";
+import { type Deferred, deferred, onAbort } from "./events.js";
+import type { Link } from "./member.js";
 import { write } from "./position.js";
 import type { Data, OutboxEntry, OutboxOptions, Published, PublishOptions } from "./types.js";
-import type { Limits, Publish, PublishResult } from "./wire/frames.js";
+import { encode } from "./wire/codec.js";
+import type { Limits, Publish, PublishResult, WireMessage } from "./wire/frames.js";
 
 const utf8 = new TextEncoder();
 
@@ -11,11 +13,11 @@ const utf8 = new TextEncoder();
 const randomId = (): string =>
   [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
 
-interface Item {
+/** A message in the row, and the promise of its outcome. */
+interface Item extends Deferred<Published> {
   /** What is published. `first` is when it was sent first, or published if it was not sent. */
   entry: OutboxEntry & { ephemeral?: boolean | undefined };
   size: number;
-  answer: Deferred<Published>;
   /** It may have reached the broker already. */
   sent: boolean;
   /** Number of the attempt that is under way; 0 if none is. */
@@ -43,39 +45,33 @@ export class Outbox {
   #pause = new Backoff();
   #options: OutboxOptions;
   #loaded: boolean;
-  #pump: () => void;
-  #later: (ms: number, f: () => void) => void;
+  #link: Link;
 
-  /**
-   * @param pump Called when there may be something to send.
-   * @param refused Told of messages of an earlier page that the broker refuses.
-   */
-  constructor(
-    options: OutboxOptions,
-    pump: () => void,
-    later: (ms: number, f: () => void) => void,
-    refused: (entry: OutboxEntry | undefined, error: Error) => void,
-  ) {
+  constructor(options: OutboxOptions, link: Link) {
     this.#options = options;
-    this.#pump = pump;
-    this.#later = later;
+    this.#link = link;
     this.#loaded = !options.store;
-    if (options.store) this.#load(refused);
+    this.#load();
   }
 
-  async #load(refused: (entry: OutboxEntry | undefined, error: Error) => void): Promise<void> {
+  /** Puts what an earlier page left behind in front. */
+  async #load(): Promise<void> {
+    const { store } = this.#options;
+    if (!store) return;
+    const refused = (error: Error, entry?: OutboxEntry) =>
+      this.#link.emit("refused", { ...entry, error }) ||
+      this.#link.warn("of what an earlier page published:", entry, error);
     try {
-      for (const entry of (await this.#options.store?.load())?.reverse() ?? []) {
-        const item = this.#item(entry);
-        item.sent = true;
-        item.answer.promise.catch((error) => this.#loaded && refused(entry, error));
+      for (const entry of (await store.load()).reverse()) {
+        const item = this.#item(entry, true);
+        item.promise.catch((error) => this.#loaded && refused(error, entry));
         this.#row.unshift(item);
       }
     } catch (error) {
-      refused(undefined, error as Error);
+      refused(error as Error);
     }
     this.#loaded = true;
-    this.#pump();
+    this.#link.pump();
   }
 
   /** How many messages are not answered. */
@@ -88,15 +84,15 @@ export class Outbox {
     return this.#row.some((item) => item.ref);
   }
 
-  #item(entry: Item["entry"]): Item {
+  #item(entry: Item["entry"], sent: boolean): Item {
     const size = entry.payload.length + 3 * JSON.stringify({ ...entry, payload: 0 }).length;
     this.#bytes += size;
-    return { entry, size, answer: deferred(), sent: false, ref: 0 };
+    return { ...deferred<Published>(), entry, size, sent, ref: 0 };
   }
 
   /** Takes a message. The promise has its outcome. */
   add(topic: string, data: Data, { signal, expires, ...options }: PublishOptions): Promise<Published> {
-    const { messages = 1000, bytes = 8 << 20, store } = this.#options;
+    const { messages = 1000, bytes = 8 << 20 } = this.#options;
     const count = this.#row.length;
     if (count && (count >= messages || this.#bytes >= bytes)) {
       const hint = `${count} messages wait for the broker: await some of them first, or raise the bounds of outbox`;
@@ -105,7 +101,7 @@ export class Outbox {
     signal?.throwIfAborted();
     const [payload, contentType] = encodeData(data);
     const first = Date.now();
-    const item = this.#item({
+    const entry = {
       id: randomId(),
       contentType,
       ...options,
@@ -113,15 +109,30 @@ export class Outbox {
       payload,
       expires: typeof expires === "number" ? first + expires : expires && +expires,
       first,
-    });
+    };
+    // What cannot be written is refused here, not over each connection.
+    try {
+      encode({ publish: { messages: [wire(entry)] } });
+    } catch (error) {
+      throw new TidewireError("invalid_message", (error as Error).message);
+    }
+    const item = this.#item(entry, false);
     this.#row.push(item);
-    if (!item.entry.ephemeral) store?.add(item.entry);
-    signal?.addEventListener("abort", () => {
-      item.answer.reject(signal.reason);
+    if (!entry.ephemeral) this.#store("add", entry);
+    onAbort(signal, item.promise, () => {
+      item.reject(signal?.reason);
       if (!item.ref) this.#settle(item);
     });
-    this.#pump();
-    return item.answer.promise;
+    this.#link.pump();
+    return item.promise;
+  }
+
+  #store(what: "add" | "remove", entry: OutboxEntry): void {
+    try {
+      this.#options.store?.[what](entry);
+    } catch (error) {
+      this.#link.warn("the store of the outbox failed:", error);
+    }
   }
 
   /** Takes a message out of the row. */
@@ -131,7 +142,7 @@ export class Outbox {
     this.#row.splice(at, 1);
     if (at < this.#next) this.#next--;
     this.#bytes -= item.size;
-    this.#options.store?.remove(item.entry);
+    this.#store("remove", item.entry);
   }
 
   /** Returns the next frame to send; undefined if there is none for now. Each message has a frame of its own. */
@@ -139,25 +150,23 @@ export class Outbox {
     const item = this.#row[this.#next];
     if (!item || this.#held || !this.#loaded || this.#next >= limits.inFlight) return;
     const { entry, sent, size } = item;
-    if (entry.payload.length > limits.payloadBytes || size > limits.frameBytes) {
+    if (size > limits.frameBytes) {
       // It would cost the connection.
-      item.answer.reject(
-        new TidewireError("payload_too_large", `the payload has more than ${limits.payloadBytes} bytes`),
+      item.reject(
+        new TidewireError("payload_too_large", `the broker takes ${limits.frameBytes} bytes at most`),
       );
       this.#settle(item);
       return this.next(limits);
     }
     const now = Date.now();
-    const repeatAgeMs = sent ? now - entry.first || 1 : 0;
+    const repeatAgeMs = sent ? Math.max(now - entry.first, 1) : 0;
     if (!sent) entry.first = now;
     item.sent = true;
     item.ref = ++this.#ref;
     this.#next++;
     const resume = this.#resume;
     this.#resume = false;
-    const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
-    const messages = [{ ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 }];
-    return { ref: item.ref, messages, resume, repeatAgeMs };
+    return { ref: item.ref, messages: [wire(entry)], resume, repeatAgeMs };
   }
 
   /** Takes answers. `term` is that of the positions, where a result has none of its own. */
@@ -173,16 +182,16 @@ export class Outbox {
       }
       const { topic, id } = item.entry;
       const position = offset ? write({ term: own || term, partition, offset }) : "";
-      if (error) item.answer.reject(refusal(error));
-      else item.answer.resolve({ topic, id, position, duplicate, stored: !!position });
+      if (error) item.reject(refusal(error));
+      else item.resolve({ topic, id, position, duplicate, stored: !!position });
       this.#settle(item);
       if (!error) this.#pause.failures = 0;
     }
     if (!this.#held || this.waiting) return;
-    this.#later(Math.max(this.#pause.next(), this.#after), () => {
+    this.#link.later(Math.max(this.#pause.next(), this.#after), () => {
       this.#begin();
       this.#resume = true;
-      this.#pump();
+      this.#link.pump();
     });
   }
 
@@ -200,14 +209,19 @@ export class Outbox {
   /** Gives up on everything; what a store has stays there. */
   end(why: Error): void {
     this.#loaded = false;
-    for (const { sent, answer } of this.#row.splice(0)) {
-      answer.reject(
+    for (const { sent, reject } of this.#row.splice(0)) {
+      reject(
         sent
           ? new TidewireError("outcome_unknown", `the message may or may not be stored: ${why.message}`)
           : why,
       );
     }
   }
+}
+
+function wire(entry: Item["entry"]): Partial<WireMessage> {
+  const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
+  return { ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 };
 }
 
 function encodeData(data: Data): [Uint8Array, string?] {

@@ -41,7 +41,7 @@ export class Subscription extends Member implements Public {
   #others: Place["others"];
   #saved: Place | string = "";
   #savedAt = 0;
-  #loaded = false;
+  #saving = false;
 
   #queue: Event[] = [];
   /** Bytes that wait to be handled, and that were handled and not given back. */
@@ -50,7 +50,6 @@ export class Subscription extends Member implements Public {
   #wake = deferred();
   #looping = false;
   #told = false;
-  #error: Error | undefined;
 
   constructor(link: Link, filter: string, options: SubscribeOptions, handler?: Handler) {
     super(link, `the subscription to ${filter}`, options.signal);
@@ -70,7 +69,6 @@ export class Subscription extends Member implements Public {
     try {
       const kept = await store?.load();
       if (kept || /^p\w+-/.test(from ?? "")) this.#from = this.#kept = this.#saved = kept || (from as string);
-      this.#loaded = true;
       this.link.begin(this);
     } catch (error) {
       this.end(error as Error);
@@ -78,7 +76,7 @@ export class Subscription extends Member implements Public {
   }
 
   ask(): Subscribe | undefined {
-    if (!this.#loaded || this.sub) return;
+    if (this.sub) return;
     this.#owed = 0;
     const { from = "" } = this.#options;
     const credit = Math.max(this.#credit - this.#held, 0);
@@ -101,7 +99,8 @@ export class Subscription extends Member implements Public {
    */
   #confirm({ cursors, position }: Subscribed): void {
     this.#cursor = new Map(cursors.map((c) => [c.partition, c.offset]));
-    this.#from ??= this.#kept = this.#saved = position;
+    // Kept at once: who comes back before the first message must not begin anew.
+    if (this.#from === undefined) this.#keep((this.#from = position));
     this.confirmed("behind");
   }
 
@@ -161,19 +160,26 @@ export class Subscription extends Member implements Public {
     this.#owed = 0;
   }
 
-  #keep(place: Place, others = place.others): void {
+  #keep(place: Place | string, others?: Place["others"]): void {
     this.#kept = place;
     this.#others = others;
     if (this.#options.store && Date.now() - this.#savedAt > unkept) this.#save();
   }
 
+  /** Keeps the position: one save after the other, since one that takes long must not be the last to arrive. */
   async #save(): Promise<void> {
-    if (this.#kept === this.#saved || !this.#options.store) return;
-    this.#saved = this.#kept;
+    const place = this.#kept;
+    const { store } = this.#options;
+    if (!store || this.#saving || place === this.#saved) return;
+    this.#saving = true;
     this.#savedAt = Date.now();
     try {
-      await this.#options.store.save(this.position);
+      await store.save(this.position);
+      this.#saved = place;
+      this.#saving = false;
+      if (!this.#queue.length) this.#save(); // what moved meanwhile
     } catch (error) {
+      this.#saving = false;
       this.link.warn("the position could not be kept:", error);
     }
   }
@@ -203,9 +209,10 @@ export class Subscription extends Member implements Public {
         if (m) yield m;
         else await this.#more();
       }
-      if (this.#error) throw this.#error;
+      await this.done;
     } finally {
       this.end();
+      this.#save();
     }
   }
 
@@ -240,13 +247,12 @@ export class Subscription extends Member implements Public {
       if (place) this.#keep(place, e.end?.others);
       if (this.state === "ended" && !this.#queue.length) return;
     }
-    if (e.end) this.#keep(e.end);
+    if (e.end) this.#keep(e.end, e.end.others); // a Progress may have moved it since
     this.#handled(size);
     news?.();
   }
 
   override end(error?: Error): void {
-    this.#error ??= error;
     if (!error) this.#queue = [];
     super.end(error);
     this.#wake.resolve();

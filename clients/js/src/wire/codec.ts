@@ -47,6 +47,7 @@ function parse(table: string) {
   });
 }
 
+const utf8 = /* @__PURE__ */ new TextEncoder();
 const sent = /* @__PURE__ */ parse(client);
 
 /**
@@ -71,25 +72,17 @@ export function encode(frame: ClientFrame): Uint8Array<ArrayBuffer> {
     put(part);
   };
 
-  const putNumber = (kind: number, value: number) => {
-    if (kind !== DOUBLE && !(value >= 0 && value < 2 ** 53)) {
-      throw new RangeError(`${value} is out of range`);
-    }
-    if (kind < FIXED64) return putVarint(value);
-    const part = new Uint8Array(8);
-    if (kind === DOUBLE) new DataView(part.buffer).setFloat64(0, value, true);
-    else for (let i = 8; i--; ) part[i] = value / 256 ** i;
-    put(part);
-  };
-
   const putField = ({ kind, wire }: Field, number: number, value: unknown) => {
-    if (wire < 2) putNumber(kind, +(value as number));
-    else {
-      const below = size;
-      if (kind >= MESSAGE) putMessage(kind - MESSAGE, value as Fields);
-      else put(kind === STRING ? new TextEncoder().encode(value as string) : (value as Uint8Array));
-      putVarint(size - below);
-    }
+    const below = size;
+    if (kind >= MESSAGE) putMessage(kind - MESSAGE, value as Fields);
+    else if (kind === STRING) put(utf8.encode(value as string));
+    else if (kind === BYTES) put(value as Uint8Array);
+    else if (kind === DOUBLE) put(new Uint8Array(new Float64Array([value as number]).buffer));
+    else if (!((value as number) >= 0 && (value as number) < 2 ** 53))
+      throw new RangeError(`${value} is out of range`);
+    else if (kind === FIXED64) put(Array.from({ length: 8 }, (_, i) => (value as number) / 256 ** i));
+    else putVarint(+(value as number));
+    if (wire > 1) putVarint(size - below);
     putVarint(number * 8 + wire);
   };
 
@@ -113,7 +106,7 @@ export function encode(frame: ClientFrame): Uint8Array<ArrayBuffer> {
 }
 
 const received = /* @__PURE__ */ parse(server);
-const utf8 = /* @__PURE__ */ new TextDecoder("utf-8", { ignoreBOM: true });
+const fromUtf8 = /* @__PURE__ */ new TextDecoder("utf-8", { ignoreBOM: true });
 
 // The frame in hand, and the end of the message in hand. Decoding calls nobody, so one of each is enough.
 let bytes: Uint8Array = none;
@@ -135,12 +128,11 @@ function varint(): number {
   malformed();
 }
 
-/** How many bytes a value has, of which a varint was read already. */
+/** How many bytes a value has, of which a varint was read already; of unknown wire types that cannot be told. */
 function extent(wire: number, number: number): number {
   if (wire === 2) return number;
-  if (wire === 1) return 8;
   if (wire === 5) return 4;
-  return wire ? malformed() : 0;
+  return [0, 8][wire] ?? NaN;
 }
 
 function text(field: Field, stop: number): string {
@@ -152,7 +144,7 @@ function text(field: Field, stop: number): string {
   }
   const codes: number[] = [];
   if (stop - at < 64) for (i = at; i < stop && bytes[i]! < 128; i++) codes.push(bytes[i]!);
-  if (i < stop) return utf8.decode(bytes.subarray(at, stop));
+  if (i < stop) return fromUtf8.decode(bytes.subarray(at, stop));
   return (field.last = String.fromCharCode(...codes));
 }
 
@@ -188,7 +180,7 @@ function decodeMessage(place: number, until: number): Fields {
     const wire = tag % 8;
     const number = wire & 1 ? 0 : varint();
     const stop = at + extent(wire, number);
-    if (tag < 8 || tag > 0xffffffff || stop > end) malformed();
+    if (tag < 8 || tag > 0xffffffff || !(stop <= end)) malformed();
     const field = fields[(tag >>> 3) - 1];
     if (field?.name) {
       const { name, mark } = field;

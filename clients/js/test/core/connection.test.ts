@@ -486,7 +486,7 @@ test("says once in the console why it cannot connect, unless told not to", async
       net.last.end();
     }
     expect(warn.mock.calls.length).toBe(log ? 1 : 0);
-    if (log) expect(warn.mock.calls[0]?.join(" ")).toMatch(/no broker answers at broker.test/);
+    if (log) expect(warn.mock.calls[0]?.join(" ")).toMatch(/no broker answers.*broker.test/);
     await client.close();
   }
 });

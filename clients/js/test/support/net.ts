@@ -62,7 +62,9 @@ export class Peer {
   }
 
   welcome(more: Deep<Welcome> = {}): this {
-    return this.open().say({ welcome: { ...welcome, ...more } });
+    if (this.readyState === 0) this.open();
+    this.take("connect");
+    return this.say({ welcome: { ...welcome, ...more } });
   }
 
   /** The connection ends; 1006 if nobody says why. */

@@ -1,10 +1,13 @@
 // The golden frames, which every implementation of the protocol reads:
 // protocol/testdata/README.md says what is in them.
 import { readdirSync, readFileSync } from "node:fs";
+import { isDeepStrictEqual } from "node:util";
+import type { DescMessage } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { decode, encode } from "../../src/wire/codec.js";
 import type { ClientFrame } from "../../src/wire/frames.js";
 import { client, server } from "../../src/wire/tables.js";
+import { ClientFrame as Client, protobufBytes, ServerFrame, type Value } from "./contract.js";
 
 const directory = new URL("../../../../protocol/testdata/frames/", import.meta.url);
 
@@ -46,6 +49,24 @@ function withoutDefaults(value: unknown): unknown {
   return Object.fromEntries(set.map(([key, one]) => [key, withoutDefaults(one)]));
 }
 
+/** The part of a frame that the client has a use for. */
+function known(desc: DescMessage, frame: unknown): Value {
+  const value = (frame ?? {}) as Value;
+  return Object.fromEntries(
+    desc.fields
+      .filter((field) => value[field.localName] !== undefined)
+      .map((field) => {
+        const it = value[field.localName];
+        if (!field.message) return [field.localName, it];
+        const { message } = field;
+        return [
+          field.localName,
+          Array.isArray(it) ? it.map((one) => known(message, one)) : known(message, it),
+        ];
+      }),
+  );
+}
+
 const unhex = (text: string) => new Uint8Array(Buffer.from(text, "hex"));
 
 for (const { from, kind, frames } of goldens) {
@@ -55,13 +76,15 @@ for (const { from, kind, frames } of goldens) {
       if (from === "server") {
         it(`decodes: ${name}`, () => {
           expect(withoutDefaults(decode(unhex(proto)))).toEqual(
-            fields === null ? {} : withoutDefaults(fromFields(fields)),
+            withoutDefaults(known(ServerFrame, fromFields(fields))),
           );
         });
       } else {
         it(`encodes: ${name}`, () => {
-          const frame = fromFields(fields) as ClientFrame;
-          expect(Buffer.from(encode(frame)).toString("hex")).toBe(proto);
+          const frame = fromFields(fields) as Value;
+          const left = !isDeepStrictEqual(known(Client, frame), frame);
+          const want = left ? protobufBytes(Client, frame) : unhex(proto);
+          expect(Buffer.from(encode(frame as ClientFrame))).toEqual(Buffer.from(want));
         });
       }
     }
@@ -78,7 +101,7 @@ it("has golden frames of every kind", () => {
       .split(";")[0]!
       .split("|")
       .filter(Boolean)
-      .map((cell) => cell.replace(/\d+/, ""));
+      .map((cell) => cell.replace(/[,\d]+/g, "")); // a kind of frame that the client leaves out has no name
     expect(kinds).toEqual(expect.arrayContaining(frames));
   }
 });

@@ -95,7 +95,7 @@ describe("what is odd, but well-formed", () => {
   });
 
   it("of two frames in one, the last counts", () => {
-    expect(decode(frame(...block(9, 8, 1), ...block(11, 8, 2)))).toStrictEqual({ unsubscribed: { sub: 2 } });
+    expect(decode(frame(...block(9, 8, 1), ...block(5, 8, 2)))).toStrictEqual({ caughtUp: { sub: 2 } });
     expect(decode(frame(...block(9, 8, 1), ...block(9)))).toStrictEqual({ ping: { seq: 0 } });
   });
 
@@ -123,7 +123,8 @@ describe("what is odd, but well-formed", () => {
   });
 
   it("text that is not UTF-8 has the replacement character, also after the like of it", () => {
-    const reason = (...bytes: number[]) => decode(frame(...block(8, ...block(3, ...bytes)))).goAway?.reason;
+    const reason = (...bytes: number[]) =>
+      decode(frame(...block(8, ...block(2, ...bytes)))).goAway?.elsewhere[0];
     expect(reason(0xc3, 0xa9)).toBe("é");
     expect(reason(0xe9)).toBe("\ufffd");
     expect(reason(0x61, 0x80)).toBe("a\ufffd");
@@ -210,11 +211,11 @@ describe("encoding", () => {
   });
 
   it("takes nothing that the contract does not have", () => {
-    const ping = Object.assign(Object.create({ ref: 7 }), { later: 1, token: "t" });
+    const flow = Object.assign(Object.create({ sub: 7 }), { later: 1, credit: 9 });
     expect(hex(encode({ later: 1, refresh: { token: "t", later: {} } } as unknown as ClientFrame))).toBe(
       "3203120174",
     );
-    expect(hex(encode({ refresh: ping }))).toBe("32050807120174");
+    expect(hex(encode({ flow }))).toBe("3a0408071009");
     expect(encode({}).length).toBe(0);
   });
 });
