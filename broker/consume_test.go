@@ -382,6 +382,27 @@ func TestConsumerRedelivers(t *testing.T) {
 	})
 }
 
+// TestMembersKnowTheAckWait: whoever has set it, and also after a change.
+func TestMembersKnowTheAckWait(t *testing.T) {
+	s := openShop(t, "")
+	for _, c := range []struct {
+		given *uint64
+		want  uint64
+	}{{nil, 30_000}, {new(uint64(500)), 500}, {nil, 500}} {
+		h := s.hire()
+		h.consume("w", "job", 0, &tidewirev1.ConsumerSettings{AckWaitMs: c.given})
+		if got := h.subbed[0].AckWaitMs; got != c.want {
+			t.Errorf("told %d ms, want %d", got, c.want)
+		}
+	}
+	h := s.hire()
+	h.session.Subscribe(&tidewirev1.Subscribe{Sub: 1, Filter: "job"})
+	h.wait(func() bool { return len(h.subbed) > 0 })
+	if got := h.subbed[0].AckWaitMs; got != 0 {
+		t.Errorf("a plain subscription is told %d ms", got)
+	}
+}
+
 func TestConsumerRejects(t *testing.T) {
 	s := openShop(t, "")
 	h, watcher := s.hire(), s.hire()

@@ -233,11 +233,12 @@ func (s *Session) joined(sub *subscription, created bool, err *protocol.Error) {
 		return
 	}
 	generation, at, lag := sub.dispatcher.place()
+	ackWait := sub.dispatcher.ackWaitMillis()
 	s.mu.Lock()
 	if !sub.closed && s.end == nil {
 		s.out.push(s.codec.AppendServer(nil, &tidewirev1.Subscribed{
 			Sub: sub.number, Position: at.String(), Cursors: []*tidewirev1.Cursor{{Offset: at.Offset}},
-			Behind: lag, Generation: generation, Created: created,
+			Behind: lag, Generation: generation, Created: created, AckWaitMs: ackWait,
 		}))
 		s.behind = append(s.behind, sub)
 		s.checkHard()
@@ -280,6 +281,13 @@ func (d *dispatcher) window(wanted uint32) int {
 		return most
 	}
 	return min(int(wanted), most)
+}
+
+// ackWaitMillis returns how long a member may take over a message.
+func (d *dispatcher) ackWaitMillis() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return uint64(d.machine.Settings().AckWait.Milliseconds())
 }
 
 // plainWishes refuses what makes no sense for a consumer.

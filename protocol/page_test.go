@@ -174,7 +174,7 @@ func checkConsumerExamples(t *testing.T, shown map[string][]string, at time.Time
 	chunk := Chunk{Term: goldenTerm, Count: 1, Attempts: []uint32{1}, Generation: 12, Records: record(m)}
 	refused := []*tidewirev1.RefusedRange{{From: 43, Code: string(CodeNotPending)}}
 	for name, want := range map[string][]byte{
-		"subscribed": JSON{}.AppendServer(nil, &tidewirev1.Subscribed{Sub: 5, Position: "p1z141z3-42", Cursors: []*tidewirev1.Cursor{{Offset: 42}}, Behind: 3, Generation: 12}),
+		"subscribed": JSON{}.AppendServer(nil, &tidewirev1.Subscribed{Sub: 5, Position: "p1z141z3-42", Cursors: []*tidewirev1.Cursor{{Offset: 42}}, Behind: 3, Generation: 12, AckWaitMs: 60000}),
 		"deliver":    appendDeliver(JSON{}, nil, 5, &chunk),
 		"acked":      JSON{}.AppendServer(nil, &tidewirev1.Acked{Ref: 21, Sub: 5, Term: "1z141z3", Refused: refused}),
 	} {

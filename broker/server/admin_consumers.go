@@ -325,14 +325,19 @@ func (in *inspector) read(w http.ResponseWriter, r *http.Request, form any) *pro
 	if err := wantsJSON(r); err != nil {
 		return err
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(in.server.limits().BodyTimeout))
-	body, err := in.server.readUpTo(w, r, adminBodyBytes, func(int64) *protocol.Error {
-		return protocol.Errorf(protocol.CodePayloadTooLarge, "the body has more than the %d bytes that are allowed", adminBodyBytes)
-	})
+	body, err := in.body(w, r)
 	if err != nil {
 		return err
 	}
 	return protocol.DecodeStrict("the body", body, form)
+}
+
+// body reads the body of a request of operators, in bounded time.
+func (in *inspector) body(w http.ResponseWriter, r *http.Request) ([]byte, *protocol.Error) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(in.server.limits().BodyTimeout))
+	return in.server.readUpTo(w, r, adminBodyBytes, func(int64) *protocol.Error {
+		return protocol.Errorf(protocol.CodePayloadTooLarge, "the body has more than the %d bytes that are allowed", adminBodyBytes)
+	})
 }
 
 // notOfAPage refuses what a browser sends for a page: the listener asks nobody who

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"time"
@@ -146,7 +145,7 @@ func topicQuery(r *http.Request) (query storage.TopicQuery, stream string, err *
 // content type to a foreign listener without being let in first.
 func (in *inspector) purge(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	if err := confirmed(r, name); err != nil {
+	if err := in.confirmed(w, r, name); err != nil {
 		writeProblem(w, err)
 		return
 	}
@@ -166,15 +165,19 @@ func (in *inspector) purge(w http.ResponseWriter, r *http.Request) {
 }
 
 // confirmed returns nil if the body says which stream is meant.
-func confirmed(r *http.Request, name string) *protocol.Error {
+func (in *inspector) confirmed(w http.ResponseWriter, r *http.Request, name string) *protocol.Error {
 	if r.Header.Get("Origin") != "" {
 		return protocol.Errorf(protocol.CodeBadOrigin, "pages may not purge: use `tidewire streams purge`, or curl")
+	}
+	text, err := in.body(w, r)
+	if err != nil {
+		return err
 	}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	var body struct {
 		Confirm string `json:"confirm"`
 	}
-	if kind != "application/json" || json.NewDecoder(io.LimitReader(r.Body, 4096)).Decode(&body) != nil || body.Confirm != name {
+	if kind != "application/json" || json.Unmarshal(text, &body) != nil || body.Confirm != name {
 		return protocol.Errorf(protocol.CodeBadRequest, "a purge cannot be undone: confirm it with the body {\"confirm\":%q} and Content-Type: application/json", name)
 	}
 	return nil

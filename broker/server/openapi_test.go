@@ -628,6 +628,7 @@ func adminExchanges(a *asker) {
 	a.each(200, [][]string{purge})
 	a.each(403, [][]string{purge}, "Origin: https://evil.example")
 	a.want(400, "POST", "/v1/streams/main/purge", "")
+	a.want(413, "POST", "/v1/streams/main/purge", strings.Repeat(" ", adminBodyBytes+1), "Content-Type: application/json")
 	a.want(404, "POST", "/v1/streams/nope/purge", `{"confirm":"nope"}`, "Content-Type: application/json")
 	backup := []string{"POST", "/v1/backup", ""}
 	a.want(400, "POST", "/v1/backup", "")

@@ -65,6 +65,37 @@ func TestSlowHandshake(t *testing.T) {
 	})
 }
 
+// TestSlowBodyOfOperators: whoever begins a body on their listener and does not go
+// on holds the connection for a bounded time.
+func TestSlowBodyOfOperators(t *testing.T) {
+	bubble(t, server.Options{}, func(t *testing.T, e *edge) {
+		l := newPipeListener()
+		h := e.server.HTTP(e.server.Admin())
+		ended := runAside(func() { _ = h.Serve(l) })
+		defer func() {
+			_ = h.Close()
+			<-ended
+		}()
+		for _, path := range []string{"/v1/streams/main/purge", "/v1/consumers/w/seek"} {
+			conn, err := l.dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			late := time.AfterFunc(time.Hour, func() { _ = conn.Close() })
+			go func() {
+				_, _ = io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 18\r\n\r\n{")
+			}()
+			if code := codeOf(t, readAnswer(t, conn)); code != protocol.CodeSlowConnection {
+				t.Errorf("%s: answered %s", path, code)
+			}
+			within(t, path, start, 30*time.Second, 32*time.Second)
+			late.Stop()
+			_ = conn.Close()
+		}
+	})
+}
+
 // TestPing: a client that answers stays for hours, and learns on the way where
 // its quiet subscription is; one that is frozen is gone after ping interval and
 // timeout, although its browser goes on answering WebSocket pings.

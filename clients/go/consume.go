@@ -70,7 +70,7 @@ func (c *Client) Consumer(ctx context.Context, name string, o ConsumeOptions) (*
 
 func newConsumer(c *Client, name string, o ConsumeOptions) *Consumer {
 	return &Consumer{
-		client: c, name: name, options: o, keeper: newKeeper(&o), live: make(map[Position]*Delivery),
+		client: c, name: name, options: o, keeper: newKeeper(), live: make(map[Position]*Delivery),
 		bells: bells{begun: make(latch), ready: make(bell, 1), ended: make(chan struct{})},
 	}
 }

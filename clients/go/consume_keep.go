@@ -5,22 +5,22 @@ import "time"
 // keeper extends deliveries again and again, from a third of the ack wait on, until
 // they are settled or the program has them. Consumer.mu guards it.
 //
-// Each extension says for how long, so that it does not matter what the consumer
-// is set to. Only the first one must come in time for an ack wait that the client
-// may not know.
+// Each extension says for how long: if the consumer has been given a shorter ack
+// wait since it was joined, only the first one comes too late.
 type keeper struct {
-	wait, first time.Duration // how long, and when for the first time
-	due         map[*Delivery]time.Time
-	timer       *time.Timer
-	at          time.Time // when it is due
+	wait  time.Duration // the ack wait, as the broker has told it last
+	due   map[*Delivery]time.Time
+	timer *time.Timer
+	at    time.Time // when it is due
 }
 
-func newKeeper(o *ConsumeOptions) keeper {
-	k := keeper{wait: o.Settings.AckWait, first: o.Settings.AckWait / 3, due: make(map[*Delivery]time.Time)}
-	if k.wait == 0 {
-		k.wait, k.first = defaultAckWait, unknownWait
+func newKeeper() keeper { return keeper{wait: defaultAckWait, due: make(map[*Delivery]time.Time)} }
+
+// tell takes the ack wait that a broker has told; 0 if it has not.
+func (p *keeper) tell(ms uint64) {
+	if ms > 0 {
+		p.wait = time.Duration(ms) * time.Millisecond
 	}
-	return k
 }
 
 // keep begins with a delivery.
@@ -29,14 +29,15 @@ func (k *Consumer) keep(d *Delivery) {
 		return
 	}
 	p := &k.keeper
-	at := time.Now().Add(p.first)
+	first := p.wait / 3
+	at := time.Now().Add(first)
 	p.due[d] = at
 	switch {
 	case p.timer == nil:
-		p.timer, p.at = time.AfterFunc(p.first, k.extendDue), at
+		p.timer, p.at = time.AfterFunc(first, k.extendDue), at
 	case at.Before(p.at):
 		p.at = at
-		p.timer.Reset(p.first)
+		p.timer.Reset(first)
 	}
 }
 

@@ -90,10 +90,6 @@ const (
 	defaultWindow  = 16
 	defaultAckWait = 30 * time.Second // the broker's own
 	defaultGrace   = 30 * time.Second
-
-	// unknownWait is when a message is extended for the first time if the client
-	// does not know the ack wait, which somebody else may have set.
-	unknownWait = time.Second
 )
 
 // check refuses what cannot be meant.

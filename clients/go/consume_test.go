@@ -75,8 +75,13 @@ func (p *peer) no(f *protocol.Settle, offset uint64, code Code) {
 // join answers the Subscribe of a member.
 func (p *peer) join(generation uint64) *tidewirev1.Subscribe {
 	p.t.Helper()
+	return p.joinWith(generation, defaultAckWait)
+}
+
+func (p *peer) joinWith(generation uint64, ackWait time.Duration) *tidewirev1.Subscribe {
+	p.t.Helper()
 	f := expect[*tidewirev1.Subscribe](p)
-	p.send(&tidewirev1.Subscribed{Sub: f.Sub, Generation: generation, Created: true})
+	p.send(&tidewirev1.Subscribed{Sub: f.Sub, Generation: generation, Created: true, AckWaitMs: uint64(ackWait.Milliseconds())})
 	return f
 }
 
@@ -289,11 +294,12 @@ func TestExtension(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		o    ConsumeOptions
-		want []string // when and what, within half a minute
+		told time.Duration // by the broker
+		want []string      // when and what, within half a minute
 	}{
-		{"known", ConsumeOptions{Settings: ConsumerSettings{AckWait: 36 * time.Second}}, []string{"12s extend g5 1-2 36s confirm", "24s extend g5 1-2 36s confirm"}},
-		{"unknown", ConsumeOptions{}, []string{"1s extend g5 1-2 30s confirm", "11s extend g5 1-2 30s confirm", "21s extend g5 1-2 30s confirm"}},
-		{"off", ConsumeOptions{NoExtend: true, Settings: ConsumerSettings{AckWait: 3 * time.Second}}, nil},
+		{"told", ConsumeOptions{}, 36 * time.Second, []string{"12s extend g5 1-2 36s confirm", "24s extend g5 1-2 36s confirm"}},
+		{"not told", ConsumeOptions{}, 0, []string{"10s extend g5 1-2 30s confirm", "20s extend g5 1-2 30s confirm"}},
+		{"off", ConsumeOptions{NoExtend: true}, 3 * time.Second, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, b *fakeBroker) {
@@ -307,7 +313,7 @@ func TestExtension(t *testing.T) {
 					}
 					return nil
 				}, o)
-				f := p.join(5)
+				f := p.joinWith(5, test.told)
 				begin := time.Now()
 				p.send(consumed(f.Sub, [2]uint64{1, 1}, [2]uint64{2, 1}))
 				for _, want := range test.want {
@@ -709,12 +715,12 @@ func TestExtensionsGoTogether(t *testing.T) {
 		p.send(consumed(sub, [2]uint64{1, 1}))
 		time.Sleep(100 * time.Millisecond)
 		p.send(consumed(sub, [2]uint64{2, 1}))
-		if f := p.wantSaid("extend g5 1-2 30s confirm"); time.Since(begin) != time.Second {
+		if f := p.wantSaid("extend g5 1-2 30s confirm"); time.Since(begin) != 10*time.Second {
 			t.Errorf("%v after %v", f, time.Since(begin))
 		}
 		time.Sleep(4 * time.Second)
 		p.send(consumed(sub, [2]uint64{9, 1}))
-		for _, want := range []string{"6s extend g5 9-9 30s confirm", "11s extend g5 1-2 30s confirm", "16s extend g5 9-9 30s confirm"} {
+		for _, want := range []string{"20s extend g5 1-2 30s confirm", "24s extend g5 9-9 30s confirm", "30s extend g5 1-2 30s confirm"} {
 			f := expect[*protocol.Settle](p)
 			if got := fmt.Sprint(time.Since(begin).Round(time.Second), " ", said(f)); got != want {
 				t.Errorf("got %q, want %q", got, want)
@@ -727,6 +733,29 @@ func TestExtensionsGoTogether(t *testing.T) {
 		k.mu.Unlock()
 		c.kick()
 		p.wantSaid("ack g5 1-2", "extend g5 9-9 30s confirm")
+	})
+}
+
+// A consumer may have been given another ack wait when a client comes back to it.
+func TestExtensionAfterChange(t *testing.T) {
+	bubble(t, func(t *testing.T, b *fakeBroker) {
+		c, p := open(t, b, Options{})
+		_, sub := member(t, c, p, ConsumeOptions{Filter: "a.>"})
+		begin := time.Now()
+		p.send(consumed(sub, [2]uint64{1, 1}))
+		synctest.Wait()
+		p.cut()
+		p, connect := b.welcome()
+		sub = connect.Subscriptions[0].Sub
+		p.send(&tidewirev1.Subscribed{Sub: sub, Generation: 5, AckWaitMs: 6000})
+		p.send(consumed(sub, [2]uint64{2, 1}))
+		joined := time.Since(begin)
+		for _, want := range []string{"2s extend g5 2-2 6s confirm", "4s extend g5 2-2 6s confirm"} {
+			f := expect[*protocol.Settle](p)
+			if got := fmt.Sprint(time.Since(begin)-joined, " ", said(f)); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
 	})
 }
 

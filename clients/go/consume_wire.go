@@ -117,6 +117,7 @@ func (k *Consumer) confirmed(s *session, f *tidewirev1.Subscribed) {
 	mine := f.Sub == j.number && j.phase == phaseAsked
 	if mine {
 		j.phase, j.generation = phaseOn, f.Generation
+		k.keeper.tell(f.AckWaitMs)
 		j.created = j.created || f.Created
 		j.pause.reset()
 		k.begun.close()

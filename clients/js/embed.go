@@ -4,7 +4,7 @@ package sdk
 
 import "embed"
 
-// Files are dist, served, package.json and README.md of this directory.
+// Files are dist, served, package.json, README.md and LICENSE of this directory.
 //
-//go:embed dist served package.json README.md
+//go:embed dist served package.json README.md LICENSE
 var Files embed.FS

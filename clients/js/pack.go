@@ -17,8 +17,8 @@ import (
 // files make the same bytes, whose hash stands in the lock files of users.
 var packTime = time.Date(1985, time.October, 26, 8, 15, 0, 0, time.UTC)
 
-// Pack makes the package that `npm install` takes: package.json, README.md and
-// dist of files. Its version is that of the broker, as [Version] writes it.
+// Pack makes the package that `npm install` takes: package.json, README.md,
+// LICENSE and dist of files. Its version is that of the broker, as [Version] writes it.
 func Pack(files fs.FS, broker string) ([]byte, error) {
 	manifest, err := manifest(files, broker)
 	if err != nil {
@@ -32,6 +32,7 @@ func Pack(files fs.FS, broker string) ([]byte, error) {
 	p := &packer{files: files, tar: tar.NewWriter(zip)}
 	p.add("package.json", manifest)
 	p.copy("README.md")
+	p.copy("LICENSE")
 	p.copyAll("dist")
 	if p.err == nil {
 		p.err = p.tar.Close()

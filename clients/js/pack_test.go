@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 	"testing/fstest"
@@ -44,6 +45,7 @@ func TestPack(t *testing.T) {
 	files := fstest.MapFS{
 		"package.json":       {Data: []byte(`{ "name": "x", "version": "0.1.0", "engines": {"version": "7"} }`)},
 		"README.md":          {Data: []byte("# x\n")},
+		"LICENSE":            {Data: []byte("Do as you like.\n")},
 		"dist/index.js":      {Data: []byte("export {};\n")},
 		"dist/idb/index.js":  {Data: []byte("export {};\n")},
 		"dist/.gitkeep":      {Data: nil},
@@ -56,7 +58,7 @@ func TestPack(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := unpack(t, archive)
-	if names := slices.Sorted(maps.Keys(got)); !slices.Equal(names, []string{"package/README.md", "package/dist/idb/index.js", "package/dist/index.js", "package/package.json"}) {
+	if names := slices.Sorted(maps.Keys(got)); !slices.Equal(names, []string{"package/LICENSE", "package/README.md", "package/dist/idb/index.js", "package/dist/index.js", "package/package.json"}) {
 		t.Errorf("it has %q", names)
 	}
 	if want := `{ "name": "x", "version": "1.2.3", "engines": {"version": "7"} }`; got["package/package.json"] != want {
@@ -65,7 +67,7 @@ func TestPack(t *testing.T) {
 	if again, err := Pack(files, "v1.2.3"); err != nil || !bytes.Equal(again, archive) {
 		t.Errorf("the same files make other bytes, error %v", err)
 	}
-	for _, name := range []string{"package.json", "README.md"} {
+	for _, name := range []string{"package.json", "README.md", "LICENSE"} {
 		without := maps.Clone(files)
 		delete(without, name)
 		if _, err := Pack(without, "v1.2.3"); err == nil {
@@ -85,8 +87,16 @@ func TestPackTheSDK(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unpacked := unpack(t, archive)
+	license, err := os.ReadFile("../../LICENSE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unpacked["package/LICENSE"] != string(license) {
+		t.Error("its LICENSE is not that of the project: copy that")
+	}
 	var got struct{ Name, Version string }
-	if err := json.Unmarshal([]byte(unpack(t, archive)["package/package.json"]), &got); err != nil {
+	if err := json.Unmarshal([]byte(unpacked["package/package.json"]), &got); err != nil {
 		t.Fatal(err)
 	}
 	text, err := Files.ReadFile("package.json")

@@ -33,13 +33,21 @@ export function row(name, ours, other, { unit, least, most } = {}) {
   };
 }
 
+/** What was printed. */
+export const said = [];
+
+export function say(line) {
+  said.push(line);
+  console.log(line);
+}
+
 /** Prints rows in columns; returns whether all of them are met. */
 export function print(title, heads, rows) {
   const lines = [heads, ...rows.map((r) => r.cells)];
   const widths = heads.map((_, i) => Math.max(...lines.map((line) => line[i].length)));
-  console.log(`\n${title}`);
+  say(`\n${title}`);
   for (const line of lines)
-    console.log(
+    say(
       line
         .map((cell, i) => cell.padEnd(widths[i]))
         .join("  ")

@@ -49,6 +49,7 @@ export class Consumer extends Member {
     #said = new Map();
     #ref = 0;
     #draining = false;
+    #ackWait = 0;
     #keeper;
     constructor(link, name, filter, worker, options) {
         super(link, `the consumer ${name}`, options.signal);
@@ -68,6 +69,8 @@ export class Consumer extends Member {
         if (deliver)
             this.#deliver(deliver);
         else if (subscribed) {
+            this.#ackWait = subscribed.ackWaitMs || 30_000;
+            this.#keep();
             this.pause.failures = 0;
             this.confirmed("live");
             for (const ref of this.#said.keys())
@@ -100,11 +103,15 @@ export class Consumer extends Member {
             this.#live.set(d.position, d);
             this.#queue.push(d);
         });
-        // What waits or is worked on is kept from being delivered again.
-        const { extend = true, settings } = this.#options;
-        if (extend)
-            this.#keeper ??= setInterval(() => this.#extend(), (settings?.ackWaitMs ?? 30_000) / 3);
+        if (!this.#keeper)
+            this.#keep();
         this.#work();
+    }
+    /** Keeps what waits or is worked on from being delivered again. */
+    #keep() {
+        clearInterval(this.#keeper);
+        if (this.#options.extend ?? true)
+            this.#keeper = setInterval(() => this.#extend(), this.#ackWait / 3);
     }
     #extend() {
         if (!this.#live.size) {
@@ -112,7 +119,7 @@ export class Consumer extends Member {
             this.#keeper = undefined;
         }
         for (const d of this.#live.values())
-            d.extend();
+            d.extend(this.#ackWait);
     }
     #work() {
         const { concurrency = 1 } = this.#options;

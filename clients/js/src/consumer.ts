@@ -67,7 +67,8 @@ export class Consumer extends Member implements Public {
   #said = new Map<number, Settlement>();
   #ref = 0;
   #draining = false;
-  #keeper: ReturnType<typeof setInterval> | undefined;
+  #keeper: ReturnType<typeof setTimeout> | undefined;
+  #ackWait = 0;
 
   constructor(link: Link, name: string, filter: string, worker: Worker, options: ConsumeOptions) {
     super(link, `the consumer ${name}`, options.signal);
@@ -75,8 +76,6 @@ export class Consumer extends Member implements Public {
     this.#filter = filter;
     this.#worker = worker;
     this.#options = options;
-    const { extend = true, settings } = options;
-    if (extend) this.#keeper = setInterval(() => this.#extend(), (settings?.ackWaitMs ?? 30_000) / 3);
     link.begin(this);
   }
 
@@ -90,6 +89,8 @@ export class Consumer extends Member implements Public {
     const ref = acked?.ref || error?.ref;
     if (deliver) this.#deliver(deliver);
     else if (subscribed) {
+      this.#ackWait = subscribed.ackWaitMs;
+      this.#keep();
       this.pause.failures = 0;
       this.confirmed("live");
       for (const ref of this.#said.keys()) this.#send(ref);
@@ -119,12 +120,19 @@ export class Consumer extends Member implements Public {
       this.#live.set(d.position, d);
       this.#queue.push(d);
     });
+    if (!this.#keeper) this.#keep();
     this.#work();
   }
 
   /** Keeps what waits or is worked on from being delivered again. */
-  #extend(): void {
-    for (const d of this.#live.values()) d.extend();
+  #keep(): void {
+    clearTimeout(this.#keeper);
+    this.#keeper = undefined;
+    if (!this.#live.size || this.#options.extend === false) return;
+    this.#keeper = setTimeout(() => {
+      for (const d of this.#live.values()) d.extend(this.#ackWait);
+      this.#keep();
+    }, this.#ackWait / 3);
   }
 
   #work(): void {
@@ -205,7 +213,7 @@ export class Consumer extends Member implements Public {
 
   override end(error?: Error): void {
     super.end(error);
-    clearInterval(this.#keeper);
+    clearTimeout(this.#keeper);
     this.#queue = [];
     for (const s of this.#said.values()) s.reject(error ?? closed(this.title));
     this.#said.clear();

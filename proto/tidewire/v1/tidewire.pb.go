@@ -1648,7 +1648,10 @@ type Subscribed struct {
 	// another place, and goes back with every settlement.
 	Generation uint64 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
 	// The consumer did not exist and has been created.
-	Created       bool `protobuf:"varint,7,opt,name=created,proto3" json:"created,omitempty"`
+	Created bool `protobuf:"varint,7,opt,name=created,proto3" json:"created,omitempty"`
+	// How long a delivered message of the consumer may go unsettled. That of now: a
+	// change is not told to who is a member already.
+	AckWaitMs     uint64 `protobuf:"varint,8,opt,name=ack_wait_ms,json=ackWaitMs,proto3" json:"ack_wait_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1730,6 +1733,13 @@ func (x *Subscribed) GetCreated() bool {
 		return x.Created
 	}
 	return false
+}
+
+func (x *Subscribed) GetAckWaitMs() uint64 {
+	if x != nil {
+		return x.AckWaitMs
+	}
+	return 0
 }
 
 // A place in one partition.
@@ -3374,7 +3384,7 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\b_ordered\"0\n" +
 	"\x04Flow\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x16\n" +
-	"\x06credit\x18\x02 \x01(\rR\x06credit\"\xd5\x01\n" +
+	"\x06credit\x18\x02 \x01(\rR\x06credit\"\xf5\x01\n" +
 	"\n" +
 	"Subscribed\x12\x10\n" +
 	"\x03sub\x18\x01 \x01(\rR\x03sub\x12\x1a\n" +
@@ -3385,7 +3395,8 @@ const file_tidewire_v1_tidewire_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x06 \x01(\x04R\n" +
 	"generation\x12\x18\n" +
-	"\acreated\x18\a \x01(\bR\acreated\">\n" +
+	"\acreated\x18\a \x01(\bR\acreated\x12\x1e\n" +
+	"\vack_wait_ms\x18\b \x01(\x04R\tackWaitMs\">\n" +
 	"\x06Cursor\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\xef\x01\n" +

@@ -371,6 +371,11 @@ export interface Subscribed {
     generation: number;
     /** The consumer did not exist and has been created. */
     created: boolean;
+    /**
+     * How long a delivered message of the consumer may go unsettled. That of now: a
+     * change is not told to who is a member already.
+     */
+    ackWaitMs: number;
 }
 /** A place in one partition. */
 export interface Cursor {

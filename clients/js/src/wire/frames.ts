@@ -348,6 +348,11 @@ export interface Subscribed {
    * cursor.
    */
   cursors: readonly Cursor[];
+  /**
+   * How long a delivered message of the consumer may go unsettled. That of now: a
+   * change is not told to who is a member already.
+   */
+  ackWaitMs: number;
 }
 
 /** A place in one partition. */

@@ -60,7 +60,9 @@ const held = `(async () => {
 
 /** That nothing is left in the outbox. */
 const empty = `(() => {
-  store.db.transaction("tidewire.outbox").objectStore("tidewire.outbox").count().onsuccess = (e) => (window.left = e.target.result);
+  if (!window.store) return false;
+  const rows = store.db.transaction("tidewire.outbox").objectStore("tidewire.outbox");
+  rows.count().onsuccess = (event) => (window.left = event.target.result);
   return window.left === 0;
 })()`;
 
@@ -155,6 +157,7 @@ inBrowser("a store in IndexedDB", () => {
     const page = await context.newPage();
     told(page);
     await page.goto(site.page("/", script(shop(broker) + code)));
+    await page.waitForFunction("window.store").catch(reloaded);
     return page;
   }
 
@@ -228,7 +231,7 @@ inBrowser("a store in IndexedDB", () => {
       const address = site.page("/", script(shop(broker) + worker));
       const first = await context.newPage();
       await first.goto(address);
-      const states = "processing.state";
+      const states = "window.processing?.state";
       await first.waitForFunction(`${states} === "live"`);
       const second = await context.newPage();
       told(second);
@@ -306,6 +309,7 @@ inBrowser("a store in IndexedDB", () => {
       ]);
     `);
     await publish(broker, [1]);
+    await page.waitForFunction("window.outcomes");
     const [waits, throws, atOnce] = (await page.evaluate("outcomes")) as string[][];
     expect(waits).toEqual([
       "TidewireError",
@@ -321,7 +325,7 @@ inBrowser("a store in IndexedDB", () => {
   test("outbox: what a page has published arrives once and in order, over reloads and a killed broker", async () => {
     const seed = Date.now() % 1e9;
     const next = random(seed);
-    const bursts = Array.from({ length: 25 }, () => next(3));
+    const bursts = [...Array.from({ length: 24 }, () => next(3)), 1];
     // In each burst the page publishes 20 numbers, and then perhaps reloads.
     const page = await open(`
       const bursts = ${JSON.stringify(bursts)};
