@@ -13,13 +13,16 @@ const adminListing = `Tidewire, the listener of operators
 
 /healthz       the process lives
 /readyz        whether it takes requests, and why not
-/v1/streams    what the streams hold
+/v1/streams    what the streams hold; POST /NAME/purge empties one
 /v1/topics     what they hold of each topic: ?filter= &stream= &limit= &after=
-/v1/consumers  the consumers; /NAME one of them, /NAME/dead its dead letters
+/v1/consumers  the consumers; /NAME one of them, /NAME/dead its dead letters;
+               PUT, DELETE, POST /NAME/pause and others change them
 /v1/messages/  ID: where a message is and what consumers made of it: ?topic=
 /metrics       Prometheus
 /v1/backup     POST: a backup of everything; see tidewire backup --help
 /debug/pprof/  profiles of Go: go tool pprof http://HOST/debug/pprof/heap
+
+docs/openapi.yaml has all of them, with what they take and answer.
 `
 
 // Admin returns the handler of the admin listener. It asks nobody who they are:

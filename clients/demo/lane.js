@@ -114,7 +114,8 @@ export class Lane {
       setText(value, this.#last ? inWords(metric, this.#last) : "");
     }
     setText(this.#part("received"), count(counter.received));
-    setText(this.#part("missed"), count(counter.missed));
+    // Who has received nothing has not missed nothing: nobody knows.
+    setText(this.#part("missed"), counter.received ? count(counter.missed) : "–");
     setText(this.#part("repeated"), count(counter.repeated));
     setText(this.#part("disorder"), count(counter.outOfOrder));
     this.root.classList.toggle("holes", counter.missed > 0);

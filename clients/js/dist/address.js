@@ -11,26 +11,18 @@ export function address(text) {
             return url.href;
     }
     catch { }
-    throw new TidewireError("bad_url", `"${text}" is no address of a broker: write it like http://localhost:7070`);
+    throw new TidewireError("bad_url", `"${text}" is no address: write it like http://localhost:7070`);
 }
 /** Codes of close frames from 3500 on that concern the connection as a whole. */
-const codes = [
-    "unauthorized",
-    "forbidden",
-    "origin_not_allowed",
-    "host_not_allowed",
-    "bad_frame",
-    "token_expired",
-];
+const codes = ["unauthorized", "forbidden", "origin_not_allowed", "host_not_allowed", "", "token_expired"];
 /** Says what a close means: by its number, what the broker said, and whether the connection was open before. */
-export function diagnose(url, close, reason, opened) {
-    const { host } = new URL(url);
-    if (close >= 3000)
-        return new TidewireError(codes[close - 3500] ?? "refused", `${host} says: ${reason || close}`, close % 1000 < 500);
+export function diagnose({ code = 0, reason }, opened) {
+    if (code >= 3000)
+        return new TidewireError(codes[code - 3500] || "refused", `the broker says: ${reason || code}`, code % 1000 < 500);
     // Of WebSocket's own codes these say that the two do not understand each other.
-    const again = close !== 1002 && close !== 1003 && (close < 1007 || close > 1010);
+    const again = !/10(0[23789]|10)/.test(`${code}`);
     if (opened || !again) {
-        return new TidewireError("connection_lost", `the connection to ${host} was lost (${close})`, again);
+        return new TidewireError("connection_lost", `the connection was lost (${code})`, again);
     }
-    return new TidewireError("unreachable", `no broker answers at ${host}: is it running, and is that its address?`, true);
+    return new TidewireError("unreachable", "no broker answers: is it running, and is this its address?", true);
 }

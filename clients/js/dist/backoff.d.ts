@@ -5,5 +5,5 @@
  */
 export declare class Backoff {
     failures: number;
-    next(): number;
+    next(atLeast?: number): number;
 }

@@ -7,8 +7,8 @@ const max = 60_000;
  */
 export class Backoff {
     failures = 0;
-    next() {
+    next(atLeast = 0) {
         const bound = Math.min(max, min * 2 ** ++this.failures);
-        return min + Math.random() * (bound - min);
+        return Math.max(min + Math.random() * (bound - min), atLeast);
     }
 }

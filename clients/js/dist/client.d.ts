@@ -1,4 +1,4 @@
-import { Emitter } from "./events.js";
+import { Lasting } from "./events.js";
 import type { Link, Member } from "./member.js";
 import type * as api from "./types.js";
 import type { ClientFrame } from "./wire/frames.js";
@@ -17,16 +17,15 @@ import type { ClientFrame } from "./wire/frames.js";
  * silent peer can take a browser half a minute. What it reports late is harmless,
  * since its handlers are gone and `#turn`, which counts attempts, has moved on.
  */
-export declare class Connection extends Emitter implements api.Client, Link {
+export declare class Connection extends Lasting implements api.Client, Link {
     #private;
     state: api.State;
-    readonly ready: Promise<void>;
-    readonly done: Promise<void>;
     constructor(urls: string | string[], options: api.ConnectOptions);
     /** Takes what the browser tells of the page and of the network. */
     handleEvent({ type }: {
         type: string;
     }): void;
+    pump(): void;
     publish(topic: string, data: api.Data, options?: api.PublishOptions): Promise<api.Published>;
     subscribe(filter: string, first?: api.Handler | api.SubscribeOptions, options?: api.SubscribeOptions): api.Subscription;
     consume(name: string, filter: string, worker: api.Worker, options?: api.ConsumeOptions): api.Consumer;
@@ -41,5 +40,4 @@ export declare class Connection extends Emitter implements api.Client, Link {
     close({ timeout }?: {
         timeout?: number;
     }): Promise<void>;
-    [Symbol.asyncDispose](): Promise<void>;
 }

@@ -2,7 +2,7 @@ import { address, diagnose } from "./address.js";
 import { Backoff } from "./backoff.js";
 import { Consumer } from "./consumer.js";
 import { closed, refusal, TidewireError } from "./errors.js";
-import { deferred, Emitter } from "./events.js";
+import { Lasting } from "./events.js";
 import { Received } from "./message.js";
 import { Outbox } from "./outbox.js";
 import { Subscription } from "./subscription.js";
@@ -28,7 +28,7 @@ const bounded = (ms) => Math.min(ms, 2 ** 31 - 1);
  * silent peer can take a browser half a minute. What it reports late is harmless,
  * since its handlers are gone and `#turn`, which counts attempts, has moved on.
  */
-export class Connection extends Emitter {
+export class Connection extends Lasting {
     state = "idle";
     #options;
     #urls;
@@ -42,31 +42,26 @@ export class Connection extends Emitter {
     #pause = new Backoff();
     #heard = 0;
     #welcome = {};
-    #since = 0;
+    /** By how much this machine's clock is ahead of the broker's, in milliseconds. */
+    #ahead = 0;
     /** When the broker wants the client back, after it has sent it away. */
     #away = 0;
     #lastWord;
     /** The token that the broker has seen last, and one that it does not take. */
     #shown;
     #stale;
-    #explained = "";
     #members = new Set();
     #numbers = new Map();
     #last = 0;
     #outbox;
     /** Ends a client that is being closed, whatever it waits for. */
     #closing;
-    #ready = deferred();
-    #done = deferred();
-    ready = this.#ready.promise;
-    done = this.#done.promise;
     #error;
     constructor(urls, options) {
         super();
         this.#options = options;
         this.#urls = [urls].flat().map(address);
-        this.#outbox = new Outbox(options.outbox ?? {}, () => this.#pump(), (ms, f) => this.later(ms, f), (entry, error) => this.emit("refused", { ...entry, error }) ||
-            this.warn("of what an earlier page published:", entry, error));
+        this.#outbox = new Outbox(options.outbox ?? {}, this);
         for (const name of happenings)
             globalThis.addEventListener?.(name, this);
         this.#connect();
@@ -97,6 +92,10 @@ export class Connection extends Emitter {
         this.state = state;
         this.emit("state", { state, error });
     }
+    /** Why there is nothing to begin any more. */
+    get #over() {
+        return this.state === "closed" || this.#closing ? (this.#error ?? closed("the client")) : undefined;
+    }
     async #token() {
         const { token } = this.#options;
         return typeof token === "function" ? token() : token;
@@ -104,9 +103,9 @@ export class Connection extends Emitter {
     async #connect() {
         this.#detach();
         const turn = this.#turn;
-        const url = (this.#url = this.#elsewhere.shift() ?? this.#urls[this.#at % this.#urls.length]);
+        this.#url = this.#elsewhere.shift() ?? this.#urls[this.#at % this.#urls.length];
         const { timeout = 10_000, WebSocket: Socket = globalThis.WebSocket } = this.#options;
-        this.later(timeout, () => this.state === "connecting" && this.#closed(diagnose(url, 0, "", false)));
+        this.later(timeout, () => this.state === "connecting" && this.#closed({}));
         this.#enter("connecting");
         try {
             const token = await this.#token();
@@ -117,20 +116,22 @@ export class Connection extends Emitter {
                 return this.#finish(this.#error);
             if (!Socket)
                 return this.#finish(new TidewireError("no_websocket", noSocket));
-            this.#open(new Socket(url, ["tidewire.v1.proto", ...(token ? [`bearer.${token}`] : [])]), url);
+            const protocols = ["tidewire.v1.proto"];
+            if (token)
+                protocols.push(`bearer.${token}`);
+            this.#open(new Socket(this.#url, protocols));
         }
         catch (error) {
-            if (turn !== this.#turn)
-                return;
-            this.#lose(error);
+            if (turn === this.#turn)
+                this.#lose(error);
         }
     }
-    #open(socket, url) {
+    #open(socket) {
         this.#socket = socket;
         socket.binaryType = "arraybuffer";
         socket.onerror = () => { }; // stays: that of the package ws ends the program where nobody listens
         socket.onopen = () => {
-            const subscriptions = [...this.#members].flatMap((m) => this.#ask(m) ?? []);
+            const subscriptions = [...this.#members].map((m) => this.#ask(m));
             this.send({ connect: { client: this.#options.name ?? "tidewire-js", subscriptions } });
         };
         socket.onmessage = (e) => {
@@ -143,10 +144,11 @@ export class Connection extends Emitter {
                 this.#lose(error);
             }
         };
-        socket.onclose = ({ code, reason }) => this.#closed(diagnose(url, code, reason, this.state === "open"));
+        socket.onclose = (e) => this.#closed(e);
     }
     /** Decides whether to come back after the connection has ended. */
-    #closed(why) {
+    #closed(e) {
+        const why = diagnose(e, this.state === "open");
         const error = this.#lastWord ? refusal(this.#lastWord) : why;
         // The same token would be refused again; who can make another comes back with that.
         if (this.#options.token && /unauth|expired/.test(error.code))
@@ -160,19 +162,21 @@ export class Connection extends Emitter {
         const opened = this.state === "open";
         const away = this.#away;
         this.#detach();
+        if (!opened && this.#error?.message !== error.message)
+            this.warn(error.message, this.#url, "(it goes on trying)");
         this.#error = error;
         // After a failure the next node is tried at once, until all have failed.
         let pause = ++this.#at % this.#urls.length && !opened ? 0 : this.#pause.next();
+        // A broker that sends everybody away at once is failing, too.
         if (away)
-            pause = away - Date.now();
-        if (!opened && this.#explained !== error.message)
-            this.warn((this.#explained = error.message), "(it goes on trying)");
+            pause = Math.max(away - Date.now(), this.#pause.failures > 1 ? pause : 0);
         this.later(pause, () => this.#connect());
         this.#enter("waiting", error); // last, since who is told may close the client
     }
     /** Forgets the socket, if there is one, and everything of its session. */
     #detach() {
         this.#turn++;
+        this.#last = 0;
         for (const t of this.#timers)
             clearTimeout(t);
         this.#timers.clear();
@@ -189,17 +193,15 @@ export class Connection extends Emitter {
         this.#away = 0;
     }
     #take(f, size) {
-        const { published, ping, progress, error, welcome, goAway, refreshed } = f;
-        const { sub } = (Object.values(f)[0] ?? {});
-        if (sub)
-            this.#numbers.get(sub)?.take(f, size);
+        const { published, ping, error, welcome, goAway, refreshed } = f;
+        const { sub, subs = sub && [sub] } = (Object.values(f)[0] ?? {});
+        if (subs)
+            for (const sub of subs)
+                this.#numbers.get(sub)?.take(f, size);
         else if (published)
             this.#outbox.answered(published.results, published.term);
         else if (ping)
             this.send({ pong: { seq: ping.seq } });
-        else if (progress)
-            for (const sub of progress.subs)
-                this.#numbers.get(sub)?.take(f, size);
         else if (welcome?.limits && this.state === "connecting")
             this.#welcomed(welcome);
         else if (goAway)
@@ -214,12 +216,11 @@ export class Connection extends Emitter {
             this.#lastWord = error;
         if (this.#away && !this.#outbox.waiting)
             this.#leave();
-        this.#pump();
+        this.pump();
     }
     #welcomed(f) {
         this.#welcome = f;
-        this.#since = Date.now();
-        this.#explained = "";
+        this.#ahead = Date.now() - f.time / 1000;
         this.#stale = this.#error = undefined;
         this.later(stable, () => {
             this.#pause.failures = 0;
@@ -231,7 +232,7 @@ export class Connection extends Emitter {
         // Those that came after Connect was sent, and so are not in it.
         for (const m of this.#members)
             this.begin(m);
-        this.#ready.resolve();
+        this.begun();
     }
     #sentAway({ reconnectAfterMs, elsewhere }) {
         this.#away = Date.now() + reconnectAfterMs;
@@ -244,13 +245,13 @@ export class Connection extends Emitter {
         this.later(farewell, () => this.#leave());
     }
     #leave() {
-        this.#lose(new TidewireError("going_away", "the broker sends its clients elsewhere", true));
+        this.#lose(new TidewireError("going_away", "the broker is going away", true));
     }
     /** Takes when the token expires, by the broker's clock, and replaces it in time. */
     #expires(at) {
         if (!at)
             return;
-        const left = (at - this.#welcome.time) / 1000 - (Date.now() - this.#since);
+        const left = at / 1000 + this.#ahead - Date.now();
         // The randomness keeps clients apart whose tokens were issued together.
         this.#refresh(left - Math.min(left / 4, 60_000) * (1 + Math.random() / 4));
     }
@@ -266,21 +267,16 @@ export class Connection extends Emitter {
             this.send({ refresh: { token } });
         });
     }
-    /** Sends what waits in the outbox, and ends a client that is being closed when nothing is left to be done. */
-    #pump() {
-        while (this.state === "open" && !this.#away) {
-            const publish = this.#outbox.next(this.#welcome.limits);
-            if (!publish)
-                break;
+    pump() {
+        let publish;
+        while (this.state === "open" && !this.#away && (publish = this.#outbox.next(this.#welcome.limits)))
             this.send({ publish });
-        }
-        const busy = this.#outbox.count || [...this.#members].some((m) => m instanceof Consumer);
-        if (this.#closing && !busy)
+        if (this.#closing && !this.#outbox.count && !this.#members.size)
             this.#finish();
     }
     async publish(topic, data, options = {}) {
-        if (this.state === "closed" || this.#closing)
-            throw this.#error ?? closed("the client");
+        if (this.#over)
+            throw this.#over;
         return this.#outbox.add(topic, data, options);
     }
     subscribe(filter, first = {}, options = {}) {
@@ -298,32 +294,31 @@ export class Connection extends Emitter {
     begin(m) {
         if (m.state === "ended")
             return; // while it rested, or its position was loaded
-        if (this.state === "closed")
-            return m.end(this.#error);
+        // One that leaves may still have to say something.
+        if (this.#over && !this.#members.has(m))
+            return m.end(this.#over);
+        encode({ subscribe: m.ask() }); // what cannot be written is refused here, not over each connection
         this.#members.add(m);
-        const subscribe = this.state === "open" && this.#ask(m);
-        if (subscribe)
-            this.send({ subscribe });
+        if (this.state === "open" && !m.sub)
+            this.send({ subscribe: this.#ask(m) });
     }
     /** Gives a member its number, and returns what to send. */
     #ask(m) {
-        const subscribe = m.ask();
-        if (subscribe)
-            this.#numbers.set((m.sub = subscribe.sub = ++this.#last), m);
-        return subscribe;
+        this.#numbers.set((m.sub = ++this.#last), m);
+        return { ...m.ask(), sub: m.sub };
     }
     release(m) {
         if (this.#numbers.delete(m.sub))
             this.send({ unsubscribe: { sub: m.sub } });
         m.sub = 0;
     }
-    rest(m, atLeast = 0) {
-        this.later(Math.max(m.pause.next(), atLeast), () => this.begin(m));
+    rest(m, atLeast) {
+        this.later(m.pause.next(atLeast), () => this.begin(m));
     }
     forget(m) {
         this.#members.delete(m);
         this.release(m);
-        this.#pump();
+        this.pump();
     }
     send(frame) {
         if (this.#socket?.readyState === 1)
@@ -345,9 +340,8 @@ export class Connection extends Emitter {
             return;
         this.#closing ??= setTimeout(() => this.#finish(), bounded(timeout));
         for (const m of this.#members)
-            if (m instanceof Consumer)
-                m.close();
-        this.#pump();
+            m.close();
+        this.pump();
         return this.done;
     }
     /** Ends everything, with an error or because the client was closed. */
@@ -363,17 +357,11 @@ export class Connection extends Emitter {
         for (const m of this.#members)
             m.end(error);
         this.#detach();
-        this.#ready.reject(this.#error);
-        if (error) {
-            this.warn(error.message, "(it does not come back)");
-            this.#done.reject(error);
-        }
-        this.#done.resolve();
+        if (error)
+            this.warn(error.message, this.#url, "(it does not come back)");
+        this.over("the client", error);
         this.emit("state", { state: "closed", error });
     }
-    [Symbol.asyncDispose]() {
-        return this.close();
-    }
 }
-const noSocket = "there is no WebSocket here: give the option WebSocket, such as that of the package ws";
+const noSocket = "there is no WebSocket here: give one as an option";
 const happenings = ["offline", "online", "visibilitychange", "pagehide", "pageshow"];

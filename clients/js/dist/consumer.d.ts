@@ -3,8 +3,8 @@ import type { ConsumeOptions, Consumer as Public, Worker } from "./types.js";
 import type { ServerFrame, Subscribe } from "./wire/frames.js";
 /**
  * This client's membership in a consumer. Its messages wait in a queue for a free
- * worker. `#live` has those that are not settled, so that one which the broker
- * delivers again over another connection is not worked on twice.
+ * worker. `#live` has those that are not known to be settled, so that one which the
+ * broker delivers again over another connection is not worked on twice.
  *
  * What was said of messages and is not answered when the connection is lost is sent
  * again over the next one: an ack and a reject say what holds for ever, and twice is
@@ -14,8 +14,8 @@ export declare class Consumer extends Member implements Public {
     #private;
     readonly name: string;
     constructor(link: Link, name: string, filter: string, worker: Worker, options: ConsumeOptions);
-    ask(): Subscribe | undefined;
-    take({ deliver, subscribed, acked, gap, error }: ServerFrame): void;
+    ask(): Subscribe;
+    take({ deliver, subscribed, gap, acked, error }: ServerFrame): void;
     lost(): void;
     end(error?: Error): void;
     close(): Promise<void>;

@@ -3,10 +3,6 @@ import { deferred } from "./events.js";
 import { Member } from "./member.js";
 import { Received } from "./message.js";
 class Delivery extends Received {
-    place;
-    generation;
-    attempt;
-    say;
     settled = false;
     constructor(wire, place, generation, attempt, say) {
         super(wire, place);
@@ -30,16 +26,14 @@ class Delivery extends Received {
 }
 /**
  * This client's membership in a consumer. Its messages wait in a queue for a free
- * worker. `#live` has those that are not settled, so that one which the broker
- * delivers again over another connection is not worked on twice.
+ * worker. `#live` has those that are not known to be settled, so that one which the
+ * broker delivers again over another connection is not worked on twice.
  *
  * What was said of messages and is not answered when the connection is lost is sent
  * again over the next one: an ack and a reject say what holds for ever, and twice is
  * once. A nack is not: by then it would be about another attempt.
  */
 export class Consumer extends Member {
-    name;
-    #filter;
     #options;
     #worker;
     #queue = [];
@@ -49,23 +43,21 @@ export class Consumer extends Member {
     #said = new Map();
     #ref = 0;
     #draining = false;
-    #ackWait = 0;
     #keeper;
+    #ackWait = 0;
     constructor(link, name, filter, worker, options) {
         super(link, `the consumer ${name}`, options.signal);
         this.name = name;
-        this.#filter = filter;
         this.#worker = worker;
-        this.#options = options;
+        const { concurrency = 1, window = concurrency } = options;
+        this.#options = { ...options, concurrency, window, filter, consumer: name };
         link.begin(this);
     }
     ask() {
-        if (this.sub)
-            return;
-        const { concurrency, window = concurrency ?? 1 } = this.#options;
-        return { ...this.#options, filter: this.#filter, consumer: this.name, window };
+        return this.#options;
     }
-    take({ deliver, subscribed, acked, gap, error }) {
+    take({ deliver, subscribed, gap, acked, error = acked?.error }) {
+        const ref = acked?.ref || error?.ref;
         if (deliver)
             this.#deliver(deliver);
         else if (subscribed) {
@@ -76,14 +68,10 @@ export class Consumer extends Member {
             for (const ref of this.#said.keys())
                 this.#send(ref);
         }
-        else if (acked?.error)
-            this.#untaken(acked.ref, acked.error);
-        else if (acked)
-            this.#settle(acked.ref, acked.refused[0]?.code);
+        else if (ref)
+            this.#answered(ref, error, acked?.refused[0]?.code);
         else if (gap)
             this.tellGap(gap);
-        else if (error && /ack|ext|rej/.test(error.request))
-            this.#untaken(error.ref, error);
         else if (error)
             this.refused(error);
     }
@@ -92,7 +80,7 @@ export class Consumer extends Member {
         for (const [ref, s] of this.#said) {
             s.again = true;
             if (/^nack|ext/.test(s.kind))
-                this.#settle(ref);
+                this.#answered(ref);
         }
     }
     #deliver({ term, partition, generation, records, attempts }) {
@@ -109,21 +97,21 @@ export class Consumer extends Member {
     }
     /** Keeps what waits or is worked on from being delivered again. */
     #keep() {
-        clearInterval(this.#keeper);
-        if (this.#options.extend ?? true)
-            this.#keeper = setInterval(() => this.#extend(), this.#ackWait / 3);
-    }
-    #extend() {
-        if (!this.#live.size) {
-            clearInterval(this.#keeper);
-            this.#keeper = undefined;
-        }
-        for (const d of this.#live.values())
-            d.extend(this.#ackWait);
+        clearTimeout(this.#keeper);
+        this.#keeper = undefined;
+        if (!this.#live.size || this.#options.extend === false)
+            return;
+        this.#keeper = setTimeout(() => {
+            // Without a connection it would be said too late, and for each time that it was not.
+            if (this.state === "live")
+                for (const d of this.#live.values())
+                    if (!d.settled)
+                        d.extend(this.#ackWait);
+            this.#keep();
+        }, this.#ackWait / 3);
     }
     #work() {
-        const { concurrency = 1 } = this.#options;
-        while (this.#running < concurrency && this.#queue.length && !this.#draining) {
+        while (this.#running < this.#options.concurrency && this.#queue.length && !this.#draining) {
             this.#running++;
             this.#run(this.#queue.shift());
         }
@@ -136,7 +124,7 @@ export class Consumer extends Member {
         }
         catch (error) {
             verdict = "nack";
-            this.link.warn(`a worker of ${this.title} failed at message ${d.id}, attempt ${d.attempt}:`, error);
+            this.link.warn(`a worker of ${this.title} failed:`, d, error);
         }
         this.#running--;
         if (!d.settled && this.state !== "ended")
@@ -147,15 +135,15 @@ export class Consumer extends Member {
     #say = (d, kind, more) => {
         const done = deferred();
         if (d.settled || this.state === "ended") {
-            done.reject(d.settled ? new TidewireError("settled", "the message is settled already") : closed(this.title));
+            done.reject(d.settled ? new TidewireError("settled", "the message is settled") : closed(this.title));
             return done.promise;
         }
-        if (kind !== "extend") {
+        if (kind !== "extend")
             d.settled = true;
-            this.#live.delete(d.position);
-        }
+        if (kind === "nack")
+            this.#drop(d); // it may come again before the answer
         const { term, partition, offset } = d.place;
-        const ref = ++this.#ref;
+        const ref = (this.#ref = (this.#ref + 1) >>> 0 || 1); // 32 bits on the wire
         const frame = {
             ref,
             generation: d.generation,
@@ -164,33 +152,46 @@ export class Consumer extends Member {
             confirm: true,
             ...more,
         };
-        this.#said.set(ref, { ...done, kind, frame });
+        this.#said.set(ref, { ...done, d, kind, frame });
         this.#send(ref);
         return done.promise;
     };
+    /** Forgets a delivery, unless there is a later one of that message. */
+    #drop(d) {
+        if (this.#live.get(d.position) === d)
+            this.#live.delete(d.position);
+    }
     /** Tells the broker what was said; without a connection, over the next one. */
     #send(ref) {
         const s = this.#said.get(ref);
-        if (s && this.state === "live")
+        if (!s || this.state !== "live")
+            return;
+        try {
             this.link.send({ [s.kind]: { ...s.frame, sub: this.sub } });
+        }
+        catch (error) {
+            // A delay that is none, say.
+            this.#said.delete(ref);
+            s.reject(error);
+            this.#check();
+        }
     }
-    /** Takes the outcome of what was said, an error or a code of the broker's. */
-    #settle(ref, code, error) {
+    /** Takes the broker's answer: that it failed, or the code of a message that it did not settle. */
+    #answered(ref, error, code) {
         const s = this.#said.get(ref);
+        if (error?.retryable)
+            return this.link.later(this.pause.next(error.retryAfterMs), () => this.#send(ref));
         this.#said.delete(ref);
+        if (s && s.kind !== "extend")
+            this.#drop(s.d);
         if (error)
-            s?.reject(error);
-        else if (!s || !code || (code === "not_pending" && s.again))
+            s?.reject(refusal(error));
+        // What was said twice is settled, as far as the second time goes.
+        else if (code && !(s?.again && code === "not_pending"))
+            s?.reject(new TidewireError(code, `the broker did not take it`));
+        else
             s?.resolve();
-        else
-            s.reject(new TidewireError(code, `the broker did not take the ${s.kind}`));
         this.#check();
-    }
-    #untaken(ref, f) {
-        if (f.retryable)
-            this.link.later(Math.max(this.pause.next(), f.retryAfterMs), () => this.#send(ref));
-        else
-            this.#settle(ref, f.code, refusal(f));
     }
     /** Ends a consumer that was closed, when nothing is left to be done. */
     #check() {
@@ -199,7 +200,7 @@ export class Consumer extends Member {
     }
     end(error) {
         super.end(error);
-        clearInterval(this.#keeper);
+        clearTimeout(this.#keeper);
         this.#queue = [];
         for (const s of this.#said.values())
             s.reject(error ?? closed(this.title));

@@ -1,10 +1,10 @@
 import type { WireError } from "./wire/frames.js";
 /** What the broker, or the client itself, refuses. */
 export declare class TidewireError extends Error {
+    readonly name = "TidewireError";
     readonly code: string;
     readonly retryable: boolean;
     readonly retryAfterMs: number;
-    readonly name = "TidewireError";
     /**
      * @param code For programs: one of docs/protocol.md, or of the client's own:
      * `closed` (the client or subscription was closed), `outbox_full` (too much is

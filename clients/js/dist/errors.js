@@ -1,8 +1,5 @@
 /** What the broker, or the client itself, refuses. */
 export class TidewireError extends Error {
-    code;
-    retryable;
-    retryAfterMs;
     name = "TidewireError";
     /**
      * @param code For programs: one of docs/protocol.md, or of the client's own:

@@ -1,3 +1,4 @@
+import { closed } from "./errors.js";
 /** Tells listeners of events. */
 export class Emitter {
     #listeners = new Map();
@@ -25,4 +26,33 @@ export function deferred() {
     d.promise = new Promise((resolve, reject) => Object.assign(d, { resolve, reject }));
     d.promise.catch(() => { });
     return d;
+}
+/** Something that begins later, and lasts until it is closed or fails. */
+export class Lasting extends Emitter {
+    #ready = deferred();
+    #done = deferred();
+    ready = this.#ready.promise;
+    done = this.#done.promise;
+    begun() {
+        this.#ready.resolve();
+    }
+    /** `title` is what it is called in sentences. */
+    over(title, error) {
+        this.#ready.reject(error ?? closed(title));
+        if (error)
+            this.#done.reject(error);
+        else
+            this.#done.resolve();
+    }
+    [Symbol.asyncDispose]() {
+        return this.close();
+    }
+}
+/** Acts when a signal is aborted, or is already, unless it is over by then. */
+export function onAbort(signal, over, act) {
+    const off = () => signal?.removeEventListener("abort", act);
+    signal?.addEventListener("abort", act);
+    over.then(off, off);
+    if (signal?.aborted)
+        queueMicrotask(act);
 }

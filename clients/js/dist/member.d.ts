@@ -1,9 +1,12 @@
 import { Backoff } from "./backoff.js";
-import { Emitter } from "./events.js";
+import { Lasting } from "./events.js";
 import type { SubscriptionState } from "./types.js";
 import type { ClientFrame, Gap, ServerFrame, Subscribe, WireError } from "./wire/frames.js";
-/** What a member uses of its client. */
+/** What outbox and members use of their client. */
 export interface Link {
+    /** Sends what waits in the outbox, and ends a client that is being closed when nothing is left to be done. */
+    pump(): void;
+    emit(event: string, value?: unknown): boolean;
     /** Asks the broker for a member, if there is a session; else the next one does. */
     begin(m: Member): void;
     /** Takes a member back from the broker. */
@@ -18,26 +21,20 @@ export interface Link {
     warn(...what: unknown[]): void;
 }
 /** What a session restores: a subscription, or the membership in a consumer. */
-export declare abstract class Member extends Emitter {
-    #private;
-    protected readonly link: Link;
-    /** What it is called in sentences. */
-    protected readonly title: string;
+export declare abstract class Member extends Lasting {
     /** Number in the running session, 0 for none. A number is never used again. */
     sub: number;
     /** Counts refusals and holes in a row. */
     readonly pause: Backoff;
     state: SubscriptionState;
-    readonly ready: Promise<void>;
-    readonly done: Promise<void>;
-    constructor(link: Link, 
+    protected readonly link: Link;
     /** What it is called in sentences. */
-    title: string, signal: AbortSignal | undefined);
-    /** Returns what to ask the broker for; undefined if nothing is to be asked for now. */
-    abstract ask(): Subscribe | undefined;
+    protected readonly title: string;
+    constructor(link: Link, title: string, signal: AbortSignal | undefined);
+    /** Returns what to ask the broker for. */
+    abstract ask(): Subscribe;
     /** Takes a frame that concerns it; `size` is that of the frame in bytes. */
     abstract take(frame: ServerFrame, size: number): void;
-    abstract close(): Promise<void>;
     protected enter(state: SubscriptionState): void;
     /** The broker has confirmed it. */
     protected confirmed(state: SubscriptionState): void;
@@ -48,5 +45,4 @@ export declare abstract class Member extends Emitter {
     protected refused(f: WireError): void;
     /** Ends it, with an error or because it was closed. */
     end(error?: Error): void;
-    [Symbol.asyncDispose](): Promise<void>;
 }

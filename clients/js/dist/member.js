@@ -1,28 +1,18 @@
 import { Backoff } from "./backoff.js";
-import { closed, refusal } from "./errors.js";
-import { deferred, Emitter } from "./events.js";
+import { refusal } from "./errors.js";
+import { Lasting, onAbort } from "./events.js";
 /** What a session restores: a subscription, or the membership in a consumer. */
-export class Member extends Emitter {
-    link;
-    title;
+export class Member extends Lasting {
     /** Number in the running session, 0 for none. A number is never used again. */
     sub = 0;
     /** Counts refusals and holes in a row. */
     pause = new Backoff();
     state = "asking";
-    #ready = deferred();
-    #done = deferred();
-    ready = this.#ready.promise;
-    done = this.#done.promise;
-    constructor(link, 
-    /** What it is called in sentences. */
-    title, signal) {
+    constructor(link, title, signal) {
         super();
         this.link = link;
         this.title = title;
-        signal?.addEventListener("abort", () => this.close());
-        if (signal?.aborted)
-            queueMicrotask(() => this.close());
+        onAbort(signal, this.done, () => this.close());
     }
     enter(state) {
         if (this.state === "ended" || this.state === state)
@@ -33,7 +23,7 @@ export class Member extends Emitter {
     /** The broker has confirmed it. */
     confirmed(state) {
         this.enter(state);
-        this.#ready.resolve();
+        this.begun();
     }
     /** The session has ended. */
     lost() {
@@ -42,7 +32,7 @@ export class Member extends Emitter {
     }
     tellGap(f) {
         if (!this.emit("gap", f))
-            this.link.warn(`${this.title} has a gap (${f.reason}); listen to "gap" to be told:`, f);
+            this.link.warn(`${this.title} has a gap; listen to "gap" to be told:`, f);
     }
     /** Takes that the broker has refused it, or ended it. */
     refused(f) {
@@ -58,13 +48,8 @@ export class Member extends Emitter {
             return;
         this.link.forget(this);
         this.enter("ended");
-        this.#ready.reject(error ?? closed(this.title));
-        if (!error)
-            return this.#done.resolve();
-        this.link.warn(`${this.title} has ended:`, error);
-        this.#done.reject(error);
-    }
-    [Symbol.asyncDispose]() {
-        return this.close();
+        this.over(this.title, error);
+        if (error)
+            this.link.warn(`${this.title} has ended:`, error);
     }
 }

@@ -2,13 +2,6 @@ import { write } from "./position.js";
 const utf8 = new TextDecoder();
 /** A message as it came, with its place: a string, or what makes one. */
 export class Received {
-    topic;
-    id;
-    publisher;
-    key;
-    contentType;
-    bytes;
-    ephemeral;
     #wire;
     #place;
     constructor(wire, place) {

@@ -1,4 +1,5 @@
-import type { Data, OutboxEntry, OutboxOptions, Published, PublishOptions } from "./types.js";
+import type { Link } from "./member.js";
+import type { Data, OutboxOptions, Published, PublishOptions } from "./types.js";
 import type { Limits, Publish, PublishResult } from "./wire/frames.js";
 /**
  * Keeps published messages until they are answered, in the order of publishing.
@@ -11,11 +12,7 @@ import type { Limits, Publish, PublishResult } from "./wire/frames.js";
  */
 export declare class Outbox {
     #private;
-    /**
-     * @param pump Called when there may be something to send.
-     * @param refused Told of messages of an earlier page that the broker refuses.
-     */
-    constructor(options: OutboxOptions, pump: () => void, later: (ms: number, f: () => void) => void, refused: (entry: OutboxEntry | undefined, error: Error) => void);
+    constructor(options: OutboxOptions, link: Link);
     /** How many messages are not answered. */
     get count(): number;
     /** Reports whether an answer is due. */
@@ -26,8 +23,8 @@ export declare class Outbox {
     next(limits: Limits): Publish | undefined;
     /** Takes answers. `term` is that of the positions, where a result has none of its own. */
     answered(results: readonly Partial<PublishResult>[], term?: string): void;
-    /** Begins the row anew on another connection. What was in flight may have been stored. */
-    lost(): void;
+    /** Begins the row anew: on another connection, or on the same, to `resume`. What was in flight may have been stored. */
+    lost(resume?: boolean): void;
     /** Gives up on everything; what a store has stays there. */
     end(why: Error): void;
 }

@@ -1,10 +1,11 @@
 import { Backoff } from "./backoff.js";
 import { refusal, TidewireError } from "./errors.js";
-import { deferred } from "./events.js";
+import { deferred, onAbort } from "./events.js";
 import { write } from "./position.js";
+import { encode } from "./wire/codec.js";
 const utf8 = new TextEncoder();
 /** Pages that did not come by https have no crypto.randomUUID. */
-const randomId = () => [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
+const randomId = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 /**
  * Keeps published messages until they are answered, in the order of publishing.
  *
@@ -20,40 +21,38 @@ export class Outbox {
     #next = 0;
     #bytes = 0;
     #ref = 0;
-    #held = false;
     #resume = false;
+    /** How long the row rests at least since something was refused, in milliseconds; 0 if nothing was. */
     #after = 0;
     #pause = new Backoff();
     #options;
     #loaded;
-    #pump;
-    #later;
-    /**
-     * @param pump Called when there may be something to send.
-     * @param refused Told of messages of an earlier page that the broker refuses.
-     */
-    constructor(options, pump, later, refused) {
+    #link;
+    constructor(options, link) {
         this.#options = options;
-        this.#pump = pump;
-        this.#later = later;
+        this.#link = link;
         this.#loaded = !options.store;
-        if (options.store)
-            this.#load(refused);
+        this.#load();
     }
-    async #load(refused) {
+    /** Puts what an earlier page left behind in front. */
+    async #load() {
+        const { store } = this.#options;
+        if (!store)
+            return;
+        const refused = (error, entry) => this.#link.emit("refused", { ...entry, error }) ||
+            this.#link.warn("the outbox of an earlier page:", entry, error);
         try {
-            for (const entry of (await this.#options.store?.load())?.reverse() ?? []) {
-                const item = this.#item(entry);
-                item.sent = true;
-                item.answer.promise.catch((error) => this.#loaded && refused(entry, error));
+            for (const entry of (await store.load()).reverse()) {
+                const item = this.#item(entry, true);
+                item.promise.catch((error) => this.#loaded && refused(error, entry));
                 this.#row.unshift(item);
             }
         }
         catch (error) {
-            refused(undefined, error);
+            refused(error);
         }
         this.#loaded = true;
-        this.#pump();
+        this.#link.pump();
     }
     /** How many messages are not answered. */
     get count() {
@@ -63,23 +62,23 @@ export class Outbox {
     get waiting() {
         return this.#row.some((item) => item.ref);
     }
-    #item(entry) {
+    #item(entry, sent) {
         const size = entry.payload.length + 3 * JSON.stringify({ ...entry, payload: 0 }).length;
         this.#bytes += size;
-        return { entry, size, answer: deferred(), sent: false, ref: 0 };
+        return { ...deferred(), entry, size, sent, ref: 0 };
     }
     /** Takes a message. The promise has its outcome. */
     add(topic, data, { signal, expires, ...options }) {
-        const { messages = 1000, bytes = 8 << 20, store } = this.#options;
+        const { messages = 1000, bytes = 8 << 20 } = this.#options;
         const count = this.#row.length;
         if (count && (count >= messages || this.#bytes >= bytes)) {
-            const hint = `${count} messages wait for the broker: await some of them first, or raise the bounds of outbox`;
+            const hint = `${count} messages wait for the broker: await some of them first`;
             throw new TidewireError("outbox_full", hint, true);
         }
         signal?.throwIfAborted();
         const [payload, contentType] = encodeData(data);
         const first = Date.now();
-        const item = this.#item({
+        const entry = {
             id: randomId(),
             contentType,
             ...options,
@@ -87,17 +86,33 @@ export class Outbox {
             payload,
             expires: typeof expires === "number" ? first + expires : expires && +expires,
             first,
-        });
+        };
+        // What cannot be written is refused here, not over each connection.
+        try {
+            encode({ publish: { messages: [wire(entry)] } });
+        }
+        catch (error) {
+            throw new TidewireError("invalid_message", error.message);
+        }
+        const item = this.#item(entry, false);
         this.#row.push(item);
-        if (!item.entry.ephemeral)
-            store?.add(item.entry);
-        signal?.addEventListener("abort", () => {
-            item.answer.reject(signal.reason);
+        if (!entry.ephemeral)
+            this.#store("add", entry);
+        onAbort(signal, item.promise, () => {
+            item.reject(signal?.reason);
             if (!item.ref)
                 this.#settle(item);
         });
-        this.#pump();
-        return item.answer.promise;
+        this.#link.pump();
+        return item.promise;
+    }
+    #store(what, entry) {
+        try {
+            this.#options.store?.[what](entry);
+        }
+        catch (error) {
+            this.#link.warn("the store of the outbox failed:", error);
+        }
     }
     /** Takes a message out of the row. */
     #settle(item) {
@@ -108,32 +123,30 @@ export class Outbox {
         if (at < this.#next)
             this.#next--;
         this.#bytes -= item.size;
-        this.#options.store?.remove(item.entry);
+        this.#store("remove", item.entry);
     }
     /** Returns the next frame to send; undefined if there is none for now. Each message has a frame of its own. */
     next(limits) {
         const item = this.#row[this.#next];
-        if (!item || this.#held || !this.#loaded || this.#next >= limits.inFlight)
+        if (!item || this.#after || !this.#loaded || this.#next >= limits.inFlight)
             return;
         const { entry, sent, size } = item;
-        if (entry.payload.length > limits.payloadBytes || size > limits.frameBytes) {
+        if (size > limits.frameBytes) {
             // It would cost the connection.
-            item.answer.reject(new TidewireError("payload_too_large", `the payload has more than ${limits.payloadBytes} bytes`));
+            item.reject(new TidewireError("payload_too_large", `the broker takes ${limits.frameBytes} bytes at most`));
             this.#settle(item);
             return this.next(limits);
         }
         const now = Date.now();
-        const repeatAgeMs = sent ? now - entry.first || 1 : 0;
+        const repeatAgeMs = sent ? Math.max(now - entry.first, 1) : 0;
         if (!sent)
             entry.first = now;
         item.sent = true;
-        item.ref = ++this.#ref;
+        item.ref = this.#ref = (this.#ref + 1) >>> 0 || 1; // 32 bits on the wire
         this.#next++;
         const resume = this.#resume;
         this.#resume = false;
-        const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
-        const messages = [{ ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 }];
-        return { ref: item.ref, messages, resume, repeatAgeMs };
+        return { ref: item.ref, messages: [wire(entry)], resume, repeatAgeMs };
     }
     /** Takes answers. `term` is that of the positions, where a result has none of its own. */
     answered(results, term = "") {
@@ -143,53 +156,52 @@ export class Outbox {
                 continue;
             item.ref = 0;
             if (error?.retryable) {
-                this.#held = true;
-                this.#after = Math.max(this.#after, error.retryAfterMs);
+                this.#after = Math.max(this.#after, error.retryAfterMs, 1);
                 continue;
             }
             const { topic, id } = item.entry;
             const position = offset ? write({ term: own || term, partition, offset }) : "";
             if (error)
-                item.answer.reject(refusal(error));
+                item.reject(refusal(error));
             else
-                item.answer.resolve({ topic, id, position, duplicate, stored: !!position });
+                item.resolve({ topic, id, position, duplicate, stored: !!position });
             this.#settle(item);
             if (!error)
                 this.#pause.failures = 0;
         }
-        if (!this.#held || this.waiting)
+        if (!this.#after || this.waiting)
             return;
-        this.#later(Math.max(this.#pause.next(), this.#after), () => {
-            this.#begin();
-            this.#resume = true;
-            this.#pump();
+        this.#link.later(this.#pause.next(this.#after), () => {
+            this.lost(true);
+            this.#link.pump();
         });
     }
-    #begin() {
-        this.#held = this.#resume = false;
+    /** Begins the row anew: on another connection, or on the same, to `resume`. What was in flight may have been stored. */
+    lost(resume = false) {
+        this.#resume = resume;
         this.#next = this.#after = 0;
-    }
-    /** Begins the row anew on another connection. What was in flight may have been stored. */
-    lost() {
-        this.#begin();
         for (const item of this.#row)
             item.ref = 0;
     }
     /** Gives up on everything; what a store has stays there. */
     end(why) {
         this.#loaded = false;
-        for (const { sent, answer } of this.#row.splice(0)) {
-            answer.reject(sent
+        for (const { sent, reject } of this.#row.splice(0)) {
+            reject(sent
                 ? new TidewireError("outcome_unknown", `the message may or may not be stored: ${why.message}`)
                 : why);
         }
     }
+}
+function wire(entry) {
+    const headers = Object.entries(entry.headers ?? {}).map(([name, value]) => ({ name, value }));
+    return { ...entry, headers, expiresAt: (entry.expires ?? 0) * 1000 };
 }
 function encodeData(data) {
     if (data instanceof ArrayBuffer || data instanceof Uint8Array)
         return [new Uint8Array(data).slice()];
     const text = typeof data === "string" ? data : JSON.stringify(data);
     if (text === undefined)
-        throw new TypeError("data is undefined, or a function: there is nothing to publish");
+        throw new TypeError("there is no data to publish");
     return [utf8.encode(text), text === data ? "text/plain" : "application/json"];
 }

@@ -15,7 +15,7 @@ export declare class Subscription extends Member implements Public {
     readonly filter: string;
     constructor(link: Link, filter: string, options: SubscribeOptions, handler?: Handler);
     get position(): string;
-    ask(): Subscribe | undefined;
+    ask(): Subscribe;
     take({ deliver, subscribed, progress, caughtUp, gap, error }: ServerFrame, size: number): void;
     [Symbol.asyncIterator](): AsyncGenerator<Message, void, undefined>;
     end(error?: Error): void;

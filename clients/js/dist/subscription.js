@@ -1,4 +1,3 @@
-import { deferred } from "./events.js";
 import { Member } from "./member.js";
 import { Received } from "./message.js";
 import { write } from "./position.js";
@@ -14,7 +13,6 @@ const unkept = 50;
  * follows what was handled, and is what an application keeps.
  */
 export class Subscription extends Member {
-    filter;
     #options;
     #credit;
     /** What the next Subscribe begins from. A Gap may be on its way to it: see #confirm. */
@@ -25,22 +23,21 @@ export class Subscription extends Member {
     #others;
     #saved = "";
     #savedAt = 0;
-    #loaded = false;
+    #saving = false;
     #queue = [];
     /** Bytes that wait to be handled, and that were handled and not given back. */
     #held = 0;
     #owed = 0;
-    #wake = deferred();
+    #wake = () => { };
     #looping = false;
     #told = false;
-    #error;
     constructor(link, filter, options, handler) {
         super(link, `the subscription to ${filter}`, options.signal);
         this.filter = filter;
         this.#options = options;
         this.#credit = options.credit ?? 256 << 10;
         if (handler)
-            this.#handle(handler).catch(() => { }); // `end` has said why
+            this.#handle(handler);
         this.#load();
     }
     get position() {
@@ -52,7 +49,6 @@ export class Subscription extends Member {
             const kept = await store?.load();
             if (kept || /^p\w+-/.test(from ?? ""))
                 this.#from = this.#kept = this.#saved = kept || from;
-            this.#loaded = true;
             this.link.begin(this);
         }
         catch (error) {
@@ -60,8 +56,6 @@ export class Subscription extends Member {
         }
     }
     ask() {
-        if (!this.#loaded || this.sub)
-            return;
         this.#owed = 0;
         const { from = "" } = this.#options;
         const credit = Math.max(this.#credit - this.#held, 0);
@@ -88,7 +82,9 @@ export class Subscription extends Member {
      */
     #confirm({ cursors, position }) {
         this.#cursor = new Map(cursors.map((c) => [c.partition, c.offset]));
-        this.#from ??= this.#kept = this.#saved = position;
+        // Kept at once: who comes back before the first message must not begin anew.
+        if (this.#from === undefined)
+            this.#keep((this.#from = position));
         this.confirmed("behind");
     }
     /** Moves the cursor of one partition, and returns the place where all of them are. */
@@ -107,12 +103,8 @@ export class Subscription extends Member {
         this.pause.failures = 0;
         this.#held += size;
         // Ephemeral messages are nowhere in the log, and move no cursor.
-        if (!term)
-            this.#push({ chunk: f, above: -1, size });
-        else if (through > above)
-            this.#push({ chunk: f, above, size, end: this.#move(term, partition, through) });
-        else
-            this.#handled(size);
+        const end = term && through > above ? this.#move(term, partition, through) : undefined;
+        this.#push({ chunk: f, above: term ? above : -1, size, end });
     }
     #progress({ term, partition, through }) {
         if (through <= (this.#cursor.get(partition) ?? 0))
@@ -125,7 +117,7 @@ export class Subscription extends Member {
             this.#keep(end);
     }
     #gap(f) {
-        const end = this.#move(f.position.split("-")[0]?.slice(1) ?? "", f.partition, f.offset);
+        const end = this.#move(f.position.slice(1).split("-")[0], f.partition, f.offset);
         this.#push({ end, news: () => this.tellGap(f) });
     }
     #caughtUp() {
@@ -137,7 +129,7 @@ export class Subscription extends Member {
     }
     #push(e) {
         this.#queue.push(e);
-        this.#wake.resolve();
+        this.#wake();
     }
     /** Gives the broker credit for what was handled, with many frames in one. */
     #handled(size) {
@@ -148,22 +140,30 @@ export class Subscription extends Member {
         this.link.send({ flow: { sub: this.sub, credit: this.#owed } });
         this.#owed = 0;
     }
-    #keep(place, others = place.others) {
+    #keep(place, others) {
         this.#kept = place;
         this.#others = others;
         if (this.#options.store && Date.now() - this.#savedAt > unkept)
             this.#save();
     }
+    /** Keeps the position: one save after the other, since one that takes long must not be the last to arrive. */
     async #save() {
-        if (this.#kept === this.#saved || !this.#options.store)
+        const place = this.#kept;
+        const { store } = this.#options;
+        if (!store || this.#saving || place === this.#saved)
             return;
-        this.#saved = this.#kept;
+        this.#saving = true;
         this.#savedAt = Date.now();
         try {
-            await this.#options.store.save(this.position);
+            await store.save(this.position);
+            this.#saved = place;
+            this.#saving = false;
+            if (!this.#queue.length || this.state === "ended")
+                this.#save(); // what moved meanwhile
         }
         catch (error) {
-            this.link.warn("the position could not be kept:", error);
+            this.#saving = false;
+            this.link.warn("the position is not kept:", error);
         }
     }
     async #handle(handler) {
@@ -179,13 +179,14 @@ export class Subscription extends Member {
                     await result; // each wait costs more than the message
             }
             catch (error) {
-                return this.end(error);
+                this.end(error);
+                return this.#save();
             }
         }
     }
     async *[Symbol.asyncIterator]() {
         if (this.#looping)
-            throw new Error("a subscription has one handler or one loop: subscribe again for another");
+            throw new Error("subscribe again for another loop");
         this.#looping = true;
         try {
             for (const m of this.#messages()) {
@@ -194,16 +195,17 @@ export class Subscription extends Member {
                 else
                     await this.#more();
             }
-            if (this.#error)
-                throw this.#error;
+            await this.done;
         }
         finally {
             this.end();
+            this.#save();
         }
     }
-    async #more() {
-        await this.#wake.promise;
-        this.#wake = deferred();
+    #more() {
+        return new Promise((wake) => {
+            this.#wake = wake;
+        });
     }
     /** Gives the messages, and undefined where one must wait for more. A message counts as handled when the next one is asked for. */
     *#messages() {
@@ -233,20 +235,19 @@ export class Subscription extends Member {
             yield new Received(record, place);
             if (place)
                 this.#keep(place, e.end?.others);
-            if (this.state === "ended" && !this.#queue.length)
-                return;
+            if (this.#queue[0] !== e)
+                return; // it was closed in between
         }
         if (e.end)
-            this.#keep(e.end);
+            this.#keep(e.end, e.end.others); // a Progress may have moved it since
         this.#handled(size);
         news?.();
     }
     end(error) {
-        this.#error ??= error;
         if (!error)
             this.#queue = [];
         super.end(error);
-        this.#wake.resolve();
+        this.#wake();
     }
     async close() {
         this.end();

@@ -137,7 +137,11 @@ export interface Gap {
 export interface PositionStore {
     /** The position that was kept last. */
     load(): string | undefined | null | Promise<string | undefined | null>;
-    /** Called when the position has moved, after the handler returned; not for each message, but soon. */
+    /**
+     * Called with the place where the subscription began, and when the position has
+     * moved, after the handler returned; not for each message, but soon. The next call
+     * comes when this one is done.
+     */
     save(position: string): void | Promise<void>;
 }
 /** Where a subscription begins, and how. */
@@ -267,7 +271,10 @@ export interface Consumer extends AsyncDisposable {
     readonly done: Promise<void>;
     /** Listens; the function that it returns ends that. */
     on<K extends keyof ConsumerEvents>(event: K, listener: (value: ConsumerEvents[K]) => void): () => void;
-    /** Takes no more, waits for the workers that run and until what they said is on disk, and leaves. */
+    /**
+     * Takes no more, waits for the workers that run and until what they said is on disk,
+     * and leaves. A worker may call it, but not wait for it.
+     */
     close(): Promise<void>;
 }
 /** Which messages `history` gives: those after `from`, or those before `before`, newest first. */
@@ -308,7 +315,12 @@ export interface Client extends AsyncDisposable {
     readonly done: Promise<void>;
     /** Listens; the function that it returns ends that. */
     on<K extends keyof ClientEvents>(event: K, listener: (value: ClientEvents[K]) => void): () => void;
-    /** Publishes. Resolves when the broker has stored it; it is repeated until then, in order, with the same id. */
+    /**
+     * Publishes. Resolves when the broker has stored it; it is repeated until then, in
+     * order, with the same id. Rejects if it was refused, or the client is closed: who
+     * does not look at that is told by the runtime, as of any rejection that nobody
+     * handles, since a message must not be lost in silence.
+     */
     publish(topic: string, data: Data, options?: PublishOptions): Promise<Published>;
     /** Subscribes. The messages are read in a loop: `for await (const m of client.subscribe("chat.>"))`. */
     subscribe(filter: string, options?: SubscribeOptions): Subscription;

@@ -1,5 +1,6 @@
 // Builds dist/ (what npm gets: one file for each source file, with types) and
-// served/ (what the broker serves: one file for each entry, minified).
+// served/ (what the broker serves: one file for each entry, minified, and what an
+// entry loads later).
 //
 //   node scripts/build.mjs [DIRECTORY]    default: the package itself
 //
@@ -22,6 +23,9 @@ const entries = [
 /** What esbuild is told for all bundles, those that are measured too. */
 export const bundling = {
   bundle: true,
+  splitting: true,
+  chunkNames: "[name]",
+  outdir: "served",
   minify: true,
   format: "esm",
   target: "es2022",
@@ -50,9 +54,9 @@ export async function bundle(directory) {
   for (const [file, entry] of entries.filter(([, entry]) => existsSync(join(root, entry)))) {
     await build({
       ...bundling,
-      entryPoints: [entry],
-      outfile: join(directory, file),
       plugins: file === "client.js" ? [] : [oneCore],
+      entryPoints: { [file.replace(".js", "")]: entry },
+      outdir: directory,
       banner: { js: `// ${name} ${version}, ${license}` },
     });
   }

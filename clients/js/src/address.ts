@@ -9,27 +9,17 @@ export function address(text: string): string {
     url.hash = "";
     if (url.protocol.startsWith("ws")) return url.href;
   } catch {}
-  throw new TidewireError(
-    "bad_url",
-    `"${text}" is no address of a broker: write it like http://localhost:7070`,
-  );
+  throw new TidewireError("bad_url", `"${text}" is no address: write it like http://localhost:7070`);
 }
 
 /** Codes of close frames from 3500 on that concern the connection as a whole. */
-const codes = [
-  "unauthorized",
-  "forbidden",
-  "origin_not_allowed",
-  "host_not_allowed",
-  "bad_frame",
-  "token_expired",
-];
+const codes = ["unauthorized", "forbidden", "origin_not_allowed", "host_not_allowed", "", "token_expired"];
 
 /** Says what a close means: by its number, what the broker said, and whether the connection was open before. */
 export function diagnose({ code = 0, reason }: Partial<CloseEvent>, opened: boolean): TidewireError {
   if (code >= 3000)
     return new TidewireError(
-      codes[code - 3500] ?? "refused",
+      codes[code - 3500] || "refused",
       `the broker says: ${reason || code}`,
       code % 1000 < 500,
     );

@@ -12,7 +12,7 @@ import { decode, encode } from "./wire/codec.js";
 import type {
   ClientFrame,
   GoAway,
-  Limits,
+  Publish,
   ServerFrame,
   Subscribe,
   Welcome,
@@ -145,7 +145,7 @@ export class Connection extends Lasting implements api.Client, Link {
     socket.binaryType = "arraybuffer";
     socket.onerror = () => {}; // stays: that of the package ws ends the program where nobody listens
     socket.onopen = () => {
-      const subscriptions = [...this.#members].flatMap((m) => this.#ask(m) ?? []);
+      const subscriptions = [...this.#members].map((m) => this.#ask(m));
       this.send({ connect: { client: this.#options.name ?? "tidewire-js", subscriptions } });
     };
     socket.onmessage = (e) => {
@@ -180,7 +180,8 @@ export class Connection extends Lasting implements api.Client, Link {
     this.#error = error;
     // After a failure the next node is tried at once, until all have failed.
     let pause = ++this.#at % this.#urls.length && !opened ? 0 : this.#pause.next();
-    if (away) pause = away - Date.now();
+    // A broker that sends everybody away at once is failing, too.
+    if (away) pause = Math.max(away - Date.now(), this.#pause.failures > 1 ? pause : 0);
     this.later(pause, () => this.#connect());
     this.#enter("waiting", error); // last, since who is told may close the client
   }
@@ -188,6 +189,7 @@ export class Connection extends Lasting implements api.Client, Link {
   /** Forgets the socket, if there is one, and everything of its session. */
   #detach(): void {
     this.#turn++;
+    this.#last = 0;
     for (const t of this.#timers) clearTimeout(t);
     this.#timers.clear();
     this.#numbers.clear();
@@ -202,12 +204,11 @@ export class Connection extends Lasting implements api.Client, Link {
   }
 
   #take(f: ServerFrame, size: number): void {
-    const { published, ping, progress, error, welcome, goAway, refreshed } = f;
-    const { sub } = (Object.values(f)[0] ?? {}) as { sub?: number };
-    if (sub) this.#numbers.get(sub)?.take(f, size);
+    const { published, ping, error, welcome, goAway, refreshed } = f;
+    const { sub, subs = sub && [sub] } = (Object.values(f)[0] ?? {}) as { sub?: number; subs?: number[] };
+    if (subs) for (const sub of subs) this.#numbers.get(sub)?.take(f, size);
     else if (published) this.#outbox.answered(published.results, published.term);
     else if (ping) this.send({ pong: { seq: ping.seq } });
-    else if (progress) for (const sub of progress.subs) this.#numbers.get(sub)?.take(f, size);
     else if (welcome?.limits && this.state === "connecting") this.#welcomed(welcome);
     else if (goAway) this.#sentAway(goAway);
     else if (refreshed) this.#expires(refreshed.expiresAt);
@@ -245,7 +246,7 @@ export class Connection extends Lasting implements api.Client, Link {
   }
 
   #leave(): void {
-    this.#lose(new TidewireError("going_away", "the broker sends its clients elsewhere", true));
+    this.#lose(new TidewireError("going_away", "the broker is going away", true));
   }
 
   /** Takes when the token expires, by the broker's clock, and replaces it in time. */
@@ -268,11 +269,9 @@ export class Connection extends Lasting implements api.Client, Link {
   }
 
   pump(): void {
-    while (this.state === "open" && !this.#away) {
-      const publish = this.#outbox.next(this.#welcome.limits as Limits);
-      if (!publish) break;
+    let publish: Publish | undefined;
+    while (this.state === "open" && !this.#away && (publish = this.#outbox.next(this.#welcome.limits!)))
       this.send({ publish });
-    }
     if (this.#closing && !this.#outbox.count && !this.#members.size) this.#finish();
   }
 
@@ -312,15 +311,13 @@ export class Connection extends Lasting implements api.Client, Link {
     if (this.#over && !this.#members.has(m)) return m.end(this.#over);
     encode({ subscribe: m.ask() }); // what cannot be written is refused here, not over each connection
     this.#members.add(m);
-    const subscribe = this.state === "open" && this.#ask(m);
-    if (subscribe) this.send({ subscribe });
+    if (this.state === "open" && !m.sub) this.send({ subscribe: this.#ask(m) });
   }
 
   /** Gives a member its number, and returns what to send. */
-  #ask(m: Member): Subscribe | undefined {
-    const subscribe = m.ask();
-    if (subscribe) this.#numbers.set((m.sub = subscribe.sub = ++this.#last), m);
-    return subscribe;
+  #ask(m: Member): Subscribe {
+    this.#numbers.set((m.sub = ++this.#last), m);
+    return { ...m.ask(), sub: m.sub };
   }
 
   release(m: Member): void {
@@ -328,8 +325,8 @@ export class Connection extends Lasting implements api.Client, Link {
     m.sub = 0;
   }
 
-  rest(m: Member, atLeast = 0): void {
-    this.later(Math.max(m.pause.next(), atLeast), () => this.begin(m));
+  rest(m: Member, atLeast?: number): void {
+    this.later(m.pause.next(atLeast), () => this.begin(m));
   }
 
   forget(m: Member): void {
@@ -378,6 +375,6 @@ export class Connection extends Lasting implements api.Client, Link {
   }
 }
 
-const noSocket = "there is no WebSocket here: give the option WebSocket, such as that of the package ws";
+const noSocket = "there is no WebSocket here: give one as an option";
 
 const happenings = ["offline", "online", "visibilitychange", "pagehide", "pageshow"];

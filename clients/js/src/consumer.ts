@@ -10,6 +10,7 @@ type Kind = "ack" | "nack" | "extend" | "reject";
 
 /** What the application said of one delivery, until the broker has it on disk. */
 interface Settlement extends Deferred<void> {
+  d: Delivery;
   kind: Kind;
   frame: object;
   /** It may have reached the broker already. */
@@ -18,15 +19,23 @@ interface Settlement extends Deferred<void> {
 
 class Delivery extends Received implements PublicDelivery {
   settled = false;
+  declare readonly place: Place;
+  declare readonly generation: number;
+  declare readonly attempt: number;
+  declare readonly say: (d: Delivery, kind: Kind, more?: object) => Promise<void>;
 
   constructor(
     wire: WireMessage,
-    readonly place: Place,
-    readonly generation: number,
-    readonly attempt: number,
-    readonly say: (d: Delivery, kind: Kind, more?: object) => Promise<void>,
+    place: Place,
+    generation: number,
+    attempt: number,
+    say: (d: Delivery, kind: Kind, more?: object) => Promise<void>,
   ) {
     super(wire, place);
+    this.place = place;
+    this.generation = generation;
+    this.attempt = attempt;
+    this.say = say;
   }
 
   ack(): Promise<void> {
@@ -48,17 +57,16 @@ class Delivery extends Received implements PublicDelivery {
 
 /**
  * This client's membership in a consumer. Its messages wait in a queue for a free
- * worker. `#live` has those that are not settled, so that one which the broker
- * delivers again over another connection is not worked on twice.
+ * worker. `#live` has those that are not known to be settled, so that one which the
+ * broker delivers again over another connection is not worked on twice.
  *
  * What was said of messages and is not answered when the connection is lost is sent
  * again over the next one: an ack and a reject say what holds for ever, and twice is
  * once. A nack is not: by then it would be about another attempt.
  */
 export class Consumer extends Member implements Public {
-  readonly name: string;
-  #filter: string;
-  #options: ConsumeOptions;
+  declare readonly name: string;
+  #options: ConsumeOptions & Subscribe;
   #worker: Worker;
   #queue: Delivery[] = [];
   #running = 0;
@@ -73,23 +81,21 @@ export class Consumer extends Member implements Public {
   constructor(link: Link, name: string, filter: string, worker: Worker, options: ConsumeOptions) {
     super(link, `the consumer ${name}`, options.signal);
     this.name = name;
-    this.#filter = filter;
     this.#worker = worker;
-    this.#options = options;
+    const { concurrency = 1, window = concurrency } = options;
+    this.#options = { ...options, concurrency, window, filter, consumer: name };
     link.begin(this);
   }
 
-  ask(): Subscribe | undefined {
-    if (this.sub) return;
-    const { concurrency, window = concurrency ?? 1 } = this.#options;
-    return { ...this.#options, filter: this.#filter, consumer: this.name, window };
+  ask(): Subscribe {
+    return this.#options;
   }
 
   take({ deliver, subscribed, gap, acked, error = acked?.error }: ServerFrame): void {
     const ref = acked?.ref || error?.ref;
     if (deliver) this.#deliver(deliver);
     else if (subscribed) {
-      this.#ackWait = subscribed.ackWaitMs;
+      this.#ackWait = subscribed.ackWaitMs || 30_000;
       this.#keep();
       this.pause.failures = 0;
       this.confirmed("live");
@@ -130,14 +136,14 @@ export class Consumer extends Member implements Public {
     this.#keeper = undefined;
     if (!this.#live.size || this.#options.extend === false) return;
     this.#keeper = setTimeout(() => {
-      for (const d of this.#live.values()) d.extend(this.#ackWait);
+      // Without a connection it would be said too late, and for each time that it was not.
+      if (this.state === "live") for (const d of this.#live.values()) if (!d.settled) d.extend(this.#ackWait);
       this.#keep();
     }, this.#ackWait / 3);
   }
 
   #work(): void {
-    const { concurrency = 1 } = this.#options;
-    while (this.#running < concurrency && this.#queue.length && !this.#draining) {
+    while (this.#running < this.#options.concurrency! && this.#queue.length && !this.#draining) {
       this.#running++;
       this.#run(this.#queue.shift() as Delivery);
     }
@@ -150,7 +156,7 @@ export class Consumer extends Member implements Public {
       await this.#worker(d);
     } catch (error) {
       verdict = "nack";
-      this.link.warn(`a worker of ${this.title} failed at message ${d.id}, attempt ${d.attempt}:`, error);
+      this.link.warn(`a worker of ${this.title} failed:`, d, error);
     }
     this.#running--;
     if (!d.settled && this.state !== "ended")
@@ -162,17 +168,13 @@ export class Consumer extends Member implements Public {
   #say = (d: Delivery, kind: Kind, more?: object): Promise<void> => {
     const done = deferred();
     if (d.settled || this.state === "ended") {
-      done.reject(
-        d.settled ? new TidewireError("settled", "the message is settled already") : closed(this.title),
-      );
+      done.reject(d.settled ? new TidewireError("settled", "the message is settled") : closed(this.title));
       return done.promise;
     }
-    if (kind !== "extend") {
-      d.settled = true;
-      this.#live.delete(d.position);
-    }
+    if (kind !== "extend") d.settled = true;
+    if (kind === "nack") this.#drop(d); // it may come again before the answer
     const { term, partition, offset } = d.place;
-    const ref = ++this.#ref;
+    const ref = (this.#ref = (this.#ref + 1) >>> 0 || 1); // 32 bits on the wire
     const frame = {
       ref,
       generation: d.generation,
@@ -181,27 +183,40 @@ export class Consumer extends Member implements Public {
       confirm: true,
       ...more,
     };
-    this.#said.set(ref, { ...done, kind, frame });
+    this.#said.set(ref, { ...done, d, kind, frame });
     this.#send(ref);
     return done.promise;
   };
 
+  /** Forgets a delivery, unless there is a later one of that message. */
+  #drop(d: Delivery): void {
+    if (this.#live.get(d.position) === d) this.#live.delete(d.position);
+  }
+
   /** Tells the broker what was said; without a connection, over the next one. */
   #send(ref: number): void {
     const s = this.#said.get(ref);
-    if (s && this.state === "live") this.link.send({ [s.kind]: { ...s.frame, sub: this.sub } });
+    if (!s || this.state !== "live") return;
+    try {
+      this.link.send({ [s.kind]: { ...s.frame, sub: this.sub } });
+    } catch (error) {
+      // A delay that is none, say.
+      this.#said.delete(ref);
+      s.reject(error);
+      this.#check();
+    }
   }
 
   /** Takes the broker's answer: that it failed, or the code of a message that it did not settle. */
   #answered(ref: number, error?: WireError, code?: string): void {
     const s = this.#said.get(ref);
-    if (error?.retryable)
-      return this.link.later(Math.max(this.pause.next(), error.retryAfterMs), () => this.#send(ref));
+    if (error?.retryable) return this.link.later(this.pause.next(error.retryAfterMs), () => this.#send(ref));
     this.#said.delete(ref);
+    if (s && s.kind !== "extend") this.#drop(s.d);
     if (error) s?.reject(refusal(error));
     // What was said twice is settled, as far as the second time goes.
     else if (code && !(s?.again && code === "not_pending"))
-      s?.reject(new TidewireError(code, `the broker did not take the ${s.kind}`));
+      s?.reject(new TidewireError(code, `the broker did not take it`));
     else s?.resolve();
     this.#check();
   }

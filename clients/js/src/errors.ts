@@ -3,6 +3,9 @@ import type { WireError } from "./wire/frames.js";
 /** What the broker, or the client itself, refuses. */
 export class TidewireError extends Error {
   override readonly name = "TidewireError";
+  declare readonly code: string;
+  declare readonly retryable: boolean;
+  declare readonly retryAfterMs: number;
 
   /**
    * @param code For programs: one of docs/protocol.md, or of the client's own:
@@ -13,13 +16,11 @@ export class TidewireError extends Error {
    * @param retryable The same may succeed later.
    * @param retryAfterMs Wait at least this long; 0 if unknown.
    */
-  constructor(
-    readonly code: string,
-    message: string,
-    readonly retryable = false,
-    readonly retryAfterMs = 0,
-  ) {
+  constructor(code: string, message: string, retryable = false, retryAfterMs = 0) {
     super(message);
+    this.code = code;
+    this.retryable = retryable;
+    this.retryAfterMs = retryAfterMs;
   }
 }
 

@@ -51,11 +51,20 @@ export async function history(
   o: HistoryOptions,
 ): Promise<History> {
   const { signal, ...query } = o;
-  const path = `/v1/topics/${encodeURIComponent(topic)}/messages?${new URLSearchParams(query as Record<string, string>)}`;
+  const given = Object.entries(query).filter(([, value]) => value !== undefined);
+  const path = `/v1/topics/${encodeURIComponent(topic)}/messages?${new URLSearchParams(given as string[][])}`;
   const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
   const response = await fetch(new URL(path, socket.replace("ws", "http")), { headers, signal });
-  const { messages, next, gap, code, detail, retryable } = await response.json();
-  if (!response.ok)
+  const { ok, status } = response;
+  // A proxy in between may answer, in a form of its own.
+  const foreign = {
+    code: "unreachable",
+    detail: `what answered is no broker: ${status}`,
+    retryable: status === 408 || status === 429 || status >= 500,
+  };
+  const body = await response.json().catch(() => foreign);
+  const { messages, next, gap, code, detail, retryable } = body;
+  if (!ok || body === foreign)
     throw new core.TidewireError(code, detail, retryable, 1000 * Number(response.headers.get("Retry-After")));
   return { messages: messages.map((m: Shown) => received(core, m)), next, gap };
 }

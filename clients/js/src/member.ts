@@ -31,18 +31,19 @@ export abstract class Member extends Lasting {
   readonly pause = new Backoff();
   state: SubscriptionState = "asking";
 
-  constructor(
-    protected readonly link: Link,
-    /** What it is called in sentences. */
-    protected readonly title: string,
-    signal: AbortSignal | undefined,
-  ) {
+  declare protected readonly link: Link;
+  /** What it is called in sentences. */
+  declare protected readonly title: string;
+
+  constructor(link: Link, title: string, signal: AbortSignal | undefined) {
     super();
+    this.link = link;
+    this.title = title;
     onAbort(signal, this.done, () => this.close());
   }
 
-  /** Returns what to ask the broker for; undefined if nothing is to be asked for now. */
-  abstract ask(): Subscribe | undefined;
+  /** Returns what to ask the broker for. */
+  abstract ask(): Subscribe;
 
   /** Takes a frame that concerns it; `size` is that of the frame in bytes. */
   abstract take(frame: ServerFrame, size: number): void;
@@ -66,8 +67,7 @@ export abstract class Member extends Lasting {
   }
 
   protected tellGap(f: Gap): void {
-    if (!this.emit("gap", f))
-      this.link.warn(`${this.title} has a gap (${f.reason}); listen to "gap" to be told:`, f);
+    if (!this.emit("gap", f)) this.link.warn(`${this.title} has a gap; listen to "gap" to be told:`, f);
   }
 
   /** Takes that the broker has refused it, or ended it. */

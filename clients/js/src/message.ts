@@ -6,13 +6,13 @@ const utf8 = new TextDecoder();
 
 /** A message as it came, with its place: a string, or what makes one. */
 export class Received implements Message {
-  readonly topic: string;
-  readonly id: string;
-  readonly publisher: string;
-  readonly key: string;
-  readonly contentType: string;
-  readonly bytes: Uint8Array;
-  readonly ephemeral: boolean;
+  declare readonly topic: string;
+  declare readonly id: string;
+  declare readonly publisher: string;
+  declare readonly key: string;
+  declare readonly contentType: string;
+  declare readonly bytes: Uint8Array;
+  declare readonly ephemeral: boolean;
   #wire: WireMessage;
   #place: Place | string;
 

@@ -10,8 +10,7 @@ import type { Limits, Publish, PublishResult, WireMessage } from "./wire/frames.
 const utf8 = new TextEncoder();
 
 /** Pages that did not come by https have no crypto.randomUUID. */
-const randomId = (): string =>
-  [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
+const randomId = (): string => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 /** A message in the row, and the promise of its outcome. */
 interface Item extends Deferred<Published> {
@@ -39,8 +38,8 @@ export class Outbox {
   #next = 0;
   #bytes = 0;
   #ref = 0;
-  #held = false;
   #resume = false;
+  /** How long the row rests at least since something was refused, in milliseconds; 0 if nothing was. */
   #after = 0;
   #pause = new Backoff();
   #options: OutboxOptions;
@@ -60,7 +59,7 @@ export class Outbox {
     if (!store) return;
     const refused = (error: Error, entry?: OutboxEntry) =>
       this.#link.emit("refused", { ...entry, error }) ||
-      this.#link.warn("of what an earlier page published:", entry, error);
+      this.#link.warn("the outbox of an earlier page:", entry, error);
     try {
       for (const entry of (await store.load()).reverse()) {
         const item = this.#item(entry, true);
@@ -95,7 +94,7 @@ export class Outbox {
     const { messages = 1000, bytes = 8 << 20 } = this.#options;
     const count = this.#row.length;
     if (count && (count >= messages || this.#bytes >= bytes)) {
-      const hint = `${count} messages wait for the broker: await some of them first, or raise the bounds of outbox`;
+      const hint = `${count} messages wait for the broker: await some of them first`;
       throw new TidewireError("outbox_full", hint, true);
     }
     signal?.throwIfAborted();
@@ -148,7 +147,7 @@ export class Outbox {
   /** Returns the next frame to send; undefined if there is none for now. Each message has a frame of its own. */
   next(limits: Limits): Publish | undefined {
     const item = this.#row[this.#next];
-    if (!item || this.#held || !this.#loaded || this.#next >= limits.inFlight) return;
+    if (!item || this.#after || !this.#loaded || this.#next >= limits.inFlight) return;
     const { entry, sent, size } = item;
     if (size > limits.frameBytes) {
       // It would cost the connection.
@@ -162,7 +161,7 @@ export class Outbox {
     const repeatAgeMs = sent ? Math.max(now - entry.first, 1) : 0;
     if (!sent) entry.first = now;
     item.sent = true;
-    item.ref = ++this.#ref;
+    item.ref = this.#ref = (this.#ref + 1) >>> 0 || 1; // 32 bits on the wire
     this.#next++;
     const resume = this.#resume;
     this.#resume = false;
@@ -176,8 +175,7 @@ export class Outbox {
       if (!item) continue;
       item.ref = 0;
       if (error?.retryable) {
-        this.#held = true;
-        this.#after = Math.max(this.#after, error.retryAfterMs);
+        this.#after = Math.max(this.#after, error.retryAfterMs, 1);
         continue;
       }
       const { topic, id } = item.entry;
@@ -187,22 +185,17 @@ export class Outbox {
       this.#settle(item);
       if (!error) this.#pause.failures = 0;
     }
-    if (!this.#held || this.waiting) return;
-    this.#link.later(Math.max(this.#pause.next(), this.#after), () => {
-      this.#begin();
-      this.#resume = true;
+    if (!this.#after || this.waiting) return;
+    this.#link.later(this.#pause.next(this.#after), () => {
+      this.lost(true);
       this.#link.pump();
     });
   }
 
-  #begin(): void {
-    this.#held = this.#resume = false;
+  /** Begins the row anew: on another connection, or on the same, to `resume`. What was in flight may have been stored. */
+  lost(resume = false): void {
+    this.#resume = resume;
     this.#next = this.#after = 0;
-  }
-
-  /** Begins the row anew on another connection. What was in flight may have been stored. */
-  lost(): void {
-    this.#begin();
     for (const item of this.#row) item.ref = 0;
   }
 
@@ -227,7 +220,6 @@ function wire(entry: Item["entry"]): Partial<WireMessage> {
 function encodeData(data: Data): [Uint8Array, string?] {
   if (data instanceof ArrayBuffer || data instanceof Uint8Array) return [new Uint8Array(data).slice()];
   const text = typeof data === "string" ? data : JSON.stringify(data);
-  if (text === undefined)
-    throw new TypeError("data is undefined, or a function: there is nothing to publish");
+  if (text === undefined) throw new TypeError("there is no data to publish");
   return [utf8.encode(text), text === data ? "text/plain" : "application/json"];
 }

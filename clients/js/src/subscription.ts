@@ -1,4 +1,3 @@
-import { deferred } from "./events.js";
 import { type Link, Member } from "./member.js";
 import { Received } from "./message.js";
 import { type Place, write } from "./position.js";
@@ -13,7 +12,7 @@ interface Event {
   size?: number;
   news?: () => void;
   /** Where the subscription is once it was handled. */
-  end?: Place;
+  end?: Place | undefined;
 }
 
 /** How long a position that has moved may wait to be kept while messages are handled, in milliseconds. */
@@ -29,7 +28,7 @@ const unkept = 50;
  * follows what was handled, and is what an application keeps.
  */
 export class Subscription extends Member implements Public {
-  readonly filter: string;
+  declare readonly filter: string;
   #options: SubscribeOptions;
   #credit: number;
 
@@ -47,7 +46,7 @@ export class Subscription extends Member implements Public {
   /** Bytes that wait to be handled, and that were handled and not given back. */
   #held = 0;
   #owed = 0;
-  #wake = deferred();
+  #wake = () => {};
   #looping = false;
   #told = false;
 
@@ -56,7 +55,7 @@ export class Subscription extends Member implements Public {
     this.filter = filter;
     this.#options = options;
     this.#credit = options.credit ?? 256 << 10;
-    if (handler) this.#handle(handler).catch(() => {}); // `end` has said why
+    if (handler) this.#handle(handler);
     this.#load();
   }
 
@@ -75,8 +74,7 @@ export class Subscription extends Member implements Public {
     }
   }
 
-  ask(): Subscribe | undefined {
-    if (this.sub) return;
+  ask(): Subscribe {
     this.#owed = 0;
     const { from = "" } = this.#options;
     const credit = Math.max(this.#credit - this.#held, 0);
@@ -121,10 +119,8 @@ export class Subscription extends Member implements Public {
     this.pause.failures = 0;
     this.#held += size;
     // Ephemeral messages are nowhere in the log, and move no cursor.
-    if (!term) this.#push({ chunk: f, above: -1, size });
-    else if (through > above)
-      this.#push({ chunk: f, above, size, end: this.#move(term, partition, through) });
-    else this.#handled(size);
+    const end = term && through > above ? this.#move(term, partition, through) : undefined;
+    this.#push({ chunk: f, above: term ? above : -1, size, end });
   }
 
   #progress({ term, partition, through }: Progress): void {
@@ -136,7 +132,7 @@ export class Subscription extends Member implements Public {
   }
 
   #gap(f: Gap): void {
-    const end = this.#move(f.position.split("-")[0]?.slice(1) ?? "", f.partition, f.offset);
+    const end = this.#move(f.position.slice(1).split("-")[0]!, f.partition, f.offset);
     this.#push({ end, news: () => this.tellGap(f) });
   }
 
@@ -148,7 +144,7 @@ export class Subscription extends Member implements Public {
 
   #push(e: Event): void {
     this.#queue.push(e);
-    this.#wake.resolve();
+    this.#wake();
   }
 
   /** Gives the broker credit for what was handled, with many frames in one. */
@@ -177,10 +173,10 @@ export class Subscription extends Member implements Public {
       await store.save(this.position);
       this.#saved = place;
       this.#saving = false;
-      if (!this.#queue.length) this.#save(); // what moved meanwhile
+      if (!this.#queue.length || this.state === "ended") this.#save(); // what moved meanwhile
     } catch (error) {
       this.#saving = false;
-      this.link.warn("the position could not be kept:", error);
+      this.link.warn("the position is not kept:", error);
     }
   }
 
@@ -195,14 +191,14 @@ export class Subscription extends Member implements Public {
         const result = handler(m);
         if (result) await result; // each wait costs more than the message
       } catch (error) {
-        return this.end(error as Error);
+        this.end(error as Error);
+        return this.#save();
       }
     }
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Message, void, undefined> {
-    if (this.#looping)
-      throw new Error("a subscription has one handler or one loop: subscribe again for another");
+    if (this.#looping) throw new Error("subscribe again for another loop");
     this.#looping = true;
     try {
       for (const m of this.#messages()) {
@@ -216,9 +212,10 @@ export class Subscription extends Member implements Public {
     }
   }
 
-  async #more(): Promise<void> {
-    await this.#wake.promise;
-    this.#wake = deferred();
+  #more(): Promise<void> {
+    return new Promise((wake) => {
+      this.#wake = wake;
+    });
   }
 
   /** Gives the messages, and undefined where one must wait for more. A message counts as handled when the next one is asked for. */
@@ -245,7 +242,7 @@ export class Subscription extends Member implements Public {
       const place = term ? { term, partition, offset } : "";
       yield new Received(record, place);
       if (place) this.#keep(place, e.end?.others);
-      if (this.state === "ended" && !this.#queue.length) return;
+      if (this.#queue[0] !== e) return; // it was closed in between
     }
     if (e.end) this.#keep(e.end, e.end.others); // a Progress may have moved it since
     this.#handled(size);
@@ -255,7 +252,7 @@ export class Subscription extends Member implements Public {
   override end(error?: Error): void {
     if (!error) this.#queue = [];
     super.end(error);
-    this.#wake.resolve();
+    this.#wake();
   }
 
   async close(): Promise<void> {

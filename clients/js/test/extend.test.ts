@@ -12,6 +12,8 @@ function member(options: ConsumeOptions = {}) {
   const sent: ClientFrame[] = [];
   const nothing = () => {};
   const link: Link = {
+    pump: nothing,
+    emit: () => false,
     begin: nothing,
     release: nothing,
     rest: nothing,

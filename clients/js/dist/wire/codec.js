@@ -17,6 +17,7 @@ function parse(table) {
         return [fields, blank];
     });
 }
+const utf8 = /* @__PURE__ */ new TextEncoder();
 const sent = /* @__PURE__ */ parse(client);
 /**
  * Encodes a frame. What is undefined is left out, as is what has the default of its
@@ -38,31 +39,24 @@ export function encode(frame) {
         part.push(value);
         put(part);
     };
-    const putNumber = (kind, value) => {
-        if (kind !== DOUBLE && !(value >= 0 && value < 2 ** 53)) {
-            throw new RangeError(`${value} is out of range`);
-        }
-        if (kind < FIXED64)
-            return putVarint(value);
-        const part = new Uint8Array(8);
-        if (kind === DOUBLE)
-            new DataView(part.buffer).setFloat64(0, value, true);
-        else
-            for (let i = 8; i--;)
-                part[i] = value / 256 ** i;
-        put(part);
-    };
     const putField = ({ kind, wire }, number, value) => {
-        if (wire < 2)
-            putNumber(kind, +value);
-        else {
-            const below = size;
-            if (kind >= MESSAGE)
-                putMessage(kind - MESSAGE, value);
-            else
-                put(kind === STRING ? new TextEncoder().encode(value) : value);
+        const below = size;
+        if (kind >= MESSAGE)
+            putMessage(kind - MESSAGE, value);
+        else if (kind === STRING)
+            put(utf8.encode(value));
+        else if (kind === BYTES)
+            put(value);
+        else if (kind === DOUBLE)
+            put(new Uint8Array(new Float64Array([value]).buffer));
+        else if (!(value >= 0 && value < 2 ** 53))
+            throw new RangeError(`${value} is out of range`);
+        else if (kind === FIXED64)
+            put(Array.from({ length: 8 }, (_, i) => value / 256 ** i));
+        else
+            putVarint(+value);
+        if (wire > 1)
             putVarint(size - below);
-        }
         putVarint(number * 8 + wire);
     };
     const putMessage = (place, message) => {
@@ -86,7 +80,7 @@ export function encode(frame) {
     return bytes;
 }
 const received = /* @__PURE__ */ parse(server);
-const utf8 = /* @__PURE__ */ new TextDecoder("utf-8", { ignoreBOM: true });
+const fromUtf8 = /* @__PURE__ */ new TextDecoder("utf-8", { ignoreBOM: true });
 // The frame in hand, and the end of the message in hand. Decoding calls nobody, so one of each is enough.
 let bytes = none;
 let at = 0;
@@ -106,31 +100,27 @@ function varint() {
     }
     malformed();
 }
-/** How many bytes a value has, of which a varint was read already. */
+/** How many bytes a value has, of which a varint was read already; of unknown wire types that cannot be told. */
 function extent(wire, number) {
     if (wire === 2)
         return number;
-    if (wire === 1)
-        return 8;
     if (wire === 5)
         return 4;
-    return wire ? malformed() : 0;
+    return [0, 8][wire] ?? NaN;
 }
 function text(field, stop) {
     const { last } = field;
     let i = at;
-    if (last.length === stop - at) {
-        while (i < stop && last.charCodeAt(i - at) === bytes[i])
-            i++;
-        if (i === stop)
-            return last;
-    }
+    while (i < stop && last.charCodeAt(i - at) === bytes[i])
+        i++;
+    if (i === stop && last.length === stop - at)
+        return last;
     const codes = [];
     if (stop - at < 64)
         for (i = at; i < stop && bytes[i] < 128; i++)
             codes.push(bytes[i]);
     if (i < stop)
-        return utf8.decode(bytes.subarray(at, stop));
+        return fromUtf8.decode(bytes.subarray(at, stop));
     return (field.last = String.fromCharCode(...codes));
 }
 /** Decodes one value. `number` is its varint, or its length, and `stop` its end. */
@@ -171,7 +161,7 @@ function decodeMessage(place, until) {
         const wire = tag % 8;
         const number = wire & 1 ? 0 : varint();
         const stop = at + extent(wire, number);
-        if (tag < 8 || tag > 0xffffffff || stop > end)
+        if (tag < 8 || tag > 0xffffffff || !(stop <= end))
             malformed();
         const field = fields[(tag >>> 3) - 1];
         if (field?.name) {

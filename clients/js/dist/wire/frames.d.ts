@@ -105,8 +105,6 @@ export interface ServerFrame {
     ping?: Ping;
     /** A request that was refused, or the reason of the close that follows. */
     error?: WireError;
-    /** Answer to an Unsubscribe; nothing of the subscription comes after it. */
-    unsubscribed?: Unsubscribed;
     /** Answer to a Refresh. */
     refreshed?: Refreshed;
     /** Answer to Ack, Nack, Extend and Reject. */
@@ -114,25 +112,13 @@ export interface ServerFrame {
 }
 /** Opens the session and restores all subscriptions in one round trip. */
 export interface Connect {
-    /** Comes back in Welcome or in Error. */
-    ref?: number;
     /** Name and version of the client, for logs and listings; at most 128 bytes. */
     client?: string;
-    /** Optional abilities of the client, at most 64. None is defined yet. */
-    capabilities?: readonly string[];
     /** Subscriptions to begin or to resume, each as if sent after Welcome. */
     subscriptions?: readonly Subscribe[];
 }
 /** The session is open. */
 export interface Welcome {
-    /** From Connect. */
-    ref: number;
-    /** Identifies the session in logs and listings. */
-    session: string;
-    /** Name and version of the server. */
-    server: string;
-    /** Authenticated subject of the session; empty if anonymous. */
-    subject: string;
     /** What the client may send. */
     limits?: Limits;
     /** A Ping comes at least this often, in milliseconds. */
@@ -152,19 +138,13 @@ export interface Welcome {
  * with a coded error.
  */
 export interface Limits {
-    /** Bytes of payload in one message. */
-    payloadBytes: number;
     /** Bytes of one frame from the client. */
     frameBytes: number;
-    /** Messages in one Publish frame. */
-    publishMessages: number;
     /**
      * Published messages that wait for an answer; beyond it the server stops
      * reading from the connection until some are answered.
      */
     inFlight: number;
-    /** Subscriptions of one session. */
-    subscriptions: number;
 }
 /** Publishes messages, in order. */
 export interface Publish {
@@ -354,24 +334,6 @@ export interface Subscribed {
      */
     cursors: readonly Cursor[];
     /**
-     * True if `from` was a position and nothing behind it is missing. If `from`
-     * was a position and this is false, a Gap follows.
-     */
-    resumed: boolean;
-    /**
-     * At most this many stored messages lie between the cursor and the head of
-     * the log, those of other topics included.
-     */
-    behind: number;
-    /**
-     * Generation of the consumer; 0 if the subscription is no member of one. It
-     * grows when an exclusive member takes over and when the consumer is moved to
-     * another place, and goes back with every settlement.
-     */
-    generation: number;
-    /** The consumer did not exist and has been created. */
-    created: boolean;
-    /**
      * How long a delivered message of the consumer may go unsettled. That of now: a
      * change is not told to who is a member already.
      */
@@ -429,11 +391,6 @@ export interface OffsetRange {
     partition?: number;
     /** The first one, above 0. */
     from?: number;
-    /**
-     * The last one; 0 stands for `from`, so that one message needs no more. What
-     * lies between and was never delivered by the consumer does no harm.
-     */
-    through?: number;
 }
 /**
  * Messages are done: the consumer never delivers them again. Each message that
@@ -453,11 +410,6 @@ export interface Ack {
     term?: string;
     /** The messages: at least one range, at most 10,000. */
     ranges?: readonly OffsetRange[];
-    /**
-     * Everything else, too, that is in flight to this subscription, up to the last
-     * offset that is given.
-     */
-    upTo?: boolean;
     /**
      * Answer when it is on disk. Without it an answer comes only if something was
      * refused, and what was not on disk at a power cut is delivered again.
@@ -520,10 +472,6 @@ export interface Acked {
     /** From the request. */
     ref: number;
     sub: number;
-    /** Term of the offsets below, from the request. */
-    term: string;
-    /** Messages that were settled by it. */
-    settled: number;
     /** Messages that were not. */
     refused: readonly RefusedRange[];
     /**
@@ -534,10 +482,6 @@ export interface Acked {
 }
 /** Messages that a request did not settle. */
 export interface RefusedRange {
-    partition: number;
-    /** As in OffsetRange. */
-    from: number;
-    through: number;
     /** Why: `not_pending`, `never_delivered` or `fenced`. */
     code: string;
 }
@@ -564,8 +508,6 @@ export interface Gap {
      * empty and the cursor stays, `missed` says how many.
      */
     reason: string;
-    /** Term of the range. Empty with `other_log`. */
-    term: string;
     /** The range is above this offset ... */
     after: number;
     /** ... up to and including this one. Both 0 with `other_log`. */
@@ -597,10 +539,6 @@ export interface Progress {
 export interface Unsubscribe {
     sub?: number;
 }
-/** The subscription has ended. */
-export interface Unsubscribed {
-    sub: number;
-}
 /**
  * The server is about to close the connection. The client finishes what it
  * waits for and connects again, here or elsewhere.
@@ -610,8 +548,6 @@ export interface GoAway {
     reconnectAfterMs: number;
     /** URLs to prefer, if any. */
     elsewhere: readonly string[];
-    /** For people. */
-    reason: string;
 }
 /**
  * Asks for a Pong from the client's own code: a page that the browser has
@@ -627,12 +563,10 @@ export interface Pong {
 }
 /** A new token before the old one expires. */
 export interface Refresh {
-    ref?: number;
     token?: string;
 }
 /** The new token is in force. */
 export interface Refreshed {
-    ref: number;
     /** When it expires; 0 if never. */
     expiresAt: number;
 }

@@ -138,10 +138,8 @@ function extent(wire: number, number: number): number {
 function text(field: Field, stop: number): string {
   const { last } = field;
   let i = at;
-  if (last.length === stop - at) {
-    while (i < stop && last.charCodeAt(i - at) === bytes[i]) i++;
-    if (i === stop) return last;
-  }
+  while (i < stop && last.charCodeAt(i - at) === bytes[i]) i++;
+  if (i === stop && last.length === stop - at) return last;
   const codes: number[] = [];
   if (stop - at < 64) for (i = at; i < stop && bytes[i]! < 128; i++) codes.push(bytes[i]!);
   if (i < stop) return fromUtf8.decode(bytes.subarray(at, stop));

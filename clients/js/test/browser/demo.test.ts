@@ -25,7 +25,7 @@ inBrowser("the demo page", () => {
   let browser: Browser;
 
   beforeAll(async () => {
-    broker = await startBroker();
+    broker = await startBroker({ dev: true, origins: "" });
     browser = await launchChromium();
   });
 

@@ -47,7 +47,7 @@ inBrowser("README.md", () => {
   });
 
   test("its page works from a file, and over a broker that is killed", async () => {
-    await using broker = await startBroker();
+    await using broker = await startBroker({ dev: true, origins: "" });
     const [html] = pages(readme);
     const [ann, ben] = [await open(html!, broker), await open(html!, broker)];
     const said = [watch(ann), watch(ben)];
@@ -76,7 +76,7 @@ inBrowser("README.md", () => {
     const config = join(directory, "tidewire.yaml");
     writeFileSync(config, "auth:\n  jwt:\n    secret: 0123456789-0123456789-0123456789\n");
     await using site = await startSite();
-    await using strict = await startBroker({ dev: false });
+    await using strict = await startBroker({ origins: "" });
     await using guarded = await startBroker({ args: ["--config", config] });
     const code = (url: string) => script(`import { connect } from "/sdk/client.js"; connect("${url}");`);
     const page = await browser.newPage();

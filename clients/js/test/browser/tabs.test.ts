@@ -256,9 +256,12 @@ inBrowser("tabs of a real browser", () => {
     const pages = await openTabs(context, 3);
     const feed = new Feed();
     const hung = await leader(pages);
+    const hangs = hung.waitForEvent("console", (message) => message.text() === "hangs");
     const over = hung.evaluate(() => {
+      console.log("hangs");
       for (const until = Date.now() + 9000; Date.now() < until; );
     });
+    await hangs;
     for (const page of pages) await page.evaluate(() => window.tab.publish());
     await judgeStored(pages[0]!);
     expect(await Promise.all(pages.map(leads))).toContain(true);

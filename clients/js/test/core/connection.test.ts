@@ -163,7 +163,7 @@ test("several addresses are tried in turn, and the pause comes when all have fai
 test("goes away when told to: finishes, waits as long as told, goes elsewhere first", async () => {
   const { net, client, peer } = await open();
   const first = client.publish("a", 1);
-  peer.say({ goAway: { reconnectAfterMs: 3000, elsewhere: ["http://b", "http://c"], reason: "x" } });
+  peer.say({ goAway: { reconnectAfterMs: 3000, elsewhere: ["http://b", "http://c"] } });
   const second = client.publish("a", 2);
   expect(client.state).toBe("open");
   expect(peer.take("publish").length).toBe(1); // nothing new
@@ -198,6 +198,20 @@ test("goes away without its answers after a while, or when it is closed", async 
     await pass(101 + (how === "close" ? 5000 : 0));
     expect(net.peers.length).toBe(2);
   }
+});
+
+test("who is sent away again and again comes back later and later", async () => {
+  vi.mocked(Math.random).mockReturnValue(0.999999);
+  const { net } = start();
+  const pauses: number[] = [];
+  for (let n = 0; n < 4; n++) {
+    await settle();
+    net.last.welcome().say({ goAway: {} });
+    const [before, count] = [Date.now(), net.peers.length];
+    while (net.peers.length === count) await vi.advanceTimersToNextTimerAsync();
+    pauses.push(Math.round((Date.now() - before) / 1000));
+  }
+  expect(pauses).toEqual([0, 2, 4, 8]);
 });
 
 test("never goes from an encrypted connection to a bare one", async () => {
@@ -453,12 +467,7 @@ test("frames that make no sense do no harm", async () => {
     { acked: { sub: 99, ref: 1 } },
     { caughtUp: { sub: 5 } },
   );
-  peer.say(
-    { gap: { sub: 3 } },
-    { error: { ref: 77, code: "x" } },
-    { unsubscribed: { sub: 3 } },
-    { refreshed: {} },
-  );
+  peer.say({ gap: { sub: 3 } }, { error: { ref: 77, code: "x" } }, { refreshed: {} });
   peer.raw(new Uint8Array());
   peer.raw(Uint8Array.of(250, 7, 0)); // a frame of the future
   expect(client.state).toBe("open");

@@ -133,6 +133,16 @@ test("after a lost connection what is not answered is repeated in order, with it
   expect(texts(w.net.last).at(-1)).toBe("6");
 });
 
+test("the age of a repeat counts from when it was sent first, not from when it was published", async () => {
+  const w = start({ timeout: 1e9 });
+  publish(w, "1");
+  await pass(3_600_000);
+  w.net.last.welcome().end();
+  await pass(500);
+  w.net.last.welcome();
+  expect(w.net.last.take("publish")[0]?.repeatAgeMs).toBe(500);
+});
+
 test("the age of a repeat is above 0, also if the clock was set back", async () => {
   const w = await open();
   publish(w, "1");
@@ -163,6 +173,17 @@ test("after a retryable refusal all from that one on is repeated, with resume", 
   expect(again.map((p) => p.repeatAgeMs! > 0)).toEqual([true, true, true, true]);
   answer(w.peer, undefined, undefined, undefined, undefined, undefined);
   expect(await Promise.all(done)).not.toContain("pending");
+});
+
+test("while a refusal is waited out nothing new is sent", async () => {
+  const w = await open();
+  publish(w, "1");
+  answer(w.peer, error("overloaded", { retryable: true }));
+  publish(w, "2");
+  w.peer.say({ ping: { seq: 1 } });
+  expect(texts(w.peer)).toEqual([]);
+  await pass(500);
+  expect(texts(w.peer)).toEqual(["1", "2"]);
 });
 
 test("refusals in a row wait longer and longer, and one success makes the wait short", async () => {
@@ -196,8 +217,21 @@ test("a wait that the connection does not outlive is no wait for the next one", 
     ["1", false],
     ["2", false],
   ]);
-  await pass(49_000);
+  await pass(30_000);
+  w.net.last.say({ ping: { seq: 1 } });
+  await pass(19_000);
   expect(w.net.last.take("publish")).toEqual([]);
+  const { ref } = w.net.last.sent.flatMap((f) => f.publish ?? [])[0]!;
+  w.net.last.say({
+    published: {
+      results: [
+        { ref: ref! + 1, error: error("x", { retryable: true }) },
+        { ref, error: error("x", { retryable: true }) },
+      ],
+    },
+  });
+  await pass(1000);
+  expect(w.net.last.take("publish").length).toBe(2);
 });
 
 test.each(["id_conflict", "repeat_too_old", "invalid_topic", "forbidden"])(
@@ -234,7 +268,7 @@ function answer2(peer: Peer): void {
 }
 
 test("what is too large is refused here, where it would cost the connection", async () => {
-  const w = await open({}, { limits: { payloadBytes: 1000, frameBytes: 3000, inFlight: 10 } });
+  const w = await open({}, { limits: { frameBytes: 3000, inFlight: 10 } });
   const big = w.client.publish("a", "x".repeat(3000));
   const long = w.client.publish("a", "x", { headers: { h: "x".repeat(3000) } });
   const fits = w.client.publish("a", "x".repeat(1000));
@@ -259,6 +293,37 @@ test.each([
   expect(await outcome(w.client.publish("a", data))).toBe("pending");
 });
 
+test("bytes that were answered make room", async () => {
+  const w = await open({ outbox: { bytes: 2000 } });
+  for (let n = 0; n < 20; n++) {
+    publish(w, "x".repeat(300), "y".repeat(300));
+    answer(w.peer, undefined, undefined);
+  }
+});
+
+test("what is published is as it was then, whatever becomes of its memory", async () => {
+  const { net, client } = start();
+  const bytes = Uint8Array.of(1, 2);
+  void client.publish("a", bytes);
+  void client.publish("a", bytes.buffer);
+  bytes.fill(9);
+  await settle();
+  const sent = net.last.welcome().take("publish");
+  expect(sent.map((p) => p.messages?.[0]?.payload)).toEqual([Uint8Array.of(1, 2), Uint8Array.of(1, 2)]);
+});
+
+test("what was given up in flight counts until it is answered", async () => {
+  const w = await open();
+  const stop = new AbortController();
+  void w.client.publish("a", "0", { signal: stop.signal }).catch(() => {});
+  publish(w, "1", "2", "3");
+  stop.abort();
+  publish(w, "4");
+  expect(w.peer.unread.length).toBe(4);
+  answer(w.peer, undefined);
+  expect(w.peer.unread.length).toBe(4);
+});
+
 test("one message that is larger than the outbox goes alone", async () => {
   const w = await open({ outbox: { bytes: 10 } });
   publish(w, "x".repeat(100));
@@ -266,7 +331,7 @@ test("one message that is larger than the outbox goes alone", async () => {
 });
 
 test("an AbortSignal in each phase", async () => {
-  const w = await open({}, { limits: { payloadBytes: 1000, frameBytes: 9000, inFlight: 2 } });
+  const w = await open({}, { limits: { frameBytes: 9000, inFlight: 2 } });
   const signals = [0, 1, 2, 3, 4].map(() => new AbortController());
   const done = signals.map(({ signal }, i) => w.client.publish("a", `${i}`, { signal }).catch((e) => e.name));
   const [, , , , before] = signals;
@@ -457,7 +522,7 @@ test("close waits for the answers, takes nothing new, and is patient so long", a
   expect(w.client.state).toBe("closed");
   expect(await Promise.all(done)).toHaveLength(5);
 
-  const v = await open({}, { limits: { payloadBytes: 1000, frameBytes: 9000, inFlight: 1 } });
+  const v = await open({}, { limits: { frameBytes: 9000, inFlight: 1 } });
   const unsure = publish(v, "1", "2");
   const end = v.client.close({ timeout: 3000 });
   await pass(2999);

@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { startBroker } from "../support/broker.js";
 
 test("the broker of the tests keeps its address and data over kill -9", async () => {
@@ -19,4 +19,24 @@ test("the broker of the tests keeps its address and data over kill -9", async ()
   const history = await (await fetch(`${topic}?from=earliest`)).text();
   expect(history).toContain("hello");
   expect(broker.logs).toContain("listens on");
+});
+
+test("a kill has ended when the supervisor and its broker have", async () => {
+  await using broker = await startBroker({ dev: true });
+  const { broker: child } = await (await fetch(`${broker.url}/dev/processes`)).json();
+  const { pid } = broker;
+  process.kill(child, "SIGSTOP"); // else it ends as soon as the supervisor is dead
+  let ended = false;
+  const killed = broker.kill().then(() => {
+    ended = true;
+  });
+  try {
+    await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow("ESRCH"));
+    await new Promise(setImmediate);
+    expect(ended).toBe(false);
+  } finally {
+    process.kill(child, "SIGCONT");
+  }
+  await killed;
+  await broker.restart();
 });

@@ -15,7 +15,7 @@ export interface Broker extends AsyncDisposable {
   readonly pid: number;
   /** What it has written in all its lives, for the log of a failure. */
   readonly logs: string;
-  /** kill -9; resolves when the process is gone. */
+  /** kill -9; resolves when nothing of it is left. */
   kill(): Promise<void>;
   /** Starts it again, on the same addresses and data; ends it first if it runs. */
   restart(): Promise<void>;
@@ -30,8 +30,10 @@ export interface BrokerOptions {
   /** Further arguments of `tidewire serve`, such as `--config`. */
   args?: string[];
   env?: Record<string, string>;
-  /** False: without `--dev`. */
+  /** With `--dev`: then a supervisor starts it again when it dies, and it has a session of its own for the feed. */
   dev?: boolean;
+  /** Whose pages may connect. Default: `*`. */
+  origins?: string;
 }
 
 const startLimit = 60_000;
@@ -82,20 +84,22 @@ class Life implements Broker {
   #launch(): ChildProcess {
     const program = process.env[BINARY];
     if (!program) throw new Error(`${BINARY} is not set: run the tests through npm, which builds the broker`);
-    const { args = [], env = {}, dev = true } = this.#options;
+    const { args = [], env = {}, dev = false, origins = "*" } = this.#options;
     const flags = [
       ...["--data", join(this.#dir, "data"), "--listen", host(this.url), "--admin", host(this.admin)],
       ...(dev ? ["--dev"] : []),
     ];
     const child = spawn(program, ["serve", ...flags, ...args], {
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...clean(process.env), ...env },
+      env: { ...clean(process.env), ...(origins && { TIDEWIRE_ALLOWED_ORIGINS: origins }), ...env },
     });
     child.on("error", (error) => {
       this.logs += `${error}\n`;
     });
     this.#child = child;
-    this.#exited = once(child, "exit").then(() => {
+    // With --dev the child is the supervisor. What it wrote ends when the broker has
+    // ended, too, which may be a moment later.
+    this.#exited = once(child, "close").then(() => {
       this.#child = undefined;
       this.#guard?.kill("SIGKILL");
     });

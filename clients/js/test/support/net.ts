@@ -83,8 +83,7 @@ export class Peer {
 }
 
 export const welcome: Deep<Welcome> = {
-  session: "s1",
-  limits: { payloadBytes: 1000, frameBytes: 10_000, publishMessages: 100, inFlight: 4, subscriptions: 100 },
+  limits: { frameBytes: 10_000, inFlight: 4 },
   pingIntervalMs: 25_000,
   pingTimeoutMs: 10_000,
   time: 1_700_000_000_000_000,
