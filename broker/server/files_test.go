@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -92,5 +93,40 @@ func TestFilesWithoutCredentials(t *testing.T) {
 	w := newTestEdge(t, o).file("GET", "/sdk/client.js", "Origin: https://app.example.com")
 	if h := w.Header(); w.Code != http.StatusOK || h.Get("Access-Control-Allow-Origin") != "*" || h.Get("Access-Control-Allow-Credentials") != "" {
 		t.Errorf("%d %v", w.Code, h)
+	}
+}
+
+// TestMadeFiles: what takes a while to make is made when it is wanted, and once.
+func TestMadeFiles(t *testing.T) {
+	o := anyone()
+	made, failed := 0, 0
+	o.Files = []File{
+		{Path: "/sdk/client.tgz", Type: "application/gzip", Anywhere: true, Make: func() ([]byte, error) {
+			made++
+			return []byte("packed"), nil
+		}},
+		{Path: "/sdk/broken", Make: func() ([]byte, error) {
+			failed++
+			return nil, errors.New("no room")
+		}},
+	}
+	e := newTestEdge(t, o)
+	if made != 0 {
+		t.Error("it was made before anybody asked")
+	}
+	var tags []string
+	for range 2 {
+		w := e.file("GET", "/sdk/client.tgz")
+		if w.Code != http.StatusOK || w.Body.String() != "packed" {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		tags = append(tags, w.Header().Get("ETag"))
+	}
+	if made != 1 || tags[0] == "" || tags[0] != tags[1] {
+		t.Errorf("made %d times, tags %q", made, tags)
+	}
+	w := e.file("GET", "/sdk/broken")
+	if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "no room") || w.Header().Get("ETag") != "" || failed != 1 {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
 }

@@ -26,11 +26,9 @@ const demoPolicy = "default-src 'self'; img-src 'self' data:; connect-src 'self'
 // pages returns the files that a broker serves: the SDK, as modules for pages and
 // as a package for npm, and for development the demo.
 func pages(version string, dev bool) ([]server.File, error) {
-	archive, err := sdk.Pack(sdk.Files, version)
-	if err != nil {
-		return nil, err
-	}
-	all := []server.File{{Path: "/sdk/client.tgz", Type: "application/gzip", Body: archive, Anywhere: true}}
+	// Packing takes a while that a start need not wait for.
+	pack := func() ([]byte, error) { return sdk.Pack(sdk.Files, version) }
+	all := []server.File{{Path: "/sdk/client.tgz", Type: "application/gzip", Make: pack, Anywhere: true}}
 	modules, err := filesOf(sdk.Files, "served", "/sdk/")
 	if err != nil {
 		return nil, err
