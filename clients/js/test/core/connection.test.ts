@@ -1,18 +1,9 @@
 // The state machine of the connection: every arrow of the drawing in client.ts.
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import { connect } from "../../src/index.js";
-import { Net, open, outcome, pass, settle, start, welcome } from "../support/net.js";
+import { Net, open, outcome, pass, settle, start, virtual, welcome } from "../support/net.js";
 
-beforeEach(() => {
-  vi.useFakeTimers({ now: 1_700_000_000_000 });
-  vi.spyOn(Math, "random").mockReturnValue(0.5);
-});
-
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.unstubAllGlobals();
-  vi.useRealTimers();
-});
+virtual(0.5);
 
 test("connects at once, in the background", async () => {
   const { net, client, states } = start({ name: "test/1" });

@@ -1,19 +1,11 @@
 // A member of a consumer: what it works on, and what it says of it.
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { ConsumeOptions, Delivery } from "../../src/types.js";
 import type { ClientFrame, Deliver } from "../../src/wire/frames.js";
-import { open, outcome, type Peer, pass, settle } from "../support/net.js";
+import { open, outcome, type Peer, pass, settle, virtual } from "../support/net.js";
 import type { Deep } from "../support/wire.js";
 
-beforeEach(() => {
-  vi.useFakeTimers({ now: 1_700_000_000_000 });
-  vi.spyOn(Math, "random").mockReturnValue(0);
-});
-
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
+virtual();
 
 /** A worker that the test ends, message by message. */
 class Worker {

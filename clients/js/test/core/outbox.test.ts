@@ -1,18 +1,10 @@
 // What is published: order, repeats, refusals, bounds, and a store.
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { OutboxEntry, OutboxStore } from "../../src/types.js";
 import type { Publish, WireError } from "../../src/wire/frames.js";
-import { open, outcome, type Peer, pass, settle, start, type World } from "../support/net.js";
+import { open, outcome, type Peer, pass, settle, start, virtual, type World } from "../support/net.js";
 
-beforeEach(() => {
-  vi.useFakeTimers({ now: 1_700_000_000_000 });
-  vi.spyOn(Math, "random").mockReturnValue(0);
-});
-
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
+virtual();
 
 const text = (p: Publish) => new TextDecoder().decode(p.messages?.[0]?.payload);
 const texts = (peer: Peer) => peer.take("publish").map(text);

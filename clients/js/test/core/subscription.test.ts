@@ -1,19 +1,11 @@
 // A subscription against the rules of docs/protocol.md.
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { Message, PositionStore, SubscribeOptions, Subscription } from "../../src/types.js";
 import type { Deliver, ServerFrame } from "../../src/wire/frames.js";
-import { open, outcome, type Peer, pass, settle, start } from "../support/net.js";
+import { open, outcome, type Peer, pass, settle, start, virtual } from "../support/net.js";
 import { type Deep, say } from "../support/wire.js";
 
-beforeEach(() => {
-  vi.useFakeTimers({ now: 1_700_000_000_000 });
-  vi.spyOn(Math, "random").mockReturnValue(0);
-});
-
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
+virtual();
 
 const record = (offset: number, more = {}) => ({
   topic: "a",

@@ -1,16 +1,8 @@
 // Tokens: where they come from, when they are replaced, and what a refused one means.
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { open, outcome, pass, settle, start, welcome } from "../support/net.js";
+import { expect, test, vi } from "vitest";
+import { open, outcome, pass, settle, start, virtual, welcome } from "../support/net.js";
 
-beforeEach(() => {
-  vi.useFakeTimers({ now: 1_700_000_000_000 });
-  vi.spyOn(Math, "random").mockReturnValue(0);
-});
-
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
+virtual();
 
 /** In microseconds of the broker's clock, so long after Welcome. */
 const after = (ms: number) => welcome.time! + ms * 1000;

@@ -1,10 +1,23 @@
 // A network without a network: connections whose other end is in the hands of a
 // test, which speaks frames. What a test says arrives at once.
-import { vi } from "vitest";
+import { afterEach, beforeEach, vi } from "vitest";
 import { connect } from "../../src/index.js";
 import type { Client, ConnectOptions, WebSocketClass } from "../../src/types.js";
 import type { ClientFrame, ServerFrame, Welcome } from "../../src/wire/frames.js";
 import { type Deep, hear, say } from "./wire.js";
+
+/** Gives the tests of a file a clock of their own, and always the same chance. */
+export function virtual(chance = 0): void {
+  beforeEach(() => {
+    vi.useFakeTimers({ now: 1_700_000_000_000 });
+    vi.spyOn(Math, "random").mockReturnValue(chance);
+  });
+  afterEach(() => {
+    vi.restoreAllMocks();
+    vi.unstubAllGlobals();
+    vi.useRealTimers();
+  });
+}
 
 /** One connection: the client sees a WebSocket, the test the broker's end of it. */
 export class Peer {
