@@ -294,11 +294,13 @@ export class Connection extends Lasting {
     begin(m) {
         if (m.state === "ended")
             return; // while it rested, or its position was loaded
-        // One that leaves may still have to say something.
-        if (this.#over && !this.#members.has(m))
-            return m.end(this.#over);
-        encode({ subscribe: m.ask() }); // what cannot be written is refused here, not over each connection
-        this.#members.add(m);
+        if (!this.#members.has(m)) {
+            // One that leaves may still have to say something, but nobody comes any more.
+            if (this.#over)
+                return m.end(this.#over);
+            encode({ subscribe: m.ask() }); // what cannot be written is refused here, not over each connection
+            this.#members.add(m);
+        }
         if (this.state === "open" && !m.sub)
             this.send({ subscribe: this.#ask(m) });
     }

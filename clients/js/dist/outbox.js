@@ -87,9 +87,9 @@ export class Outbox {
             expires: typeof expires === "number" ? first + expires : expires && +expires,
             first,
         };
-        // What cannot be written is refused here, not over each connection.
+        // What cannot be written is refused here, not over each connection. Any payload can be.
         try {
-            encode({ publish: { messages: [wire(entry)] } });
+            encode({ publish: { messages: [{ ...wire(entry), payload: undefined }] } });
         }
         catch (error) {
             throw new TidewireError("invalid_message", error.message);
