@@ -2,10 +2,8 @@
 export class TidewireError extends Error {
     name = "TidewireError";
     /**
-     * @param code For programs: one of docs/protocol.md, or of the client's own:
-     * `closed` (the client or subscription was closed), `outbox_full` (too much is
-     * published and not yet answered), `connection_lost`, `no_websocket` and
-     * `bad_url`.
+     * @param code For programs: one of docs/protocol.md, or of the client's own, which
+     * stand in the table of README.md.
      * @param message A sentence for people that says what to change.
      * @param retryable The same may succeed later.
      * @param retryAfterMs Wait at least this long; 0 if unknown.
