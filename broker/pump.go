@@ -294,6 +294,6 @@ func (s *Session) progress(st *stream) {
 	s.unlockAndWake()
 }
 
-func progressFrame(at protocol.Position, subs ...uint32) *tidewirev1.Progress {
-	return &tidewirev1.Progress{Subs: subs, Partition: at.Partition, Term: at.Term.String(), Through: at.Offset}
+func progressFrame(at protocol.Position, subs ...uint32) *protocol.Progress {
+	return &protocol.Progress{Subs: subs, At: at}
 }

@@ -216,6 +216,7 @@ function generate(file) {
 function answer(request) {
   try {
     const file = request.protoFile.find(({ name }) => request.fileToGenerate.includes(name));
+    if (file.package !== "tidewire.v1") return { file: [] }; // what nodes say to each other
     return { file: Object.entries(generate(file)).map(([name, content]) => ({ name, content })) };
   } catch (err) {
     return { error: err.stack };

@@ -20,6 +20,10 @@ type Chunk struct {
 	Attempts   []uint32 // of a consumer's deliveries: one for each record
 	Generation uint64   // of a consumer's deliveries; else 0
 
+	// Others has the places of the subscription in the other partitions, if it
+	// reads several, for codecs whose frames are [Codec.Placed].
+	Others []Place
+
 	// Hidden has the offsets, increasing, of what matches in the range and is not
 	// in it: retention by count does not give it any more. It is never sent; who
 	// gets the chunk is told their number.
@@ -82,6 +86,15 @@ func (c *Chunk) message(record []byte) (Message, error) {
 // End returns the position of Through.
 func (c *Chunk) End() Position {
 	return Position{Term: c.Term, Partition: c.Partition, Offset: c.Through}
+}
+
+// AppendPlace appends where the subscription is when it has come to p, a position
+// of the chunk, as a text.
+func (c *Chunk) AppendPlace(b []byte, p Position) []byte {
+	if len(c.Others) == 0 {
+		return p.AppendText(b)
+	}
+	return p.With(c.Others).AppendText(b)
 }
 
 // Ephemeral reports whether the chunk has ephemeral messages: it is no part of

@@ -30,14 +30,19 @@ type Codec interface {
 	// connection whole.
 	DecodeClient(b []byte, limits FrameLimits) (any, error)
 
-	// AppendServer appends a frame of the server: *Published or one of the
-	// generated structs, except Deliver.
+	// AppendServer appends a frame of the server: *Published, *Progress or one of
+	// the generated structs, except Deliver.
 	AppendServer(b []byte, frame any) []byte
 
 	// AppendDeliverHead and AppendDeliverTail together append a Deliver frame.
 	// The tail depends on the chunk alone; tailSize is its length in bytes.
 	AppendDeliverHead(b []byte, sub uint32, tailSize int) []byte
 	AppendDeliverTail(b []byte, chunk *Chunk) []byte
+
+	// Placed reports whether Deliver frames carry the position of the whole
+	// subscription, as a text. In a stream of several partitions a tail is then
+	// that of one subscription, see [Chunk.Others].
+	Placed() bool
 }
 
 // FrameLimits bound what one frame may hold.
@@ -65,6 +70,20 @@ type PublishResult struct {
 	Position  Position // zero if it was refused or is ephemeral
 	Duplicate bool
 	Err       *Error
+}
+
+// Progress is the frame that moves the cursors of quiet subscriptions. Others are
+// the places of the subscription in the other partitions, if it reads several:
+// then it is the only one.
+type Progress struct {
+	Subs   []uint32
+	At     Position
+	Others []Place
+}
+
+// frame returns the frame without the other places, which binary clients keep.
+func (p *Progress) frame() *tidewirev1.Progress {
+	return &tidewirev1.Progress{Subs: p.Subs, Partition: p.At.Partition, Term: p.At.Term.String(), Through: p.At.Offset}
 }
 
 // A RequestError is the refusal of one request whose frame could be read well

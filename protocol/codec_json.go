@@ -179,11 +179,11 @@ func (JSON) AppendServer(b []byte, frame any) []byte {
 			*tidewirev1.Refreshed
 			ExpiresAt string `json:"expires_at,omitempty"`
 		}{f, formatTime(Time(f.ExpiresAt))})
+	case *Progress:
+		return appendProgress(b, f.frame(), f.At.With(f.Others))
 	case *tidewirev1.Progress:
-		return appendTyped(b, "progress", struct {
-			*tidewirev1.Progress
-			Position string `json:"position"`
-		}{f, progressPosition(f)})
+		term, _ := ParseTerm(f.Term)
+		return appendProgress(b, f, Position{Term: term, Partition: f.Partition, Offset: f.Through}.With(nil))
 	case *tidewirev1.Acked:
 		return appendTyped(b, "acked", ackedJSON(f))
 	default:
@@ -212,9 +212,11 @@ func frameType(frame any) string {
 	}
 }
 
-func progressPosition(f *tidewirev1.Progress) string {
-	term, _ := ParseTerm(f.Term)
-	return Position{Term: term, Partition: f.Partition, Offset: f.Through}.String()
+func appendProgress(b []byte, f *tidewirev1.Progress, at Vector) []byte {
+	return appendTyped(b, "progress", struct {
+		*tidewirev1.Progress
+		Position string `json:"position"`
+	}{f, at.String()})
 }
 
 // publishedJSON is the text form of Published: positions are strings.
@@ -276,7 +278,7 @@ func (JSON) AppendDeliverTail(b []byte, c *Chunk) []byte {
 		b = append(b, `,"through":`...)
 		b = strconv.AppendUint(b, c.Through, 10)
 		b = append(b, `,"position":"`...)
-		b = append(c.End().AppendText(b), '"')
+		b = append(c.AppendPlace(b, c.End()), '"')
 	}
 	b = append(b, `,"messages":[`...)
 	first := true
@@ -296,3 +298,6 @@ func (JSON) AppendDeliverTail(b []byte, c *Chunk) []byte {
 	}
 	return append(b, "]}"...)
 }
+
+// Placed reports true: people and scripts keep one position.
+func (JSON) Placed() bool { return true }

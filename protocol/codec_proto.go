@@ -166,8 +166,11 @@ func (p *Publish) setField(f field, messages bool) error {
 
 // AppendServer appends a ServerFrame.
 func (Proto) AppendServer(b []byte, frame any) []byte {
-	if p, ok := frame.(*Published); ok {
-		return appendPublished(b, p)
+	switch f := frame.(type) {
+	case *Published:
+		return appendPublished(b, f)
+	case *Progress:
+		frame = f.frame()
 	}
 	return marshalAppend(b, serverFrame(frame))
 }
@@ -321,6 +324,9 @@ func (Proto) AppendDeliverTail(b []byte, c *Chunk) []byte {
 	b = append(b, c.Records...)
 	return appendAttempts(b, c)
 }
+
+// Placed reports false: clients keep a cursor for each partition.
+func (Proto) Placed() bool { return false }
 
 // appendAttempts appends what a Deliver frame of a consumer has besides.
 func appendAttempts(b []byte, c *Chunk) []byte {

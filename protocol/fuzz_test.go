@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/metrics"
 	"strings"
 	"testing"
@@ -222,8 +223,30 @@ func FuzzParsePosition(f *testing.F) {
 	})
 }
 
+func FuzzParseVector(f *testing.F) {
+	for _, s := range []string{"p1z141z3-42", "p1z141z3-3_42", "p1z-0-1_0-1023_9007199254740991", "p1z-42-3_17-3_18", "p1z-1_3-2", "p1z-1--2", "p1z-", "1234"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		v, err := ParseVector(s)
+		if err != nil {
+			checkRefusal(t, err)
+			return
+		}
+		if v.String() != s || v.Term == 0 || v.IsZero() || len(v.Places) > MaxPartitions {
+			t.Fatalf("%q becomes %+v, %q", s, v, v)
+		}
+		for i, place := range v.Places {
+			at, ok := v.At(place.Partition)
+			if !ok || at != v.position(i) || i > 0 && place.Partition <= v.Places[i-1].Partition {
+				t.Fatalf("%q: place %d is %+v", s, i, at)
+			}
+		}
+	})
+}
+
 func FuzzParseStart(f *testing.F) {
-	for _, s := range []string{"new", "earliest", "last:10", "-10m", "-1h30m0.5s", "2026-01-02T15:04:05.000006+01:00", "p1z141z3-42", "42", "-9223372036854775808ns"} {
+	for _, s := range []string{"new", "earliest", "last:10", "-10m", "-1h30m0.5s", "2026-01-02T15:04:05.000006+01:00", "p1z141z3-42", "p1z-42-3_17", "42", "-9223372036854775808ns"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -233,7 +256,7 @@ func FuzzParseStart(f *testing.F) {
 			return
 		}
 		again, err := ParseStart(start.String())
-		if err != nil || again != start {
+		if err != nil || !reflect.DeepEqual(again, start) {
 			t.Fatalf("%q becomes %+v, written %q, read %+v, %v", s, start, start, again, err)
 		}
 		if start.Kind == StartSince && start.Since <= 0 || start.Kind == StartLast && (start.Last < 1 || start.Last > MaxStartLast) {

@@ -142,7 +142,7 @@ func TestPageExamplesOfServers(t *testing.T) {
 		)}},
 		"caught_up": &tidewirev1.CaughtUp{Sub: 1},
 		"gap":       &tidewirev1.Gap{Sub: 1, Reason: "retention", Term: "1z141z3", After: 10, Through: 41, Position: "p1z141z3-41", Offset: 41},
-		"progress":  &tidewirev1.Progress{Subs: []uint32{1}, Term: "1z141z3", Through: 60},
+		"progress":  &Progress{Subs: []uint32{1}, At: position(60)},
 		"published": &Published{Results: []PublishResult{
 			{Ref: 10, Position: position(44)}, {Ref: 11, Err: Errorf(CodeInvalidTopic, "the topic is empty")},
 		}},

@@ -61,11 +61,7 @@ func (p Position) AppendText(b []byte) []byte {
 	b = append(b, 'p')
 	b = strconv.AppendUint(b, uint64(p.Term), 36)
 	b = append(b, '-')
-	if p.Partition != 0 {
-		b = strconv.AppendUint(b, uint64(p.Partition), 10)
-		b = append(b, '_')
-	}
-	return strconv.AppendUint(b, p.Offset, 10)
+	return Place{p.Partition, p.Offset}.append(b)
 }
 
 // ParsePosition reads what [Position.String] writes. Errors have the code
@@ -78,8 +74,8 @@ func ParsePosition(s string) (Position, error) {
 	switch {
 	case ok:
 		return p, nil
-	case len(s) > 0 && s[0] == 'p' && strings.Count(s, "-") > 1:
-		return Position{}, Errorf(CodeInvalidPosition, "the position %s lists several partitions, but this stream has one", quote(s))
+	case severalPartitions(s):
+		return Position{}, Errorf(CodeInvalidPosition, "the position %s lists several partitions, and a single place is wanted: give the `position` of a message", quote(s))
 	default:
 		return Position{}, Errorf(CodeInvalidPosition, "%s is not a position; give the `position` of a message as the broker printed it, such as %s", quote(s), Position{Term: 1234567, Offset: 42})
 	}
@@ -94,25 +90,12 @@ func parsePosition(s string) (Position, bool) {
 	if !isPosition || !found {
 		return Position{}, false
 	}
-	var p Position
 	t, ok := ParseTerm(term)
 	if !ok || t == 0 {
 		return Position{}, false
 	}
-	p.Term = t
-	if partition, offset, ok := strings.Cut(place, "_"); ok {
-		n, err := strconv.ParseUint(partition, 10, 32)
-		if err != nil {
-			return Position{}, false
-		}
-		p.Partition, place = uint32(n), offset
-	}
-	n, err := strconv.ParseUint(place, 10, 64)
-	if err != nil || n > MaxOffset {
-		return Position{}, false
-	}
-	p.Offset = n
-	return p, p.String() == "p"+s // no leading zeros: one place has one string
+	at, ok := parsePlace(place)
+	return Position{Term: t, Partition: at.Partition, Offset: at.Offset}, ok
 }
 
 func isDigits(s string) bool {

@@ -30,7 +30,8 @@ type Start struct {
 	Last     int           // of StartLast
 	Since    time.Duration // of StartSince, above 0
 	Time     time.Time     // of StartTime
-	Position Position      // of StartPosition
+	Position Position      // of StartPosition, if it is a single place
+	Several  *Vector       // of StartPosition, if it lists several partitions
 }
 
 // ParseStart reads `new` or nothing, `earliest`, `last:N`, `last-per-topic`, a
@@ -61,11 +62,14 @@ func ParseStart(s string) (Start, error) {
 		}
 		return Start{Kind: StartSince, Since: -d}, nil
 	case s[0] == 'p' || isDigits(s):
-		p, err := ParsePosition(s)
+		v, err := ParseVector(s)
 		if err != nil {
 			return Start{}, err
 		}
-		return Start{Kind: StartPosition, Position: p}, nil
+		if len(v.Places) > 1 {
+			return Start{Kind: StartPosition, Several: &v}, nil
+		}
+		return Start{Kind: StartPosition, Position: v.position(0)}, nil
 	}
 	t, ok := parseTime(s)
 	if !ok {
@@ -85,6 +89,14 @@ func parseTime(s string) (time.Time, bool) {
 	return t.UTC(), err == nil
 }
 
+// Vector returns the places of StartPosition.
+func (s Start) Vector() Vector {
+	if s.Several != nil {
+		return *s.Several
+	}
+	return s.Position.Vector()
+}
+
 // String writes the start so that [ParseStart] reads it.
 func (s Start) String() string {
 	switch s.Kind {
@@ -97,7 +109,7 @@ func (s Start) String() string {
 	case StartTime:
 		return s.Time.Format(time.RFC3339Nano)
 	case StartPosition:
-		return s.Position.String()
+		return s.Vector().String()
 	case StartLastPerTopic:
 		return "last-per-topic"
 	default:

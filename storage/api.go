@@ -145,6 +145,7 @@ type Resolved struct {
 	After uint64
 	Gap   *Gap
 	Quiet uint64
+	Ahead bool // After is above the head: see [Replica.Resolve]
 }
 
 // A Gap tells what cannot be given: the offsets in (After, Through], counted

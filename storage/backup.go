@@ -51,17 +51,17 @@ type backup struct {
 }
 
 // opened notes a log.
-func (s *Store) opened(l *Log) {
+func (s *Store) opened(l *core) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logs = append(s.logs, l)
 }
 
 // openLogs returns the logs that are open, and forgets the others.
-func (s *Store) openLogs() []*Log {
+func (s *Store) openLogs() []*core {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.logs = slices.DeleteFunc(s.logs, func(l *Log) bool {
+	s.logs = slices.DeleteFunc(s.logs, func(l *core) bool {
 		l.state.mu.RLock()
 		defer l.state.mu.RUnlock()
 		return l.state.closed
@@ -69,7 +69,7 @@ func (s *Store) openLogs() []*Log {
 	return slices.Clone(s.logs)
 }
 
-func (b *backup) run(logs []*Log) error {
+func (b *backup) run(logs []*core) error {
 	m := &b.manifest
 	head, err := json.Marshal(backupHead{m.Format, m.Data, m.Program, m.Begun, sizeOf(logs)})
 	if err != nil {
@@ -95,7 +95,7 @@ func (b *backup) run(logs []*Log) error {
 }
 
 // sizeOf is about how large the logs are.
-func sizeOf(logs []*Log) (n int64) {
+func sizeOf(logs []*core) (n int64) {
 	for _, l := range logs {
 		l.state.mu.RLock()
 		for _, s := range l.state.segs {
@@ -126,7 +126,7 @@ func (b *backup) write(p []byte) error {
 }
 
 // stream copies one log.
-func (b *backup) stream(l *Log) error {
+func (b *backup) stream(l *core) error {
 	s, err := l.snapshot(b.ctx, b.giveUp)
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func (b *backup) stream(l *Log) error {
 func backupName(stream, base string) string { return streamsDir + "/" + stream + "/" + base }
 
 // segment copies the file of a sealed segment.
-func (b *backup) segment(l *Log, s *segment, size int64) (BackupFile, error) {
+func (b *backup) segment(l *core, s *segment, size int64) (BackupFile, error) {
 	f, err := os.Open(s.path)
 	if err != nil {
 		return BackupFile{}, fmt.Errorf("copy a segment of %s: %w", l.name, err)

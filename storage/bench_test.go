@@ -172,7 +172,7 @@ func BenchmarkCommit(b *testing.B) {
 			var tx, plain, judge time.Duration
 			c, n := l.committer, 0
 			hand := func(*Commit) {}
-			c.next = &batch{}
+			c.queue, c.next = l.queue, &batch{}
 			c.work = make(chan *batch, 1)
 			ctx, stop := context.WithCancel(b.Context())
 			var keeper sync.WaitGroup

@@ -12,14 +12,17 @@ import (
 
 // A block is what one commit stored, as one value in a segment:
 //
-//	header   48 bytes: magic, version, flags, term, first offset, time, sizes
+//	header   48 bytes: magic, version, flags, size of the note, term, first
+//	         offset, time, sizes
 //	table    8 bytes for each offset: where its record begins among the records,
-//	         plus 1, or 0 for a repeat, which has none; CRC-32C of the framed
-//	         record
+//	         plus 1, or 0 for a repeat or a hole, which have none; CRC-32C of the
+//	         framed record
 //	crc      CRC-32C of header and table
 //	digests  36 bytes for each message id: key, payload hash, offset of the
 //	         first, slot of this one
 //	crc      CRC-32C of the digests
+//	note     what the owner of a replica gave with it, and its CRC-32C; nothing if
+//	         there is none
 //	records  framed as in a Deliver frame, see [protocol.AppendFramed]
 //
 // So each byte is covered by a checksum, one record can be checked without its
@@ -35,19 +38,24 @@ type block struct {
 	count   int    // slots, one for each offset
 	records int    // slots that have a record
 	rows    int    // digest rows
+	noted   int    // bytes of the note
 	head    int    // bytes before the records
 	dollar  bool   // some topic begins with '$'
+	times   bool   // records have times of their own
 }
 
 const (
 	blockMagic   = 0x31425754 // "TWB1"
-	blockVersion = 1
+	blockVersion = 2
 	headerBytes  = 48
 	slotBytes    = 8
 	rowBytes     = 36
 	crcBytes     = 4
 
 	flagDollar = 1 << 0
+	flagTimes  = 1 << 1
+
+	maxNote = math.MaxUint16
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -80,6 +88,7 @@ type blockBuilder struct {
 	flags   byte
 	table   []byte
 	digests []byte
+	note    []byte
 	body    []byte // records, framed
 }
 
@@ -98,16 +107,16 @@ func (b *blockBuilder) identify(key *DedupeKey, payload, first uint64) {
 	b.rows++
 }
 
-// add gives the next offset to a record, or to a repeat if it is nil, and writes
+// add gives the next offset to a record, or to nothing if it is nil, and writes
 // the place into the record.
-func (b *blockBuilder) add(record []byte) {
+func (b *blockBuilder) add(record []byte, time uint64) {
 	offset := b.first + uint64(b.count)
 	b.count++
 	if record == nil {
 		b.table = append(b.table, make([]byte, slotBytes)...)
 		return
 	}
-	protocol.PlaceRecord(record, offset, b.time)
+	protocol.PlaceRecord(record, offset, time)
 	at := len(b.body)
 	b.body = protocol.AppendFramed(b.body, record)
 	b.table = binary.LittleEndian.AppendUint32(b.table, uint32(at+1))
@@ -120,11 +129,12 @@ func (b *blockBuilder) add(record []byte) {
 
 // encode returns the block.
 func (b *blockBuilder) encode() []byte {
-	size := headerBytes + len(b.table) + crcBytes + len(b.digests) + crcBytes + len(b.body)
+	size := headerBytes + len(b.table) + crcBytes + len(b.digests) + crcBytes + noteBytes(len(b.note)) + len(b.body)
 	raw := make([]byte, headerBytes, size)
 	le := binary.LittleEndian
 	le.PutUint32(raw, blockMagic)
 	raw[4], raw[5] = blockVersion, b.flags
+	le.PutUint16(raw[6:], uint16(len(b.note)))
 	le.PutUint64(raw[8:], uint64(b.term))
 	le.PutUint64(raw[16:], b.first)
 	le.PutUint64(raw[24:], b.time)
@@ -136,7 +146,19 @@ func (b *blockBuilder) encode() []byte {
 	raw = le.AppendUint32(raw, crc32.Checksum(raw, castagnoli))
 	raw = append(raw, b.digests...)
 	raw = le.AppendUint32(raw, crc32.Checksum(b.digests, castagnoli))
+	if len(b.note) > 0 {
+		raw = append(raw, b.note...)
+		raw = le.AppendUint32(raw, crc32.Checksum(b.note, castagnoli))
+	}
 	return append(raw, b.body...)
+}
+
+// noteBytes returns what a note of a size takes in a block.
+func noteBytes(size int) int {
+	if size == 0 {
+		return 0
+	}
+	return size + crcBytes
 }
 
 // openBlock reads the front of a block and verifies header and table. The block
@@ -160,9 +182,11 @@ func openFront(raw []byte, size int) (block, error) {
 		count:   int(le.Uint32(raw[32:])),
 		records: int(le.Uint32(raw[36:])),
 		rows:    int(le.Uint32(raw[40:])),
+		noted:   int(le.Uint16(raw[6:])),
 		dollar:  raw[5]&flagDollar != 0,
+		times:   raw[5]&flagTimes != 0,
 	}
-	b.head = b.table() + crcBytes + b.rows*rowBytes + crcBytes
+	b.head = b.rowsEnd() + crcBytes + noteBytes(b.noted)
 	switch {
 	case int(le.Uint32(raw[44:])) != size, b.head > len(raw),
 		b.count == 0, b.records > b.count, b.rows > b.count,
@@ -176,6 +200,9 @@ func openFront(raw []byte, size int) (block, error) {
 
 // table returns where the table ends.
 func (b *block) table() int { return headerBytes + b.count*slotBytes }
+
+// rowsEnd returns where the digest rows end.
+func (b *block) rowsEnd() int { return b.table() + crcBytes + b.rows*rowBytes }
 
 // last returns the offset of the last slot.
 func (b *block) last() uint64 { return b.first + uint64(b.count) - 1 }
@@ -225,6 +252,9 @@ func (b *block) verifyAll(each func(offset uint64, record []byte) error) error {
 	if _, err := b.digests(); err != nil {
 		return err
 	}
+	if _, err := b.note(); err != nil {
+		return err
+	}
 	at, stored := b.head, 0
 	for slot := range b.count {
 		record, framed, err := b.frame(slot)
@@ -255,11 +285,23 @@ func (b *block) verifyAll(each func(offset uint64, record []byte) error) error {
 
 // digests returns the digest rows as they are stored, verified.
 func (b *block) digests() ([]byte, error) {
-	rows := b.raw[b.table()+crcBytes : b.head-crcBytes]
-	if binary.LittleEndian.Uint32(b.raw[b.head-crcBytes:]) != crc32.Checksum(rows, castagnoli) {
+	rows := b.raw[b.table()+crcBytes : b.rowsEnd()]
+	if binary.LittleEndian.Uint32(b.raw[b.rowsEnd():]) != crc32.Checksum(rows, castagnoli) {
 		return nil, fmt.Errorf("%w: the checksum of the digests at offset %d does not match", errDamaged, b.first)
 	}
 	return rows, nil
+}
+
+// note returns the note, verified; nil if there is none.
+func (b *block) note() ([]byte, error) {
+	if b.noted == 0 {
+		return nil, nil
+	}
+	note, sum := b.raw[b.rowsEnd()+crcBytes:b.head-crcBytes], b.raw[b.head-crcBytes:]
+	if binary.LittleEndian.Uint32(sum) != crc32.Checksum(note, castagnoli) {
+		return nil, fmt.Errorf("%w: the checksum of the note at offset %d does not match", errDamaged, b.first)
+	}
+	return note, nil
 }
 
 // parseRow reads one stored digest row.

@@ -17,12 +17,12 @@ func sampleBlock(t testing.TB) []byte {
 	b.begin(blockHeader{term: 7, first: 100, time: 1234567})
 	identify := func(key DedupeKey, payload, first uint64) { b.identify(&key, payload, first) }
 	identify(KeyOf("a.b", "1"), 11, 100)
-	b.add(message("a.b", "1", "one").Record)
+	b.add(message("a.b", "1", "one").Record, b.time)
 	identify(KeyOf("a.b", "1"), 11, 100)
-	b.add(nil)
-	b.add(message("c", "", "").Record)
+	b.add(nil, b.time)
+	b.add(message("c", "", "").Record, b.time)
 	identify(KeyOf("$dead.x", "2"), 33, 103)
-	b.add(message("$dead.x", "2", string(make([]byte, 300))).Record)
+	b.add(message("$dead.x", "2", string(make([]byte, 300))).Record, b.time)
 	return b.encode()
 }
 

@@ -73,7 +73,7 @@ func checkStreams(ctx context.Context, dir string, how checker) (r Report, err e
 	for _, s := range streams {
 		c := how
 		c.ctx, c.report = ctx, &r
-		c.log = &Log{name: s.Name(), dir: filepath.Join(dir, streamsDir, s.Name()), opts: LogOptions{}.withDefaults()}
+		c.log = &core{name: s.Name(), dir: filepath.Join(dir, streamsDir, s.Name()), opts: LogOptions{}.withDefaults()}
 		c.log.state.window.limit = 0
 		r.Streams++
 		c.stream()

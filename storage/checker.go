@@ -17,7 +17,7 @@ import (
 // looked at.
 type checker struct {
 	ctx      context.Context
-	log      *Log
+	log      *core
 	report   *Report
 	progress func(Progress)
 	quick    bool              // do not read sealed segments

@@ -17,43 +17,30 @@ import (
 // so that little lies between two syncs. Offsets and dedupe rows are therefore
 // given before the sync, and all of them are taken back if it fails.
 //
-// The goroutine of Run alone uses it, except that the writer has active and the
-// flying batch while there is one.
+// The goroutine of Run alone uses it, except that the writer has the flying batch
+// and its segment while there is one.
 type committer struct {
-	log    *Log
-	dedupe *dedupe
-	active *segment
+	*tail
+	queue  *queue // while run goes on
 	next   *batch // being gathered
 	flying *batch // being written, or nil
 	spare  *batch // to be used again, or nil
-	head   uint64 // last offset that was given, durable or not
-	time   uint64 // of the last batch
-	used   int64  // bytes of the active segment's file, 0 if it has no block
-	warned uint64 // when the short memory of ids was last logged
 
 	work    chan *batch        // to the writer
-	tick    chan struct{}      // has a token after a commit
-	seal    chan struct{}      // the keeper asks for the active segment to end
-	sealDue bool               // it has asked
+	sealDue bool               // the keeper has asked for the active segment to end
 	write   func(*batch) error // writeBlock, except in tests of failures
 }
 
-const shortWindow = 3600e6 // microseconds
-
-func newCommitter(l *Log) *committer {
-	c := &committer{
-		log:    l,
-		dedupe: newDedupe(l.opts.DedupeWindow),
-		tick:   make(chan struct{}, 1),
-		seal:   make(chan struct{}, 1),
-	}
-	c.write = c.writeBlock
+func newCommitter(t *tail) *committer {
+	c := &committer{tail: t}
+	c.write = func(b *batch) error { return t.writeBlocks(b) }
 	return c
 }
 
 // run commits what is queued until ctx ends and the queue is empty, or a sync
 // fails. Whatever was taken from the queue has an answer then.
-func (c *committer) run(ctx context.Context, hand func(*Commit)) error {
+func (c *committer) run(ctx context.Context, q *queue, hand func(*Commit)) error {
+	c.queue = q
 	work, written := make(chan *batch), make(chan error)
 	c.work = work
 	defer close(work)
@@ -79,7 +66,7 @@ func (c *committer) run(ctx context.Context, hand func(*Commit)) error {
 }
 
 func (c *committer) loop(ctx context.Context, written <-chan error, hand func(*Commit)) error {
-	q := c.log.queue
+	q := c.queue
 	ended := ctx.Done()
 	for stopping := false; ; {
 		if ctx.Err() != nil && !stopping {
@@ -127,7 +114,7 @@ func (c *committer) limit() int { return int(min(maxBatchBytes, c.log.opts.Segme
 // queue may have more.
 func (c *committer) gather() bool {
 	for !c.next.full(c.limit()) {
-		entries := c.log.queue.take(c.limit() - len(c.next.block.body))
+		entries := c.queue.take(c.limit() - len(c.next.block.body))
 		if len(entries) == 0 {
 			return false
 		}
@@ -162,14 +149,14 @@ func (c *committer) launch(published bool, hand func(*Commit)) (launched bool, e
 		if !published {
 			return false, nil
 		}
-		if err := c.rotate(); err != nil {
+		if err := c.rotate(context.Background()); err != nil {
 			return true, c.fail(b, err, hand)
 		}
 	}
 	if c.next = c.spare; c.next == nil {
 		c.next = &batch{}
 	}
-	b.started = time.Now()
+	b.started, b.segment = time.Now(), c.active
 	c.spare, c.flying = nil, b
 	c.work <- b
 	return true, nil
@@ -192,7 +179,7 @@ func (c *committer) settle(err error, hand func(*Commit)) error {
 			return err
 		}
 	}
-	hand(c.publish(b))
+	hand(c.publish(b, true))
 	c.observe(b.time)
 	b.reset()
 	c.spare = b
@@ -242,61 +229,13 @@ func (c *committer) refuse(b *batch, err *protocol.Error, hand func(*Commit)) {
 
 // refuseQueued answers everything that is queued with err.
 func (c *committer) refuseQueued(err *protocol.Error, hand func(*Commit)) {
-	for entries := c.log.queue.take(maxQueueBytes); len(entries) > 0; entries = c.log.queue.take(maxQueueBytes) {
+	for entries := c.queue.take(maxQueueBytes); len(entries) > 0; entries = c.queue.take(maxQueueBytes) {
 		commit := &Commit{Chunk: c.nothing()}
 		for _, e := range entries {
 			commit.Answers = append(commit.Answers, Answer{e, Result{Err: err}})
 		}
 		hand(commit)
 	}
-}
-
-// nothing is the chunk of a commit that stored nothing.
-func (c *committer) nothing() protocol.Chunk {
-	head := c.log.state.head // changed by this goroutine alone
-	return protocol.Chunk{Term: c.log.terms.at(head), After: head, Through: head}
-}
-
-// publish makes a stored batch visible to readers and returns it as a commit.
-func (c *committer) publish(b *batch) *Commit {
-	blk, err := openBlock(b.raw)
-	if err != nil {
-		panic(err) // it was encoded a moment ago
-	}
-	commit := &Commit{
-		Chunk:   protocol.Chunk{Term: blk.term, After: blk.first - 1, Through: blk.last(), Count: blk.records, Records: blk.body()},
-		Topics:  make([]string, len(b.stored)),
-		Answers: b.answers,
-	}
-	s := &c.log.state
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, r := range b.stored {
-		commit.Topics[i] = c.active.index.add(r.topic, r.offset)
-	}
-	if c.active.info.last == 0 || s.spare == nil && b.used > c.log.opts.SegmentBytes/2 {
-		c.log.keeper.signal() // its timer begins, or a spare is due
-	}
-	c.active.info.add(&blk)
-	c.active.info.size = uint64(b.used)
-	c.log.state.kept.stored(b.stored)
-	s.window.push(blk)
-	s.head = blk.last()
-	c.log.metrics.window.Set(float64(s.window.bytes))
-	c.log.metrics.head.Set(float64(s.head))
-	return commit
-}
-
-// observe shows how long ids are remembered, and says so when it is not long.
-func (c *committer) observe(now uint64) {
-	oldest := c.dedupe.oldest()
-	c.log.metrics.dedupe(c.dedupe.len(), oldest, now)
-	if c.dedupe.next < c.dedupe.limit || now-oldest >= shortWindow || now-c.warned < shortWindow {
-		return
-	}
-	c.warned = now
-	c.log.log.Warn("message ids are remembered for less than an hour: a later repeat is answered repeat_too_old; a larger dedupe window would help",
-		"stream", c.log.name, "ids", c.dedupe.limit, "age", time.Duration(now-oldest)*time.Microsecond)
 }
 
 // poke leaves a token in a channel that holds one.

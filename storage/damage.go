@@ -112,7 +112,7 @@ func (d *damages) observe(r prometheus.Registerer, stream string) {
 
 // Degraded says which files are damaged; nothing if none is known to be. The log
 // works on: what cannot be read is told to readers, see [LostError].
-func (l *Log) Degraded() []string {
+func (l *core) Degraded() []string {
 	all := l.damages.list()
 	for i := range all {
 		all[i] = fmt.Sprintf("the stream %s: %s", l.name, all[i])
@@ -121,7 +121,7 @@ func (l *Log) Degraded() []string {
 }
 
 // damaged logs, once, that a file is damaged.
-func (l *Log) damaged(path string, err error) {
+func (l *core) damaged(path string, err error) {
 	err = damagedFile(path, err)
 	if l.damages.note(path, err) {
 		l.log.Error("a file is damaged; the broker goes on, and subscribers are told a gap, passed_over, for what cannot be read", "stream", l.name, "file", path, "err", err)
@@ -130,7 +130,7 @@ func (l *Log) damaged(path string, err error) {
 
 // survey finds out what can still be read of a segment after a read of it failed
 // with err, for the offsets up to through.
-func (l *Log) survey(s *segment, through uint64, err error) error {
+func (l *core) survey(s *segment, through uint64, err error) error {
 	l.damages.surveying.Lock()
 	defer l.damages.surveying.Unlock()
 	if l.damages.salvaged(s, through) != nil {
@@ -155,7 +155,7 @@ func (l *Log) survey(s *segment, through uint64, err error) error {
 // walk calls fn with the blocks of a segment; again, around the damage, if it
 // meets any: fn goes on where it was or begins anew. through is the last offset
 // that the segment may hold.
-func (l *Log) walk(s *segment, through uint64, fn func(blockWalk) error) error {
+func (l *core) walk(s *segment, through uint64, fn func(blockWalk) error) error {
 	v := l.damages.salvaged(s, through)
 	if v == nil {
 		err := l.handles.view(s, func(tx *bbolt.Tx) error { return fn(newBlockCursor(tx)) })

@@ -485,11 +485,11 @@ func (l *testLog) repeatAll(stored []protocol.Message, tr *truth, idsLost bool) 
 // the start and by check, which name it; a spare is not.
 func TestDeletedSegments(t *testing.T) {
 	sample := openTest(t, t.TempDir(), LogOptions{SegmentBytes: 1})
-	for sample.state.spare == nil || len(sample.state.segs) < 4 {
+	for len(sample.state.spares) == 0 || len(sample.state.segs) < 4 {
 		sample.publish(message("a", "", strings.Repeat("x", 9000)))
 		sample.settle()
 	}
-	active, spare := sample.state.active().path, sample.state.spare.path
+	active, spare := sample.state.active().path, sample.state.spares[0].path
 	if sample.keeper.newest != sample.state.active().ordinal {
 		t.Errorf("meta.db knows of segment %d", sample.keeper.newest)
 	}
@@ -536,11 +536,11 @@ func TestDeletedSegments(t *testing.T) {
 // ends instead.
 func TestDeletedUnderTheBroker(t *testing.T) {
 	l := openTest(t, t.TempDir(), LogOptions{SegmentBytes: 1})
-	for l.state.spare == nil {
+	for len(l.state.spares) == 0 {
 		l.publish(message("a", "", strings.Repeat("x", 9000)))
 		l.settle()
 	}
-	remove(t, l.state.spare.path)
+	remove(t, l.state.spares[0].path)
 	l.state.rotate()
 	if err := l.keeper.noteNewest(t.Context()); err == nil || !strings.Contains(err.Error(), "was deleted while the broker wrote to it") {
 		t.Errorf("%v", err)
@@ -622,7 +622,7 @@ func TestDamagedBeforeSealed(t *testing.T) {
 	if err := l.keeper.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	l.committer.active, l.committer.used = l.state.rotate(), 0
+	l.tail.active, l.tail.used = l.state.rotate(), 0
 	f, err := os.OpenFile(active.path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 // are in the table that are the newest of their key; undo has one step for each
 // row that is not final.
 //
-// The committer alone uses it.
+// The writer alone uses it.
 type dedupe struct {
 	limit   uint64        // N
 	next    uint64        // sequence of the next row
@@ -209,4 +209,15 @@ func (d *dedupe) grow() {
 		}
 		d.table[place] = e
 	}
+}
+
+// appendRows appends the rows in their order, but for their times.
+func (d *dedupe) appendRows(b []byte) []byte {
+	for n := d.next - uint64(d.len()); n < d.next; n++ {
+		r := d.row(uint32(n % d.limit))
+		b = append(b, r.key[:]...)
+		b = binary.BigEndian.AppendUint64(b, r.payload)
+		b = binary.BigEndian.AppendUint64(b, r.first)
+	}
+	return b
 }

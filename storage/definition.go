@@ -21,6 +21,9 @@ type definition struct {
 	DedupeWindow int `json:"dedupe_window"`
 	// Filters may change; they are kept so that a change can be told.
 	Filters []string `json:"filters,omitempty"`
+	// Replica says that the log is a copy: another place decides its order.
+	Replica   bool   `json:"replica,omitempty"`
+	Partition uint32 `json:"partition,omitempty"`
 }
 
 var keyDefinition = []byte("definition") // in the bucket info
@@ -48,10 +51,13 @@ func (o *opening) checkDefinition() error {
 	if err != nil || d == nil {
 		return err
 	}
+	if err := o.checkKind(d); err != nil {
+		return err
+	}
 	opts := &o.log.opts
 	if o.anyWindow {
 		opts.DedupeWindow = d.DedupeWindow
-		o.log.committer.dedupe = newDedupe(d.DedupeWindow)
+		o.log.tail.dedupe = newDedupe(d.DedupeWindow)
 	}
 	if d.DedupeWindow != opts.DedupeWindow {
 		return fmt.Errorf("its dedupe window was fixed at %d ids when it was made, and %d are asked for: set dedupe_window to %d, or move %s away to begin anew", d.DedupeWindow, opts.DedupeWindow, d.DedupeWindow, o.log.dir)
@@ -65,7 +71,7 @@ func (o *opening) checkDefinition() error {
 // storeDefinition keeps the options for the next boot.
 func (o *opening) storeDefinition() error {
 	opts := &o.log.opts
-	v, err := json.Marshal(definition{opts.DedupeWindow, opts.Filters})
+	v, err := json.Marshal(definition{opts.DedupeWindow, opts.Filters, o.replica != nil, o.log.partition})
 	if err != nil {
 		return err
 	}

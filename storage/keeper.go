@@ -18,7 +18,7 @@ import (
 // When the disk is full it releases the reserve, tries again, and leaves what
 // cannot be done for later. A sync that fails is fatal here too.
 type keeper struct {
-	log      *Log
+	log      *core
 	wake     chan struct{}         // the segments have changed
 	progress chan struct{}         // a segment was sealed, or could not be
 	full     atomic.Bool           // the disk was full at the last attempt
@@ -32,7 +32,7 @@ type keeper struct {
 
 	beforeTrim func(through uint64) // may be nil; set before run
 
-	preparing sync.Mutex // one of keeper and committer prepares a segment
+	preparing sync.Mutex // one of keeper and writer prepares a segment
 
 	err    error // set before failed is closed
 	failed chan struct{}
@@ -62,7 +62,7 @@ var (
 	errDiskFull = &fs.PathError{Op: "seal", Path: "segment", Err: syscall.ENOSPC}
 )
 
-func newKeeper(l *Log) *keeper {
+func newKeeper(l *core) *keeper {
 	return &keeper{
 		log:      l,
 		wake:     make(chan struct{}, 1),
@@ -143,7 +143,7 @@ func (k *keeper) ready(context.Context) error {
 	}
 	s := &k.log.state
 	s.mu.RLock()
-	due := s.spare == nil && int64(s.active().info.size) > k.log.opts.SegmentBytes/2
+	due := len(s.spares) == 0 && int64(s.active().info.size) > k.log.opts.SegmentBytes/2
 	s.mu.RUnlock()
 	if !due {
 		return nil
@@ -170,7 +170,7 @@ func (k *keeper) prepare() error {
 	defer k.preparing.Unlock()
 	s := &k.log.state
 	s.mu.RLock()
-	ready := s.spare != nil
+	ready := len(s.spares) > 0
 	s.mu.RUnlock()
 	if ready {
 		return nil
@@ -184,7 +184,7 @@ func (k *keeper) prepare() error {
 		return err
 	}
 	s.mu.Lock()
-	s.spare = seg
+	s.spares = append(s.spares, seg)
 	s.mu.Unlock()
 	return nil
 }
@@ -228,7 +228,7 @@ func (k *keeper) pace(ctx context.Context) error {
 	pause := time.NewTimer(sealPause)
 	defer pause.Stop()
 	select {
-	case <-k.log.committer.tick:
+	case <-k.log.tail.tick:
 	case <-pause.C:
 	case <-ctx.Done():
 	}

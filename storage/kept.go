@@ -35,6 +35,17 @@ type kept struct {
 	top atomic.Uint64 // no offset above it is hidden
 }
 
+// clear forgets everything.
+func (k *kept) clear() {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.topics)
+	k.top.Store(0)
+}
+
 // newKept returns nil if there is no bound. Its methods may be called then.
 func newKept(most int) *kept {
 	if most <= 0 {

@@ -49,7 +49,7 @@ func (f *keptFill) memory(x *topicIndex) {
 	}
 }
 
-func (f *keptFill) sealed(l *Log, seg *segment) error {
+func (f *keptFill) sealed(l *core, seg *segment) error {
 	err := l.handles.view(seg, func(tx *bbolt.Tx) error {
 		return eachTopic(tx.Bucket(bucketIndex), nil, func(topic, v []byte) (bool, error) {
 			n := f.kept.lacks(topic)

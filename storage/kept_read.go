@@ -9,7 +9,7 @@ import (
 // beforeLastKept is beforeLast where retention by count hides some of the matches:
 // they do not count. It reads the newest ones, since the index does not tell of
 // the offsets of many topics which is whose.
-func (l *Log) beforeLastKept(f protocol.Filter, head uint64, n int) (uint64, error) {
+func (l *core) beforeLastKept(f protocol.Filter, head uint64, n int) (uint64, error) {
 	for head > 0 {
 		c, err := l.ReadBack(Query{Filter: f, Through: head}, n)
 		lost, isLost := errors.AsType[*LostError](err)

@@ -15,7 +15,7 @@ import (
 // eachDigests calls fn with the blocks of a segment that have digest rows, from
 // the offset on, until it returns false. next is where to go on. Rows that are
 // damaged are left out, and lostRows tells of them.
-func (l *Log) eachDigests(s *segment, from uint64, fn func(b *block, rows []byte) bool) (next uint64, err error) {
+func (l *core) eachDigests(s *segment, from uint64, fn func(b *block, rows []byte) bool) (next uint64, err error) {
 	err = l.walk(s, s.info.last, func(c blockWalk) error {
 		b, ok, err := c.seek(from)
 		for ; ok; b, ok, err = c.next() {
@@ -46,7 +46,7 @@ func (l *Log) eachDigests(s *segment, from uint64, fn func(b *block, rows []byte
 
 // lostRows returns the time of the newest digest row that damage may have taken
 // from a segment, 0 if it took none.
-func (l *Log) lostRows(s *segment) uint64 {
+func (l *core) lostRows(s *segment) uint64 {
 	d := &l.damages
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -67,7 +67,7 @@ func (d *damages) lose(s *segment, time uint64) {
 
 // carriedTime returns the time of carried digest rows, or one at or after it if
 // they are damaged.
-func (l *Log) carriedTime(v []byte) uint64 {
+func (l *core) carriedTime(v []byte) uint64 {
 	if time, _, ok := decodeCarried(v); ok {
 		return time
 	}
@@ -75,7 +75,7 @@ func (l *Log) carriedTime(v []byte) uint64 {
 }
 
 // carriedBefore returns a time at or after that of all carried digest rows.
-func (l *Log) carriedBefore() uint64 {
+func (l *core) carriedBefore() uint64 {
 	l.state.mu.RLock()
 	defer l.state.mu.RUnlock()
 	if s := l.state.segs; len(s) > 0 && s[0].info.last != 0 {

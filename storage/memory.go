@@ -334,7 +334,7 @@ func (l *MemoryLog) resolve(s protocol.Start, f protocol.Filter, head uint64) (R
 	case protocol.StartTime:
 		return Resolved{After: l.beforeTime(s.Time, head)}, nil
 	case protocol.StartPosition:
-		return resolvePosition(s.Position, l.terms, l.earliest, l.head)
+		return resolvePosition(s.Position, 0, l.terms, l.earliest, l.head)
 	default:
 		return Resolved{After: head}, nil
 	}

@@ -35,7 +35,7 @@ type meta struct {
 const (
 	metaFile   = "meta.db"
 	lockWait   = 100 * time.Millisecond
-	logFormat  = 2
+	logFormat  = 3
 	metaMapped = 64 << 20
 )
 
@@ -51,6 +51,7 @@ var (
 	keyEarliest = []byte("earliest") // offset after that segment
 	keyEvicted  = []byte("evicted")  // time of the newest digest row that was dropped
 	keyNewest   = []byte("newest")   // ordinal of the newest segment that was made active
+	keyNote     = []byte("note")     // of a replica: the newest one when its last segment went
 	keySealed   = []byte("sealed")   // in a segment: its segmentInfo
 	keyOrdinal  = []byte("ordinal")  // in a segment
 	keyLog      = []byte("log")      // in a segment: first term of its log
@@ -71,7 +72,7 @@ func metaBuckets() [][]byte {
 }
 
 // createMeta makes the meta.db of a new log with its first term.
-func createMeta(dir string) error {
+func createMeta(dir string, term protocol.Term) error {
 	tmp := filepath.Join(dir, metaFile+".tmp")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -89,7 +90,7 @@ func createMeta(dir string) error {
 		if err := tx.Bucket(bucketInfo).Put(keyFormat, key(logFormat)); err != nil {
 			return err
 		}
-		return putChain(tx, chain(nil).next(protocol.NewTerm(), 0))
+		return putChain(tx, chain(nil).next(term, 0))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err

@@ -99,10 +99,10 @@ func (m *metrics) committed(b *batch, took time.Duration) {
 	m.commits.Inc()
 	m.seconds.Observe(took.Seconds())
 	m.syncs.Observe(b.synced.Seconds())
-	m.batch.Observe(float64(len(b.answers)))
+	m.batch.Observe(float64(b.entries))
 	m.messages.Add(float64(len(b.stored)))
 	m.bytes.Add(float64(len(b.raw)))
-	m.repeats.Add(float64(b.block.count - len(b.stored)))
+	m.repeats.Add(float64(b.repeats))
 }
 
 // dedupe shows how many ids are remembered, and since when.
@@ -121,7 +121,7 @@ func (m *metrics) edge(earliest, head, oldest uint64) {
 }
 
 // observe shows the state of the segments. Callers do not hold the state's lock.
-func (m *metrics) observe(l *Log) {
+func (m *metrics) observe(l *core) {
 	unsealed := len(l.state.unsealed())
 	l.state.mu.RLock()
 	defer l.state.mu.RUnlock()

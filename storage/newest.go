@@ -29,7 +29,7 @@ const (
 // One topic, and a short range, cost next to nothing. Otherwise every topic that
 // the segments of the range have is looked at, a bounded number under each lock,
 // and n offsets are held, whatever their number.
-func (l *Log) Newest(f protocol.Filter, after, through uint64, n int) (offsets []uint64, covered uint64, err error) {
+func (l *core) Newest(f protocol.Filter, after, through uint64, n int) (offsets []uint64, covered uint64, err error) {
 	earliest, head := l.Bounds()
 	through = min(through, head)
 	after = max(after, earliest-1)
@@ -60,7 +60,7 @@ func (l *Log) Newest(f protocol.Filter, after, through uint64, n int) (offsets [
 
 // newestOf returns the offset of the newest record of a topic, 0 if there is
 // none.
-func (l *Log) newestOf(topic string) (uint64, error) {
+func (l *core) newestOf(topic string) (uint64, error) {
 	if newest := l.newestInMemory(topic); newest > 0 {
 		return newest, nil
 	}
@@ -73,7 +73,7 @@ func (l *Log) newestOf(topic string) (uint64, error) {
 }
 
 // newestStored is newestOf from the segments themselves.
-func (l *Log) newestStored(topic string) (uint64, error) {
+func (l *core) newestStored(topic string) (uint64, error) {
 	f, err := protocol.ParseFilter(topic)
 	if err != nil {
 		return 0, err
@@ -101,7 +101,7 @@ func (l *Log) newestStored(topic string) (uint64, error) {
 }
 
 // newestInMemory is newestOf among the segments whose index is in memory.
-func (l *Log) newestInMemory(topic string) uint64 {
+func (l *core) newestInMemory(topic string) uint64 {
 	l.state.mu.RLock()
 	defer l.state.mu.RUnlock()
 	return l.state.newest(topic)
@@ -122,7 +122,7 @@ func (s *state) newest(topic string) uint64 {
 }
 
 // newestByScan reads a short range.
-func (l *Log) newestByScan(f protocol.Filter, after, through uint64, n int) ([]uint64, uint64, error) {
+func (l *core) newestByScan(f protocol.Filter, after, through uint64, n int) ([]uint64, uint64, error) {
 	newest := make(map[string]uint64)
 	for cur := after; cur < through; {
 		c, err := l.Read(Query{Filter: f, After: cur, Through: through})
@@ -156,7 +156,7 @@ func (l *Log) newestByScan(f protocol.Filter, after, through uint64, n int) ([]u
 // at those of the sealed segments. A segment that is sealed in between is in
 // meta.db by then, so no topic is passed over.
 type newestWalk struct {
-	log            *Log
+	log            *core
 	filter         protocol.Filter
 	after, through uint64
 	most           int

@@ -14,50 +14,65 @@ import (
 // opening is a log on its way to being open. Until everything has been found
 // sound nothing is changed on disk; then a new term begins.
 type opening struct {
-	log       *Log
+	log       *core
 	meta      metaState
 	files     map[uint64]int64 // size of each segment's file, by ordinal
 	fresh     bool             // the log did not exist
 	anyWindow bool             // of ids: none was asked for
+	replica   *ReplicaOptions  // nil if the log is no copy
+	note      []byte           // the newest of a copy
 	empty     []*segment       // files without a block
 	indexed   []*segment       // files with blocks that wait to be sealed
 }
 
 // OpenLog opens the log of a stream, and creates it if it does not exist.
 func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
+	c, _, err := s.openCore(stream, opts, nil)
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{core: c, queue: newQueue(), committer: newCommitter(c.tail)}
+	c.tail.mark = l.mark
+	return l, nil
+}
+
+// openCore opens the files of a stream; of a copy if replica is not nil.
+func (s *Store) openCore(stream string, opts LogOptions, replica *ReplicaOptions) (l *core, note []byte, err error) {
 	if !validStream(stream) {
-		return nil, fmt.Errorf("open log: %q is not a name for a stream", stream)
+		return nil, nil, fmt.Errorf("open log: %q is not a name for a stream", stream)
 	}
 	anyWindow := opts.DedupeWindow == 0
 	opts = opts.withDefaults()
-	l := &Log{
+	l = &core{
 		name:    stream,
 		dir:     s.Path(stream),
 		opts:    opts,
 		log:     opts.Logger,
 		reserve: s.reserve,
-		queue:   newQueue(),
 		handles: handles{most: opts.OpenSegments},
+	}
+	if replica != nil {
+		l.partition = replica.Partition
 	}
 	l.state.window.limit = opts.WindowBytes
 	l.state.kept = newKept(opts.PerTopic)
-	l.committer, l.keeper = newCommitter(l), newKeeper(l)
-	o := &opening{log: l, anyWindow: anyWindow}
+	l.tail, l.keeper = newTail(l), newKeeper(l)
+	o := &opening{log: l, anyWindow: anyWindow, replica: replica}
 	if err := o.run(); err != nil {
 		o.abandon()
-		return nil, fmt.Errorf("open log %s: %w", stream, err)
+		return nil, nil, fmt.Errorf("open log %s: %w", stream, err)
 	}
 	l.metrics = newMetrics(opts.Registerer, stream)
 	l.metrics.observe(l)
 	l.damages.observe(opts.Registerer, stream)
-	d := l.committer.dedupe
+	d := l.tail.dedupe
 	l.metrics.dedupe(d.len(), d.oldest(), uint64(opts.Now().UnixMicro()))
 	s.opened(l)
-	return l, nil
+	return l, o.note, nil
 }
 
 func (o *opening) run() error {
-	steps := []func() error{o.list, o.openMeta, o.checkDefinition, o.openSealed, o.openUnsealed, o.checkOrder, o.fillKept, o.loadDedupe, o.begin, o.storeDefinition}
+	steps := []func() error{o.list, o.openMeta, o.checkDefinition, o.openSealed, o.openUnsealed, o.checkOrder, o.fillKept, o.loadDedupe, o.loadNote, o.begin, o.storeDefinition}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -115,7 +130,7 @@ func (o *opening) openMeta() error {
 		if err := os.MkdirAll(dir, 0o750); err != nil {
 			return err
 		}
-		err := o.log.reserve.withReserve(func() error { return createMeta(dir) })
+		err := o.log.reserve.withReserve(func() error { return createMeta(dir, o.firstTerm()) })
 		if err != nil {
 			return err
 		}
@@ -128,6 +143,9 @@ func (o *opening) openMeta() error {
 		return err
 	}
 	if o.meta, err = o.log.meta.load(); err != nil {
+		return err
+	}
+	if err := o.checkTerm(); err != nil {
 		return err
 	}
 	o.log.terms = o.meta.terms
@@ -201,9 +219,9 @@ func (o *opening) checkOrder() error {
 			return fmt.Errorf("%s begins at offset %d where %d should follow: its files are not from one moment, put the directory %s back from a backup as a whole", s.path, s.info.first, st.head+1, o.log.dir)
 		}
 		s.first, st.head = s.info.first, s.info.last
-		o.log.committer.time = s.info.lastTime
+		o.log.tail.time = s.info.lastTime
 	}
-	if len(o.empty) > 2 {
+	if len(o.empty) > o.mostEmpty() {
 		return fmt.Errorf("%s has %d empty segments: its files are not from one moment, put the directory back from a backup as a whole", o.log.dir, len(o.empty))
 	}
 	return nil
@@ -212,7 +230,7 @@ func (o *opening) checkOrder() error {
 // begin makes the first changes: a new term and a segment to write to.
 func (o *opening) begin() error {
 	l := o.log
-	if !o.fresh {
+	if !o.fresh && o.replica == nil {
 		l.terms = l.terms.next(protocol.NewTerm(), l.state.head)
 		if err := l.reserve.withReserve(func() error { return l.meta.setChain(l.terms) }); err != nil {
 			return err
@@ -235,18 +253,17 @@ func (o *opening) begin() error {
 		}
 		o.empty = append(o.empty, s)
 	}
-	if !active || len(o.empty) == 2 {
+	if !active || len(o.empty) >= 2 {
 		s := o.empty[0]
 		s.first, s.index = l.state.head+1, newTopicIndex()
 		l.state.segs = append(l.state.segs, s)
 		o.empty = o.empty[1:]
 	}
-	if l.committer.active = l.state.active(); l.committer.active.info.last != 0 {
-		l.committer.used = int64(l.committer.active.info.size)
+	if l.tail.active = l.state.active(); l.tail.active.info.last != 0 {
+		l.tail.used = int64(l.tail.active.info.size)
 	}
-	if len(o.empty) > 0 {
-		l.state.spare = o.empty[0]
-	}
+	l.state.spares, o.empty = o.empty, nil
+	l.state.synced, l.tail.head = l.state.head, l.state.head
 	return nil
 }
 

@@ -275,7 +275,7 @@ func TestLeftovers(t *testing.T) {
 	}
 	prepare := func(t *testing.T, dir string, n uint64) {
 		l := openTest(t, dir, LogOptions{SegmentBytes: 1})
-		if l.state.spare != nil {
+		if len(l.state.spares) > 0 {
 			n--
 		}
 		l.close()

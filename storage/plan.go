@@ -33,7 +33,7 @@ const (
 
 // planSealed makes the plan for a sealed segment from the offset after on, of at
 // most n offsets.
-func (l *Log) planSealed(seg *segment, f protocol.Filter, after uint64, n int) (plan, error) {
+func (l *core) planSealed(seg *segment, f protocol.Filter, after uint64, n int) (plan, error) {
 	if f.Exact() {
 		return l.planTopic(seg, f.String(), func(post *postings, records int) plan {
 			if post.last > after && post.dense(records) {
@@ -58,7 +58,7 @@ func (l *Log) planSealed(seg *segment, f protocol.Filter, after uint64, n int) (
 
 // planTopic makes the plan for one topic, which needs no cache. choose gets the
 // stored postings and the number of records in the segment.
-func (l *Log) planTopic(seg *segment, topic string, choose func(post *postings, records int) plan) (p plan, err error) {
+func (l *core) planTopic(seg *segment, topic string, choose func(post *postings, records int) plan) (p plan, err error) {
 	err = l.handles.view(seg, func(tx *bbolt.Tx) error {
 		v, err := findTopic(tx.Bucket(bucketIndex), topic)
 		if v == nil || err != nil {
@@ -76,7 +76,7 @@ func (l *Log) planTopic(seg *segment, topic string, choose func(post *postings, 
 }
 
 // get returns the plan of a pattern for the whole segment.
-func (c *planCache) get(l *Log, seg *segment, f protocol.Filter) (plan, error) {
+func (c *planCache) get(l *core, seg *segment, f protocol.Filter) (plan, error) {
 	k := planKey{seg, f.String()}
 	c.mu.Lock()
 	p, ok := c.plans[k]

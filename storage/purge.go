@@ -24,7 +24,7 @@ func newPurging() purging {
 // the same segment until it has ended, and returns the last offset that it
 // removed. Ids stay known as long as the dedupe window reaches. If ctx ends first
 // the purge goes on nevertheless. Run must be under way.
-func (l *Log) Purge(ctx context.Context) (through uint64, err error) {
+func (l *core) Purge(ctx context.Context) (through uint64, err error) {
 	p := &l.keeper.purging
 	select {
 	case p.one <- struct{}{}:
@@ -63,7 +63,7 @@ func (l *Log) Purge(ctx context.Context) (through uint64, err error) {
 
 // Forget lets whole segments go that have nothing above an offset, soon, without
 // waiting for it.
-func (l *Log) Forget(through uint64) {
+func (l *core) Forget(through uint64) {
 	l.state.mu.RLock()
 	target := uint64(0)
 	for i, s := range l.state.segs[:len(l.state.segs)-1] {

@@ -26,7 +26,7 @@ const (
 // Filters that match few records of a segment are read through its index, others
 // by reading everything; recent blocks come from memory. No read transaction
 // outlives the call.
-func (l *Log) Read(q Query) (protocol.Chunk, error) {
+func (l *core) Read(q Query) (protocol.Chunk, error) {
 	earliest, head := l.Bounds()
 	if q.After >= head {
 		return protocol.Chunk{Term: l.terms.at(q.After), After: q.After, Through: q.After}, nil
@@ -73,7 +73,7 @@ func (l *Log) Read(q Query) (protocol.Chunk, error) {
 
 // reader is one Read under way.
 type reader struct {
-	log    *Log
+	log    *core
 	picked bool     // only these are wanted:
 	only   []uint64 // offsets above cur
 	collector

@@ -89,7 +89,7 @@ func (b *block) bad(slot int) bool {
 
 // planDamaged makes the plan for a damaged segment: by its index, if at least
 // that can be read.
-func (l *Log) planDamaged(seg *segment, r *reader) (plan, error) {
+func (l *core) planDamaged(seg *segment, r *reader) (plan, error) {
 	p, err := l.planSealed(seg, r.filter, r.cur, picksAtOnce)
 	if errors.Is(err, errDamaged) {
 		return plan{scan: true}, nil

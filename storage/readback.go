@@ -21,7 +21,7 @@ import (
 // It costs what it returns, however much the topic holds: a topic that is rare
 // in a segment is reached through the segment's index, from its end, and sealed
 // segments above the newest record of a topic are passed over at once.
-func (l *Log) ReadBack(q Query, n int) (protocol.Chunk, error) {
+func (l *core) ReadBack(q Query, n int) (protocol.Chunk, error) {
 	earliest, head := l.Bounds()
 	through := head
 	if q.Through > 0 {
@@ -58,7 +58,7 @@ func (l *Log) ReadBack(q Query, n int) (protocol.Chunk, error) {
 
 // backReader is one ReadBack under way.
 type backReader struct {
-	log     *Log
+	log     *core
 	matcher collector // for match, forget and what is hidden, the newest first
 	cur     uint64    // everything above has been looked at
 	floor   uint64    // nothing up to here is wanted

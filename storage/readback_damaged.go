@@ -17,7 +17,7 @@ const damagedStride = 1024
 // reaches through, all that is said is what is lost. The naive way, to go
 // backwards over what a survey has found, would be a second reader of damaged
 // segments to keep right, for what hardly ever happens.
-func (l *Log) readBackDamaged(q Query, floor, through uint64, n int) (protocol.Chunk, error) {
+func (l *core) readBackDamaged(q Query, floor, through uint64, n int) (protocol.Chunk, error) {
 	after := floor
 	if through-floor > damagedStride {
 		after = through - damagedStride

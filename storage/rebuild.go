@@ -56,7 +56,7 @@ func (x *topicIndex) addRecord(offset uint64, record []byte) error {
 // whose segment is gone, then from the segments. Rows that are older than the
 // window and are not read leave behind only the time of the newest of them.
 func (o *opening) loadDedupe() error {
-	l, d := o.log, o.log.committer.dedupe
+	l, d := o.log, o.log.tail.dedupe
 	d.evicted = o.meta.evicted
 	segs, rows := l.state.segs, uint64(0)
 	from := len(segs)
@@ -99,7 +99,7 @@ func (o *opening) loadDedupe() error {
 // loadCarried reads the digest rows that meta.db has of removed segments, or, if
 // they are not needed, only how new they are.
 func (o *opening) loadCarried(needed bool) error {
-	d := o.log.committer.dedupe
+	d := o.log.tail.dedupe
 	return view(o.log.meta.db, o.log.meta.path, func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketDigests).Cursor()
 		if !needed {

@@ -16,7 +16,7 @@ import (
 // A position is fine if the log knows its term and the offset lies in it. Beyond
 // the end of the term the log was put back to an earlier state: exactly what was
 // written after that is gone. An unknown term is another log's.
-func (l *Log) Resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
+func (l *core) Resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
 	at, err := l.resolve(s, f, head)
 	if s.Kind != protocol.StartPosition {
 		at.Quiet = l.state.kept.hiddenUpTo(f)
@@ -24,7 +24,7 @@ func (l *Log) Resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolve
 	return at, err
 }
 
-func (l *Log) resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
+func (l *core) resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolved, error) {
 	earliest, last := l.Bounds()
 	switch s.Kind {
 	case protocol.StartEarliest:
@@ -39,16 +39,16 @@ func (l *Log) resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolve
 		after, err := l.beforeTime(s.Time, head)
 		return Resolved{After: after}, err
 	case protocol.StartPosition:
-		return resolvePosition(s.Position, l.terms, earliest, last)
+		return resolvePosition(s.Position, l.partition, l.terms, earliest, last)
 	default:
 		return Resolved{After: head}, nil
 	}
 }
 
 // resolvePosition resolves a position in a log with those terms and bounds.
-func resolvePosition(p protocol.Position, terms chain, earliest, head uint64) (Resolved, error) {
-	if p.Partition != 0 {
-		return Resolved{}, protocol.Errorf(protocol.CodeInvalidPosition, "the position %s names partition %d, but this stream has one partition, 0", p, p.Partition)
+func resolvePosition(p protocol.Position, partition uint32, terms chain, earliest, head uint64) (Resolved, error) {
+	if p.Partition != partition {
+		return Resolved{}, protocol.Errorf(protocol.CodeInvalidPosition, "the position %s names partition %d, but what it is for has one partition, %d", p, p.Partition, partition)
 	}
 	gap := func(reason string, after, through, next uint64) (Resolved, error) {
 		return Resolved{After: next, Gap: &Gap{Reason: reason, Term: p.Term, After: after, Through: through, Next: next}}, nil
@@ -67,7 +67,7 @@ func resolvePosition(p protocol.Position, terms chain, earliest, head uint64) (R
 }
 
 // beforeTime returns the offset before the first one whose time is not before t.
-func (l *Log) beforeTime(t time.Time, head uint64) (uint64, error) {
+func (l *core) beforeTime(t time.Time, head uint64) (uint64, error) {
 	micros := uint64(max(t.UnixMicro(), 0))
 	st := &l.state
 	st.mu.RLock()
@@ -115,7 +115,7 @@ func earlier(c blockWalk, info *segmentInfo, micros uint64) (low uint64, err err
 
 // beforeLast returns the offset before the n-th newest match up to head, or
 // before everything if there are fewer.
-func (l *Log) beforeLast(f protocol.Filter, head uint64, n int) (uint64, error) {
+func (l *core) beforeLast(f protocol.Filter, head uint64, n int) (uint64, error) {
 	if l.state.kept != nil {
 		return l.beforeLastKept(f, head, n)
 	}
@@ -142,7 +142,7 @@ func (l *Log) beforeLast(f protocol.Filter, head uint64, n int) (uint64, error) 
 
 // newest returns the newest matches in a segment up to through, at least n of
 // them if there are as many, in order.
-func (l *Log) newest(seg *segment, f protocol.Filter, through uint64, n int) ([]uint64, error) {
+func (l *core) newest(seg *segment, f protocol.Filter, through uint64, n int) ([]uint64, error) {
 	l.state.mu.RLock()
 	r := reader{log: l, collector: collector{filter: f}}
 	p, known := r.planInMemory(seg)

@@ -29,7 +29,7 @@ func (l *Log) Run(ctx context.Context, apply func(*Commit)) error {
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	keeper.Go(func() { l.keeper.run(keeping) })
 
-	err := l.committer.run(ctx, hand)
+	err := l.committer.run(ctx, l.queue, hand)
 	stop()
 	keeper.Wait()
 	err = errors.Join(err, l.keeper.err)

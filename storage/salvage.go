@@ -31,7 +31,7 @@ type place struct {
 }
 
 // salvage makes a survey of a segment's file.
-func (l *Log) salvage(s *segment, through uint64) (*salvage, error) {
+func (l *core) salvage(s *segment, through uint64) (*salvage, error) {
 	l.state.mu.RLock()
 	info := s.info
 	l.state.mu.RUnlock()

@@ -21,7 +21,7 @@ import (
 // boot its index is rebuilt in memory and sealing goes on where it was. Each
 // step may be done twice.
 
-// sealAll seals the segments that are full, and asks the committer to end the
+// sealAll seals the segments that are full, and asks the writer to end the
 // active one if it has become too old.
 func (k *keeper) sealAll(ctx context.Context) error {
 	for _, s := range k.log.state.unsealed() {
@@ -32,7 +32,7 @@ func (k *keeper) sealAll(ctx context.Context) error {
 		poke(k.progress)
 	}
 	if k.activeTooOld() {
-		poke(k.log.committer.seal)
+		poke(k.log.tail.seal)
 	}
 	return nil
 }

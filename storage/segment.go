@@ -72,7 +72,7 @@ var (
 
 // newSegment returns the log's segment of that ordinal, whose file may or may not
 // exist.
-func (l *Log) newSegment(ordinal uint64) *segment {
+func (l *core) newSegment(ordinal uint64) *segment {
 	s := &segment{
 		log:     l.terms[0].term,
 		ordinal: ordinal,

@@ -23,7 +23,7 @@ import (
 // meta.db belongs to the keeper. Its copy is made while the keeper is held, on
 // the same disk: it is small, and nobody else waits for it.
 type snapshot struct {
-	log      *Log
+	log      *core
 	segs     []*segment // oldest first
 	infos    []segmentInfo
 	earliest uint64
@@ -61,7 +61,7 @@ var errOvertaken = errors.New("retention needs the room of messages that the bac
 
 // snapshot takes a log as it is now: everything that was answered before the call
 // is in it. close must follow. giveUp is called if retention cannot wait.
-func (l *Log) snapshot(ctx context.Context, giveUp context.CancelCauseFunc) (*snapshot, error) {
+func (l *core) snapshot(ctx context.Context, giveUp context.CancelCauseFunc) (*snapshot, error) {
 	if err := l.sealNow(ctx); err != nil {
 		return nil, err
 	}
@@ -161,7 +161,7 @@ func (s *snapshot) checkCopy(path string) error {
 // A term in which nothing has been stored yet would not be in the chain of a log
 // that is opened from the backup, and positions that are given later would be
 // those of a stranger there. So it gets an offset first, without a record.
-func (l *Log) sealNow(ctx context.Context) error {
+func (l *core) sealNow(ctx context.Context) error {
 	waiting, stop := context.WithTimeout(ctx, snapshotPatience)
 	defer stop()
 	look, ask := time.NewTicker(snapshotLook), time.NewTicker(snapshotAsk)
@@ -176,12 +176,12 @@ func (l *Log) sealNow(ctx context.Context) error {
 			return nil
 		case head < target && !marked:
 			marked = true
-			if err := l.queue.put(waiting, []*Entry{{mark: true, Done: func(Result) {}}}); err != nil {
+			if err := l.tail.mark(waiting); err != nil {
 				return err
 			}
 		case head >= active && active <= target && !asked:
 			asked = true
-			poke(l.committer.seal)
+			poke(l.tail.seal)
 		}
 		select {
 		case <-look.C:
@@ -197,7 +197,7 @@ func (l *Log) sealNow(ctx context.Context) error {
 	}
 }
 
-func (l *Log) whyNot() error {
+func (l *core) whyNot() error {
 	if err := l.Ready(); err != nil {
 		return err
 	}

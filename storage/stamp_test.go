@@ -20,7 +20,7 @@ import (
 // random.
 func TestTornCommit(t *testing.T) {
 	r := newRand(t)
-	l := &Log{dir: t.TempDir(), terms: chain{{term: 7}}}
+	l := &core{dir: t.TempDir(), terms: chain{{term: 7}}}
 	s := l.newSegment(1)
 	if err := s.create(4<<20, 64<<10); err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func commitBlock(t *testing.T, s *segment, first uint64, size int) uint64 {
 	m := protocol.Message{Topic: "t", Payload: []byte(strings.Repeat("x", size))}
 	var b blockBuilder
 	b.begin(blockHeader{term: 7, first: first, time: first})
-	b.add(protocol.AppendRecord(nil, &m))
+	b.add(protocol.AppendRecord(nil, &m), b.time)
 	raw := b.encode()
 	if err := s.extend(s.size + int64(len(raw)) + pageSlack); err != nil {
 		t.Fatal(err)
@@ -92,9 +92,9 @@ func commitBlock(t *testing.T, s *segment, first uint64, size int) uint64 {
 
 // reopensAt opens a segment of these pages and reports whether the newest commit
 // is there, and fails the test if more or less than that one is missing.
-func reopensAt(t *testing.T, l *Log, pages []string, last, head uint64) bool {
+func reopensAt(t *testing.T, l *core, pages []string, last, head uint64) bool {
 	t.Helper()
-	torn := &Log{dir: t.TempDir(), terms: l.terms}
+	torn := &core{dir: t.TempDir(), terms: l.terms}
 	s := torn.newSegment(1)
 	write(t, s.path, strings.Join(pages, ""))
 	undone, err := s.openNewest(4<<20, torn.terms)

@@ -54,7 +54,7 @@ func (q *TopicQuery) prefix() string {
 }
 
 // Stats returns how much the log holds.
-func (l *Log) Stats() Stats {
+func (l *core) Stats() Stats {
 	l.state.mu.RLock()
 	defer l.state.mu.RUnlock()
 	s := Stats{Storage: "disk", Segments: len(l.state.segs), PerTopic: l.opts.PerTopic}
@@ -77,7 +77,7 @@ func (l *Log) Stats() Stats {
 //
 // Each segment gives its first topics that match. The first of all segments
 // together are among them, with all that any segment has of them.
-func (l *Log) Topics(ctx context.Context, q TopicQuery) ([]TopicStats, error) {
+func (l *core) Topics(ctx context.Context, q TopicQuery) ([]TopicStats, error) {
 	l.state.mu.RLock()
 	segs := l.state.segs
 	l.state.mu.RUnlock()
@@ -99,7 +99,7 @@ func (l *Log) Topics(ctx context.Context, q TopicQuery) ([]TopicStats, error) {
 }
 
 // segmentTopics returns the first topics of a segment that match.
-func (l *Log) segmentTopics(seg *segment, q *TopicQuery) ([]TopicStats, error) {
+func (l *core) segmentTopics(seg *segment, q *TopicQuery) ([]TopicStats, error) {
 	l.state.mu.RLock()
 	if seg.index != nil {
 		part := make(topicSums)

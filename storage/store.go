@@ -36,7 +36,7 @@ type Store struct {
 	backing sync.Mutex // held by the backup under way
 
 	mu   sync.Mutex
-	logs []*Log // that are open
+	logs []*core // that are open
 }
 
 // Open opens the data directory and creates it if it is missing. A directory

@@ -33,7 +33,7 @@ func newSurveyor(f *os.File, terms chain, first, through uint64) *surveyor {
 
 // file walks over the blocks of a segment. One that is still written to is held
 // by a transaction meanwhile, so that no page is used again.
-func (w *surveyor) file(l *Log, s *segment) {
+func (w *surveyor) file(l *core, s *segment) {
 	_ = l.handles.view(s, func(tx *bbolt.Tx) error {
 		w.Extend(uint64(tx.Size()) / boltfile.PageBytes)
 		w.Tree(uint64(tx.Bucket(bucketBlocks).Root()), w.block)
@@ -91,7 +91,7 @@ func (w *surveyor) front(e boltfile.Element) (block, bool) {
 	}
 	le := binary.LittleEndian
 	count, rows := int(le.Uint32(head[32:])), int(le.Uint32(head[40:]))
-	size := headerBytes + count*slotBytes + crcBytes + rows*rowBytes + crcBytes
+	size := headerBytes + count*slotBytes + crcBytes + rows*rowBytes + crcBytes + noteBytes(int(le.Uint16(head[6:])))
 	if size > e.Size {
 		return block{}, false
 	}

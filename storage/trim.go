@@ -228,7 +228,7 @@ func (k *keeper) storedRows() uint64 {
 // neededRows returns the first offset of the blocks that hold the newest n digest
 // rows of the segment, and the time of the newest row before them, 0 if there is
 // none.
-func (l *Log) neededRows(s *segment, n uint64) (first, evicted uint64, err error) {
+func (l *core) neededRows(s *segment, n uint64) (first, evicted uint64, err error) {
 	err = l.walk(s, s.info.last, func(c blockWalk) error {
 		first, evicted = s.info.last+1, 0
 		b, ok, err := c.end()

@@ -5,20 +5,26 @@ import "sort"
 // window keeps the newest blocks in memory, so that most resumes never touch
 // the disk. The log's mu guards it; the blocks themselves never change.
 //
-// Invariant: blocks are in order and without a hole between them.
+// Invariant: blocks are in order and without a hole between them; everything
+// above the synced offset is in it.
 type window struct {
 	blocks []block
 	bytes  int64
 	limit  int64
 }
 
-// push adds the newest block and drops the oldest beyond the limit; at least one
-// block stays.
-func (w *window) push(b block) {
+// push adds the newest block and drops the oldest beyond the limit.
+func (w *window) push(b block, synced uint64) {
 	w.blocks = append(w.blocks, b)
 	w.bytes += int64(len(b.raw))
+	w.trim(synced)
+}
+
+// trim drops the oldest blocks beyond the limit that are synced; at least one
+// block stays.
+func (w *window) trim(synced uint64) {
 	drop := 0
-	for w.bytes > w.limit && drop < len(w.blocks)-1 {
+	for w.bytes > w.limit && drop < len(w.blocks)-1 && w.blocks[drop].last() <= synced {
 		w.bytes -= int64(len(w.blocks[drop].raw))
 		w.blocks[drop] = block{}
 		drop++

@@ -1,47 +1,55 @@
 package storage
 
 import (
+	"context"
 	"errors"
 
 	"go.etcd.io/bbolt"
 )
 
-// writeBlock stores a block. The writer's goroutine runs it.
-func (c *committer) writeBlock(b *batch) error {
-	if c.log.opts.Vital {
-		return c.log.reserve.withReserve(func() error { return c.storeBlock(b) })
+// writeBlocks stores the blocks of batches, which follow each other in one
+// segment, in one transaction. The writer's goroutine runs it.
+func (t *tail) writeBlocks(batches ...*batch) error {
+	if t.log.opts.Vital {
+		return t.log.reserve.withReserve(func() error { return storeBlocks(batches) })
 	}
-	if err := c.log.reserve.hold(); err != nil {
+	if err := t.log.reserve.hold(); err != nil {
 		return err // while it is in use for harder times, nothing may grow
 	}
-	return c.storeBlock(b)
+	return storeBlocks(batches)
 }
 
-// storeBlock stores a block in one transaction.
-func (c *committer) storeBlock(b *batch) error {
-	tx, err := c.active.db.Begin(true)
+func storeBlocks(batches []*batch) error {
+	last, size := batches[len(batches)-1], int64(pageSlack)
+	for _, b := range batches {
+		size += int64(len(b.raw))
+	}
+	seg := last.segment
+	tx, err := seg.db.Begin(true)
 	if err != nil {
 		return err
 	}
-	b.used = tx.Size() + int64(len(b.raw)) + pageSlack
-	err = c.active.extend(b.used)
-	if err == nil {
-		err = putBlock(tx, b.block.first, b.raw)
+	last.used = tx.Size() + size
+	err = seg.extend(last.used)
+	for _, b := range batches {
+		if err == nil {
+			err = putBlock(tx, b.block.first, b.raw)
+		}
 	}
 	if err == nil {
-		err = stamp(tx, b.block.first+uint64(b.block.count)-1)
+		err = stamp(tx, last.last())
 	}
 	if err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	b.synced, err = c.active.commit(tx)
+	last.synced, err = seg.commit(tx)
 	return err
 }
 
 // fits reports whether the active segment has room for the batch. One that is
 // empty has room for any.
-func (c *committer) fits(b *batch) bool {
-	return c.used == 0 || c.used+int64(len(b.raw))+pageSlack <= c.log.opts.SegmentBytes
+func (t *tail) fits(b *batch) bool {
+	return t.used == 0 || t.used+int64(len(b.raw))+pageSlack <= t.log.opts.SegmentBytes
 }
 
 // putBlock stores a block in a transaction.
@@ -68,17 +76,17 @@ func (c *committer) endSegment() error {
 	if c.used == 0 {
 		return nil
 	}
-	if err := c.rotate(); !isFull(err) {
+	if err := c.rotate(context.Background()); !isFull(err) {
 		return err
 	}
 	return nil // the keeper will ask again
 }
 
 // rotate makes the next segment active. While too many wait to be sealed it
-// waits for the keeper: their indexes are in memory.
-func (c *committer) rotate() error {
-	k := c.log.keeper
-	for len(c.log.state.unsealed()) >= maxUnsealed {
+// waits for the keeper, until ctx ends: their indexes are in memory.
+func (t *tail) rotate(ctx context.Context) error {
+	k := t.log.keeper
+	for t.log.state.waiting() >= maxUnsealed {
 		select {
 		case <-k.progress:
 			if k.full.Load() {
@@ -86,11 +94,13 @@ func (c *committer) rotate() error {
 			}
 		case <-k.failed:
 			return errKeeper
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	for {
-		if next := c.log.state.rotate(); next != nil {
-			c.active, c.used = next, 0
+		if next := t.log.state.rotate(); next != nil {
+			t.active, t.used = next, 0
 			k.signal()
 			return nil
 		}

@@ -30,9 +30,8 @@ func (sse) AppendServer(b []byte, frame any) []byte {
 	switch f := frame.(type) {
 	case *tidewirev1.Subscribed:
 		return append(append(append(b, "id: "...), f.Position...), "\n\n"...)
-	case *tidewirev1.Progress:
-		term, _ := protocol.ParseTerm(f.Term)
-		return appendID(b, protocol.Position{Term: term, Partition: f.Partition, Offset: f.Through})
+	case *protocol.Progress:
+		return append(f.At.With(f.Others).AppendText(append(b, "id: "...)), "\n\n"...)
 	case *tidewirev1.Gap:
 		b = append(b, gapEvent...)
 		b = append(append(append(b, "id: "...), f.Position...), "\ndata: "...)
@@ -62,7 +61,7 @@ func (sse) AppendDeliverTail(b []byte, c *protocol.Chunk) []byte {
 			break
 		}
 		if !c.Ephemeral() {
-			b = append(m.Position.AppendText(append(b, "id: "...)), '\n')
+			b = append(c.AppendPlace(append(b, "id: "...), m.Position), '\n')
 		}
 		b = append(b, "data: "...)
 		b = append(b, text...)
@@ -71,9 +70,8 @@ func (sse) AppendDeliverTail(b []byte, c *protocol.Chunk) []byte {
 	return b
 }
 
-func appendID(b []byte, p protocol.Position) []byte {
-	return append(p.AppendText(append(b, "id: "...)), "\n\n"...)
-}
+// Placed reports true: an id is where the browser comes back to.
+func (sse) Placed() bool { return true }
 
 // appendData appends v and ends the event.
 func appendData(b []byte, v any) []byte { return append(appendJSON(b, v), "\n\n"...) }

@@ -1,8 +1,17 @@
+import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
 import Skipped from "./test/support/skipped.js";
 
+/** What tests import from the sources of the core comes from the file that browsers load. */
+const served = {
+  name: "served",
+  enforce: "pre" as const,
+  resolveId: (id: string) =>
+    id.endsWith("/src/index.js") ? resolve(import.meta.dirname, "served/client.js") : undefined,
+};
+
 /**
- * `unit` needs nothing but Node.js; `live` starts the real broker; `browser` drives
+ * `unit` needs nothing but Node.js, as does `served`; `live` starts the real broker; `browser` drives
  * a real Chromium against it. What only Node.js 22, Deno and Bun can show is in
  * test/runtimes, which is not vitest's.
  */
@@ -19,6 +28,11 @@ export default defineConfig({
           exclude: ["test/live/**", "test/browser/**", "test/runtimes/**"],
           testTimeout: 20_000,
         },
+      },
+      {
+        // What the broker serves is minified: the tests of the core run on that, too.
+        plugins: [served],
+        test: { name: "served", include: ["test/core/*.test.ts"], testTimeout: 20_000 },
       },
       {
         test: {

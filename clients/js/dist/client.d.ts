@@ -1,7 +1,7 @@
 import { Lasting } from "./events.js";
-import type { Link, Member } from "./member.js";
+import type { Link, Member, Taker } from "./member.js";
 import type * as api from "./types.js";
-import type { ClientFrame } from "./wire/frames.js";
+import type { ClientFrame, GoAway, Ping, Published, Refreshed, Welcome, WireError } from "./wire/frames.js";
 /**
  * A client is one state machine, and everything that happens is one of its arrows:
  *
@@ -17,7 +17,7 @@ import type { ClientFrame } from "./wire/frames.js";
  * silent peer can take a browser half a minute. What it reports late is harmless,
  * since its handlers are gone and `#turn`, which counts attempts, has moved on.
  */
-export declare class Connection extends Lasting implements api.Client, Link {
+export declare class Connection extends Lasting implements api.Client, Link, Taker {
     #private;
     state: api.State;
     constructor(urls: string | string[], options: api.ConnectOptions);
@@ -25,6 +25,12 @@ export declare class Connection extends Lasting implements api.Client, Link {
     handleEvent({ type }: {
         type: string;
     }): void;
+    published({ results, term }: Published): void;
+    ping({ seq }: Ping): void;
+    refreshed({ expiresAt }: Refreshed): void;
+    error(error: WireError): void;
+    welcome(f: Welcome): void;
+    goAway({ reconnectAfterMs, elsewhere }: GoAway): void;
     pump(): void;
     publish(topic: string, data: api.Data, options?: api.PublishOptions): Promise<api.Published>;
     subscribe(filter: string, first?: api.Handler | api.SubscribeOptions, options?: api.SubscribeOptions): api.Subscription;

@@ -192,33 +192,38 @@ export class Connection extends Lasting {
         this.#socket = this.#lastWord = undefined;
         this.#away = 0;
     }
-    #take(f, size) {
-        const { published, ping, error, welcome, goAway, refreshed } = f;
-        const { sub, subs = sub && [sub] } = (Object.values(f)[0] ?? {});
-        if (subs)
-            for (const sub of subs)
-                this.#numbers.get(sub)?.take(f, size);
-        else if (published)
-            this.#outbox.answered(published.results, published.term);
-        else if (ping)
-            this.send({ pong: { seq: ping.seq } });
-        else if (welcome?.limits && this.state === "connecting")
-            this.#welcomed(welcome);
-        else if (goAway)
-            this.#sentAway(goAway);
-        else if (refreshed)
-            this.#expires(refreshed.expiresAt);
-        else if (error?.request === "refresh")
-            this.#refresh(1000);
-        else if (error?.ref)
-            this.#outbox.answered([{ ref: error.ref, error }]);
-        else if (!error?.request)
-            this.#lastWord = error;
+    /** Gives a frame to the members that it names, or takes it itself. */
+    #take(frame, size) {
+        for (const [name, value] of Object.entries(frame)) {
+            const { sub, subs = sub && [sub] } = value;
+            const takers = subs ? subs.map((n) => this.#numbers.get(n)) : [this];
+            for (const taker of takers)
+                taker?.[name]?.(value, size);
+        }
         if (this.#away && !this.#outbox.waiting)
             this.#leave();
         this.pump();
     }
-    #welcomed(f) {
+    published({ results, term }) {
+        this.#outbox.answered(results, term);
+    }
+    ping({ seq }) {
+        this.send({ pong: { seq } });
+    }
+    refreshed({ expiresAt }) {
+        this.#expires(expiresAt);
+    }
+    error(error) {
+        if (error.request === "refresh")
+            this.#refresh(1000);
+        else if (error.ref)
+            this.#outbox.answered([{ ref: error.ref, error }]);
+        else if (!error.request)
+            this.#lastWord = error;
+    }
+    welcome(f) {
+        if (!f.limits || this.state !== "connecting")
+            return;
         this.#welcome = f;
         this.#ahead = Date.now() - f.time / 1000;
         this.#stale = this.#error = undefined;
@@ -234,7 +239,7 @@ export class Connection extends Lasting {
             this.begin(m);
         this.begun();
     }
-    #sentAway({ reconnectAfterMs, elsewhere }) {
+    goAway({ reconnectAfterMs, elsewhere }) {
         this.#away = Date.now() + reconnectAfterMs;
         // Not from an encrypted connection to a bare one, which would tell the token to the network.
         const safe = (url) => url.startsWith("wss:") || this.#url.startsWith("ws:");

@@ -1,6 +1,6 @@
 import { type Link, Member } from "./member.js";
 import type { ConsumeOptions, Consumer as Public, Worker } from "./types.js";
-import type { ServerFrame, Subscribe } from "./wire/frames.js";
+import type { Acked, Deliver, Subscribe, Subscribed, WireError } from "./wire/frames.js";
 /**
  * This client's membership in a consumer. Its messages wait in a queue for a free
  * worker. `#live` has those that are not known to be settled, so that one which the
@@ -15,8 +15,11 @@ export declare class Consumer extends Member implements Public {
     readonly name: string;
     constructor(link: Link, name: string, filter: string, worker: Worker, options: ConsumeOptions);
     ask(): Subscribe;
-    take({ deliver, subscribed, gap, acked, error }: ServerFrame): void;
+    subscribed({ ackWaitMs }: Subscribed): void;
+    acked({ ref, error, refused }: Acked): void;
+    error(f: WireError): void;
     lost(): void;
+    deliver({ term, partition, generation, records, attempts }: Deliver): void;
     end(error?: Error): void;
     close(): Promise<void>;
 }

@@ -56,24 +56,22 @@ export class Consumer extends Member {
     ask() {
         return this.#options;
     }
-    take({ deliver, subscribed, gap, acked, error = acked?.error }) {
-        const ref = acked?.ref || error?.ref;
-        if (deliver)
-            this.#deliver(deliver);
-        else if (subscribed) {
-            this.#ackWait = subscribed.ackWaitMs || 30_000;
-            this.#keep();
-            this.pause.failures = 0;
-            this.confirmed("live");
-            for (const ref of this.#said.keys())
-                this.#send(ref);
-        }
-        else if (ref)
-            this.#answered(ref, error, acked?.refused[0]?.code);
-        else if (gap)
-            this.tellGap(gap);
-        else if (error)
-            this.refused(error);
+    subscribed({ ackWaitMs }) {
+        this.#ackWait = ackWaitMs || 30_000;
+        this.#keep();
+        this.pause.failures = 0;
+        this.confirmed("live");
+        for (const ref of this.#said.keys())
+            this.#send(ref);
+    }
+    acked({ ref, error, refused }) {
+        this.#answered(ref, error, refused[0]?.code);
+    }
+    error(f) {
+        if (f.ref)
+            this.#answered(f.ref, f);
+        else
+            super.error(f);
     }
     lost() {
         super.lost();
@@ -83,7 +81,7 @@ export class Consumer extends Member {
                 this.#answered(ref);
         }
     }
-    #deliver({ term, partition, generation, records, attempts }) {
+    deliver({ term, partition, generation, records, attempts }) {
         records.forEach((record, i) => {
             const d = new Delivery(record, { term, partition, offset: record.offset }, generation, attempts[i] ?? 1, this.#say);
             if (this.#live.get(d.position)?.generation === generation)

@@ -20,8 +20,15 @@ export interface Link {
     later(ms: number, f: () => void): void;
     warn(...what: unknown[]): void;
 }
+/**
+ * Who takes frames has a method for each kind, with the name that the frame has on
+ * the wire. `size` is that of the frame in bytes.
+ */
+export type Taker = {
+    [K in keyof ServerFrame]?: (value: NonNullable<ServerFrame[K]>, size: number) => void;
+};
 /** What a session restores: a subscription, or the membership in a consumer. */
-export declare abstract class Member extends Lasting {
+export declare abstract class Member extends Lasting implements Taker {
     /** Number in the running session, 0 for none. A number is never used again. */
     sub: number;
     /** Counts refusals and holes in a row. */
@@ -33,16 +40,14 @@ export declare abstract class Member extends Lasting {
     constructor(link: Link, title: string, signal: AbortSignal | undefined);
     /** Returns what to ask the broker for. */
     abstract ask(): Subscribe;
-    /** Takes a frame that concerns it; `size` is that of the frame in bytes. */
-    abstract take(frame: ServerFrame, size: number): void;
     protected enter(state: SubscriptionState): void;
     /** The broker has confirmed it. */
     protected confirmed(state: SubscriptionState): void;
     /** The session has ended. */
     lost(): void;
-    protected tellGap(f: Gap): void;
-    /** Takes that the broker has refused it, or ended it. */
-    protected refused(f: WireError): void;
+    gap(f: Gap): void;
+    /** The broker has refused it, or ended it. */
+    error(f: WireError): void;
     /** Ends it, with an error or because it was closed. */
     end(error?: Error): void;
 }

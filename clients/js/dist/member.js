@@ -30,12 +30,12 @@ export class Member extends Lasting {
         this.sub = 0;
         this.enter("asking");
     }
-    tellGap(f) {
+    gap(f) {
         if (!this.emit("gap", f))
             this.link.warn(`${this.title} has a gap; listen to "gap" to be told:`, f);
     }
-    /** Takes that the broker has refused it, or ended it. */
-    refused(f) {
+    /** The broker has refused it, or ended it. */
+    error(f) {
         this.lost();
         if (f.retryable || f.code === "unknown_subscription")
             this.link.rest(this, f.retryAfterMs);

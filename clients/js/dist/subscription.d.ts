@@ -1,6 +1,6 @@
 import { type Link, Member } from "./member.js";
 import type { Handler, Message, Subscription as Public, SubscribeOptions } from "./types.js";
-import type { ServerFrame, Subscribe } from "./wire/frames.js";
+import type { Deliver, Gap, Progress, Subscribe, Subscribed } from "./wire/frames.js";
 /**
  * A subscription is a cursor on the log. The broker has credit for so many bytes
  * as the queue may hold, and gets back what was handled: a slow handler slows its
@@ -16,7 +16,16 @@ export declare class Subscription extends Member implements Public {
     constructor(link: Link, filter: string, options: SubscribeOptions, handler?: Handler);
     get position(): string;
     ask(): Subscribe;
-    take({ deliver, subscribed, progress, caughtUp, gap, error }: ServerFrame, size: number): void;
+    /**
+     * Where the broker answers a position with one that is not
+     * resumed, the Gap comes behind it: until then the old place stays, or a
+     * connection that is lost in between would lose the gap in silence.
+     */
+    subscribed({ cursors, position }: Subscribed): void;
+    deliver(f: Deliver, size: number): void;
+    progress({ term, partition, through }: Progress): void;
+    gap(f: Gap): void;
+    caughtUp(): void;
     [Symbol.asyncIterator](): AsyncGenerator<Message, void, undefined>;
     end(error?: Error): void;
     close(): Promise<void>;

@@ -15,7 +15,7 @@ const unkept = 50;
 export class Subscription extends Member {
     #options;
     #credit;
-    /** What the next Subscribe begins from. A Gap may be on its way to it: see #confirm. */
+    /** What the next Subscribe begins from. A Gap may be on its way to it: see subscribed. */
     #from;
     #cursor = new Map();
     #kept = "";
@@ -61,26 +61,12 @@ export class Subscription extends Member {
         const credit = Math.max(this.#credit - this.#held, 0);
         return { ...this.#options, filter: this.filter, from: write(this.#from ?? from), credit };
     }
-    take({ deliver, subscribed, progress, caughtUp, gap, error }, size) {
-        if (deliver)
-            this.#deliver(deliver, size);
-        else if (subscribed)
-            this.#confirm(subscribed);
-        else if (progress)
-            this.#progress(progress);
-        else if (caughtUp)
-            this.#push({ news: () => this.#caughtUp() });
-        else if (gap)
-            this.#gap(gap);
-        else if (error)
-            this.refused(error);
-    }
     /**
-     * Takes Subscribed. Where the broker answers a position with one that is not
+     * Where the broker answers a position with one that is not
      * resumed, the Gap comes behind it: until then the old place stays, or a
      * connection that is lost in between would lose the gap in silence.
      */
-    #confirm({ cursors, position }) {
+    subscribed({ cursors, position }) {
         this.#cursor = new Map(cursors.map((c) => [c.partition, c.offset]));
         // Kept at once: who comes back before the first message must not begin anew.
         if (this.#from === undefined)
@@ -92,7 +78,7 @@ export class Subscription extends Member {
         this.#cursor.set(partition, offset);
         return (this.#from = { term, partition, offset, others: new Map(this.#cursor) });
     }
-    #deliver(f, size) {
+    deliver(f, size) {
         const { term, partition, through } = f;
         const above = this.#cursor.get(partition) ?? 0;
         if (term && f.after > above) {
@@ -106,7 +92,7 @@ export class Subscription extends Member {
         const end = term && through > above ? this.#move(term, partition, through) : undefined;
         this.#push({ chunk: f, above: term ? above : -1, size, end });
     }
-    #progress({ term, partition, through }) {
+    progress({ term, partition, through }) {
         if (through <= (this.#cursor.get(partition) ?? 0))
             return;
         const end = this.#move(term, partition, through);
@@ -116,16 +102,19 @@ export class Subscription extends Member {
         else
             this.#keep(end);
     }
-    #gap(f) {
+    gap(f) {
         const end = this.#move(f.position.slice(1).split("-")[0], f.partition, f.offset);
-        this.#push({ end, news: () => this.tellGap(f) });
+        this.#push({ end, news: () => super.gap(f) });
     }
-    #caughtUp() {
-        if (this.sub)
-            this.enter("live");
-        if (!this.#told)
-            this.emit("caughtup");
-        this.#told = true;
+    caughtUp() {
+        const news = () => {
+            if (this.sub)
+                this.enter("live");
+            if (!this.#told)
+                this.emit("caughtup");
+            this.#told = true;
+        };
+        this.#push({ news });
     }
     #push(e) {
         this.#queue.push(e);

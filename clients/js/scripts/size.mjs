@@ -8,15 +8,15 @@ import { bundling, root } from "./build.mjs";
 
 /** The aim, which is not reached, and what a change may not pass. */
 export const aim = 8_192;
-export const limit = 9_060;
+export const limit = 8_930;
 
 /** Connects, publishes, subscribes with resume, works as a consumer; the codec is in all of them. */
 const page = `
 import { connect } from "./src/index.ts";
 const client = connect("https://example.org");
-client.subscribe("chat.>", (m) => console.log(m.text()), { from: localStorage.getItem("position") ?? "new" });
-client.publish("chat.room", { text: "hello" });
-client.consume("mailer", "orders.>", (m) => console.log(m.json()));
+client.subscribe("chat.>", console.log, { from: localStorage.position });
+client.publish("chat.room", "hello");
+client.consume("mailer", "orders.>", (m) => m.ack());
 `;
 
 /** The sizes, in bytes. */

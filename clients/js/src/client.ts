@@ -3,7 +3,7 @@ import { Backoff } from "./backoff.js";
 import { Consumer } from "./consumer.js";
 import { closed, refusal, TidewireError } from "./errors.js";
 import { Lasting } from "./events.js";
-import type { Link, Member } from "./member.js";
+import type { Link, Member, Taker } from "./member.js";
 import { Received } from "./message.js";
 import { Outbox } from "./outbox.js";
 import { Subscription } from "./subscription.js";
@@ -12,7 +12,10 @@ import { decode, encode } from "./wire/codec.js";
 import type {
   ClientFrame,
   GoAway,
+  Ping,
   Publish,
+  Published,
+  Refreshed,
   ServerFrame,
   Subscribe,
   Welcome,
@@ -43,7 +46,7 @@ const bounded = (ms: number): number => Math.min(ms, 2 ** 31 - 1);
  * silent peer can take a browser half a minute. What it reports late is harmless,
  * since its handlers are gone and `#turn`, which counts attempts, has moved on.
  */
-export class Connection extends Lasting implements api.Client, Link {
+export class Connection extends Lasting implements api.Client, Link, Taker {
   state: api.State = "idle";
   #options: api.ConnectOptions;
   #urls: string[];
@@ -203,23 +206,37 @@ export class Connection extends Lasting implements api.Client, Link {
     this.#away = 0;
   }
 
-  #take(f: ServerFrame, size: number): void {
-    const { published, ping, error, welcome, goAway, refreshed } = f;
-    const { sub, subs = sub && [sub] } = (Object.values(f)[0] ?? {}) as { sub?: number; subs?: number[] };
-    if (subs) for (const sub of subs) this.#numbers.get(sub)?.take(f, size);
-    else if (published) this.#outbox.answered(published.results, published.term);
-    else if (ping) this.send({ pong: { seq: ping.seq } });
-    else if (welcome?.limits && this.state === "connecting") this.#welcomed(welcome);
-    else if (goAway) this.#sentAway(goAway);
-    else if (refreshed) this.#expires(refreshed.expiresAt);
-    else if (error?.request === "refresh") this.#refresh(1000);
-    else if (error?.ref) this.#outbox.answered([{ ref: error.ref, error }]);
-    else if (!error?.request) this.#lastWord = error;
+  /** Gives a frame to the members that it names, or takes it itself. */
+  #take(frame: ServerFrame, size: number): void {
+    for (const [name, value] of Object.entries(frame)) {
+      const { sub, subs = sub && [sub] } = value as { sub?: number; subs?: number[] };
+      const takers: (Taker | undefined)[] = subs ? subs.map((n) => this.#numbers.get(n)) : [this];
+      for (const taker of takers) taker?.[name as keyof Taker]?.(value as never, size);
+    }
     if (this.#away && !this.#outbox.waiting) this.#leave();
     this.pump();
   }
 
-  #welcomed(f: Welcome): void {
+  published({ results, term }: Published): void {
+    this.#outbox.answered(results, term);
+  }
+
+  ping({ seq }: Ping): void {
+    this.send({ pong: { seq } });
+  }
+
+  refreshed({ expiresAt }: Refreshed): void {
+    this.#expires(expiresAt);
+  }
+
+  error(error: WireError): void {
+    if (error.request === "refresh") this.#refresh(1000);
+    else if (error.ref) this.#outbox.answered([{ ref: error.ref, error }]);
+    else if (!error.request) this.#lastWord = error;
+  }
+
+  welcome(f: Welcome): void {
+    if (!f.limits || this.state !== "connecting") return;
     this.#welcome = f;
     this.#ahead = Date.now() - f.time / 1000;
     this.#stale = this.#error = undefined;
@@ -235,7 +252,7 @@ export class Connection extends Lasting implements api.Client, Link {
     this.begun();
   }
 
-  #sentAway({ reconnectAfterMs, elsewhere }: GoAway): void {
+  goAway({ reconnectAfterMs, elsewhere }: GoAway): void {
     this.#away = Date.now() + reconnectAfterMs;
     // Not from an encrypted connection to a bare one, which would tell the token to the network.
     const safe = (url: string) => url.startsWith("wss:") || this.#url.startsWith("ws:");

@@ -4,7 +4,7 @@ import { type Link, Member } from "./member.js";
 import { Received } from "./message.js";
 import type { Place } from "./position.js";
 import type { ConsumeOptions, Consumer as Public, Delivery as PublicDelivery, Worker } from "./types.js";
-import type { Deliver, ServerFrame, Subscribe, WireError, WireMessage } from "./wire/frames.js";
+import type { Acked, Deliver, Subscribe, Subscribed, WireError, WireMessage } from "./wire/frames.js";
 
 type Kind = "ack" | "nack" | "extend" | "reject";
 
@@ -91,18 +91,21 @@ export class Consumer extends Member implements Public {
     return this.#options;
   }
 
-  take({ deliver, subscribed, gap, acked, error = acked?.error }: ServerFrame): void {
-    const ref = acked?.ref || error?.ref;
-    if (deliver) this.#deliver(deliver);
-    else if (subscribed) {
-      this.#ackWait = subscribed.ackWaitMs || 30_000;
-      this.#keep();
-      this.pause.failures = 0;
-      this.confirmed("live");
-      for (const ref of this.#said.keys()) this.#send(ref);
-    } else if (ref) this.#answered(ref, error, acked?.refused[0]?.code);
-    else if (gap) this.tellGap(gap);
-    else if (error) this.refused(error);
+  subscribed({ ackWaitMs }: Subscribed): void {
+    this.#ackWait = ackWaitMs || 30_000;
+    this.#keep();
+    this.pause.failures = 0;
+    this.confirmed("live");
+    for (const ref of this.#said.keys()) this.#send(ref);
+  }
+
+  acked({ ref, error, refused }: Acked): void {
+    this.#answered(ref, error, refused[0]?.code);
+  }
+
+  override error(f: WireError): void {
+    if (f.ref) this.#answered(f.ref, f);
+    else super.error(f);
   }
 
   override lost(): void {
@@ -113,7 +116,7 @@ export class Consumer extends Member implements Public {
     }
   }
 
-  #deliver({ term, partition, generation, records, attempts }: Deliver): void {
+  deliver({ term, partition, generation, records, attempts }: Deliver): void {
     records.forEach((record, i) => {
       const d = new Delivery(
         record,

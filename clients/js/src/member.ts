@@ -23,8 +23,16 @@ export interface Link {
   warn(...what: unknown[]): void;
 }
 
+/**
+ * Who takes frames has a method for each kind, with the name that the frame has on
+ * the wire. `size` is that of the frame in bytes.
+ */
+export type Taker = {
+  [K in keyof ServerFrame]?: (value: NonNullable<ServerFrame[K]>, size: number) => void;
+};
+
 /** What a session restores: a subscription, or the membership in a consumer. */
-export abstract class Member extends Lasting {
+export abstract class Member extends Lasting implements Taker {
   /** Number in the running session, 0 for none. A number is never used again. */
   sub = 0;
   /** Counts refusals and holes in a row. */
@@ -45,9 +53,6 @@ export abstract class Member extends Lasting {
   /** Returns what to ask the broker for. */
   abstract ask(): Subscribe;
 
-  /** Takes a frame that concerns it; `size` is that of the frame in bytes. */
-  abstract take(frame: ServerFrame, size: number): void;
-
   protected enter(state: SubscriptionState): void {
     if (this.state === "ended" || this.state === state) return;
     this.state = state;
@@ -66,12 +71,12 @@ export abstract class Member extends Lasting {
     this.enter("asking");
   }
 
-  protected tellGap(f: Gap): void {
+  gap(f: Gap): void {
     if (!this.emit("gap", f)) this.link.warn(`${this.title} has a gap; listen to "gap" to be told:`, f);
   }
 
-  /** Takes that the broker has refused it, or ended it. */
-  protected refused(f: WireError): void {
+  /** The broker has refused it, or ended it. */
+  error(f: WireError): void {
     this.lost();
     if (f.retryable || f.code === "unknown_subscription") this.link.rest(this, f.retryAfterMs);
     else this.end(refusal(f));

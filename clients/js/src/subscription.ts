@@ -2,7 +2,7 @@ import { type Link, Member } from "./member.js";
 import { Received } from "./message.js";
 import { type Place, write } from "./position.js";
 import type { Handler, Message, Subscription as Public, SubscribeOptions } from "./types.js";
-import type { Deliver, Gap, Progress, ServerFrame, Subscribe, Subscribed } from "./wire/frames.js";
+import type { Deliver, Gap, Progress, Subscribe, Subscribed } from "./wire/frames.js";
 
 /** What is to be handled, in the order of the log: messages or news. */
 interface Event {
@@ -32,7 +32,7 @@ export class Subscription extends Member implements Public {
   #options: SubscribeOptions;
   #credit: number;
 
-  /** What the next Subscribe begins from. A Gap may be on its way to it: see #confirm. */
+  /** What the next Subscribe begins from. A Gap may be on its way to it: see subscribed. */
   #from: Place | string | undefined;
   #cursor = new Map<number, number>();
   #kept: Place | string = "";
@@ -81,21 +81,12 @@ export class Subscription extends Member implements Public {
     return { ...this.#options, filter: this.filter, from: write(this.#from ?? from), credit };
   }
 
-  take({ deliver, subscribed, progress, caughtUp, gap, error }: ServerFrame, size: number): void {
-    if (deliver) this.#deliver(deliver, size);
-    else if (subscribed) this.#confirm(subscribed);
-    else if (progress) this.#progress(progress);
-    else if (caughtUp) this.#push({ news: () => this.#caughtUp() });
-    else if (gap) this.#gap(gap);
-    else if (error) this.refused(error);
-  }
-
   /**
-   * Takes Subscribed. Where the broker answers a position with one that is not
+   * Where the broker answers a position with one that is not
    * resumed, the Gap comes behind it: until then the old place stays, or a
    * connection that is lost in between would lose the gap in silence.
    */
-  #confirm({ cursors, position }: Subscribed): void {
+  subscribed({ cursors, position }: Subscribed): void {
     this.#cursor = new Map(cursors.map((c) => [c.partition, c.offset]));
     // Kept at once: who comes back before the first message must not begin anew.
     if (this.#from === undefined) this.#keep((this.#from = position));
@@ -108,7 +99,7 @@ export class Subscription extends Member implements Public {
     return (this.#from = { term, partition, offset, others: new Map(this.#cursor) });
   }
 
-  #deliver(f: Deliver, size: number): void {
+  deliver(f: Deliver, size: number): void {
     const { term, partition, through } = f;
     const above = this.#cursor.get(partition) ?? 0;
     if (term && f.after > above) {
@@ -123,7 +114,7 @@ export class Subscription extends Member implements Public {
     this.#push({ chunk: f, above: term ? above : -1, size, end });
   }
 
-  #progress({ term, partition, through }: Progress): void {
+  progress({ term, partition, through }: Progress): void {
     if (through <= (this.#cursor.get(partition) ?? 0)) return;
     const end = this.#move(term, partition, through);
     const last = this.#queue.at(-1);
@@ -131,15 +122,18 @@ export class Subscription extends Member implements Public {
     else this.#keep(end);
   }
 
-  #gap(f: Gap): void {
+  override gap(f: Gap): void {
     const end = this.#move(f.position.slice(1).split("-")[0]!, f.partition, f.offset);
-    this.#push({ end, news: () => this.tellGap(f) });
+    this.#push({ end, news: () => super.gap(f) });
   }
 
-  #caughtUp(): void {
-    if (this.sub) this.enter("live");
-    if (!this.#told) this.emit("caughtup");
-    this.#told = true;
+  caughtUp(): void {
+    const news = () => {
+      if (this.sub) this.enter("live");
+      if (!this.#told) this.emit("caughtup");
+      this.#told = true;
+    };
+    this.#push({ news });
   }
 
   #push(e: Event): void {

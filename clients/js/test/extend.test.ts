@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Consumer } from "../src/consumer.js";
 import type { Link } from "../src/member.js";
 import type { ConsumeOptions } from "../src/types.js";
-import type { ClientFrame, ServerFrame } from "../src/wire/frames.js";
+import type { ClientFrame, Subscribed } from "../src/wire/frames.js";
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -23,12 +23,17 @@ function member(options: ConsumeOptions = {}) {
     warn: nothing,
   };
   const consumer = new Consumer(link, "w", "job", () => new Promise(nothing), options);
-  const take = (frame: object) => consumer.take(frame as ServerFrame);
   return {
     consumer,
-    join: (ackWaitMs: number) => take({ subscribed: { ackWaitMs } }),
+    join: (ackWaitMs: number) => consumer.subscribed({ ackWaitMs } as Subscribed),
     deliver: (offset: number) =>
-      take({ deliver: { term: "a", partition: 0, generation: 1, records: [{ offset }], attempts: [1] } }),
+      consumer.deliver({
+        term: "a",
+        partition: 0,
+        generation: 1,
+        records: [{ offset }],
+        attempts: [1],
+      } as never),
     /** What was extended in the time: how often, and by how much. */
     async extended(ms: number) {
       sent.length = 0;

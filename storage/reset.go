@@ -1,0 +1,38 @@
+package storage
+
+// begin drops everything that is stored: the log goes on with the offset first.
+// A crash at any moment leaves either all or nothing of it: meta.db says which
+// segments count, and the files of the others are removed behind it. The caller
+// holds all who write.
+func (t *tail) begin(first uint64) error {
+	l, s := t.log, &t.log.state
+	last := s.lastOrdinal()
+	seg := l.newSegment(last + 1)
+	size := l.opts.SegmentBytes
+	err := l.reserve.withReserve(func() error { return seg.create(2*size, size) })
+	if err != nil {
+		return err
+	}
+	err = l.reserve.withReserve(func() error { return l.meta.reset(l.terms, last, first) })
+	if err != nil {
+		return err // the segment stays, and is empty
+	}
+	s.mu.Lock()
+	old := append(s.segs, s.spares...)
+	seg.first, seg.index = first, newTopicIndex()
+	s.segs, s.spares = []*segment{seg}, nil
+	s.window = window{limit: s.window.limit}
+	s.head, s.synced = first-1, first-1
+	s.kept.clear()
+	s.mu.Unlock()
+	t.dedupe = newDedupe(l.opts.DedupeWindow)
+	t.active, t.used, t.head, t.time = seg, 0, first-1, 0
+	for _, s := range old {
+		l.handles.forget(s)
+		if err := s.remove(); err != nil {
+			return err
+		}
+		l.damages.forget(s)
+	}
+	return nil
+}
