@@ -16,25 +16,25 @@ type Batch struct {
 	broker *Broker
 	who    *Identity
 	age    time.Duration
-	lanes  map[*stream]*lane // of the streams that it has published to
-	paused bool              // it went over the rate: nothing behind that may pass
+	lanes  map[*partition]*lane // of the partitions that it has published to
+	paused bool                 // it went over the rate: nothing behind that may pass
 }
 
 // NewBatch returns an empty batch. age is how long ago its first attempt was
 // made, 0 if this is it.
 func (b *Broker) NewBatch(who *Identity, age time.Duration) *Batch {
-	return &Batch{broker: b, who: who, age: age, lanes: make(map[*stream]*lane, 1)}
+	return &Batch{broker: b, who: who, age: age, lanes: make(map[*partition]*lane, 1)}
 }
 
 // Publish hands a message to the log, waiting a bounded time while the log's
 // queue is full. done gets its result, once, perhaps before Publish returns; it
 // must not block. Publish is for one goroutine.
 func (p *Batch) Publish(ctx context.Context, m *protocol.Message, done func(storage.Result)) {
-	st := p.broker.owner(m.Topic)
-	to := p.lanes[st]
+	pt := p.broker.holds(m.Topic)
+	to := p.lanes[pt]
 	if to == nil {
 		to = &lane{}
-		p.lanes[st] = to
+		p.lanes[pt] = to
 	}
 	e, err := p.entry(to, m)
 	if err != nil {
@@ -48,7 +48,7 @@ func (p *Batch) Publish(ctx context.Context, m *protocol.Message, done func(stor
 	if p.age > 0 {
 		e.FirstAttempt = time.Now().Add(-p.age)
 	}
-	if err := st.append(ctx, e); err != nil {
+	if err := pt.append(ctx, e); err != nil {
 		to.refusing = err.Retryable()
 		done(storage.Result{Err: err})
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,25 +67,21 @@ type Broker struct {
 
 // New returns a broker. main is the log of the stream main, which takes every
 // topic that none of the others takes; of those the first whose filters match
-// has a topic. [Broker.Run] makes it work.
+// has a topic. A main of several partitions stands among the others, and main is
+// nil then. [Broker.Run] makes it work.
 func New(main Log, options Options, others ...Stream) *Broker {
 	b := &Broker{turns: newTurns(), resolving: make(chan struct{}, resolvingAtOnce)}
 	options = options.withDefaults()
 	b.settings.Store(&options)
 	b.metrics = newMetrics(options.Registerer)
 	b.consumers = newConsumers(b)
-	others = slices.Clone(others)
-	if !slices.ContainsFunc(others, func(s Stream) bool { return s.Name == DeadStream }) {
-		others = append(others, Stream{Name: DeadStream, Log: storage.NewMemoryLog(DeadStream, storage.MemoryOptions{})})
-	}
-	for _, s := range append(others, Stream{Name: MainStream, Filters: []protocol.Filter{everything}, Log: main}) {
-		if s.Name == DeadStream {
-			s.Filters = []protocol.Filter{deadFilter}
-		}
+	for _, s := range allStreams(main, others) {
 		st := newStream(b, s)
 		b.streams = append(b.streams, st)
-		if l, ok := s.Log.(trimmed); ok {
-			l.BeforeTrim(st.beforeTrim)
+		for _, pt := range st.parts {
+			if l, ok := pt.log.(trimmed); ok {
+				l.BeforeTrim(pt.beforeTrim)
+			}
 		}
 		if s.Name == DeadStream {
 			b.consumers.dead = st
@@ -97,6 +92,28 @@ func New(main Log, options Options, others ...Stream) *Broker {
 	}
 	b.consumers.control = newControl(storage.NewMemoryLog("control", storage.MemoryOptions{}))
 	return b
+}
+
+// allStreams puts main behind the others, and adds what every broker has.
+func allStreams(main Log, others []Stream) (streams []Stream) {
+	last := Stream{Name: MainStream, Logs: []Log{main}}
+	dead := false
+	for _, s := range others {
+		switch s.Name {
+		case MainStream:
+			last = s
+			continue
+		case DeadStream:
+			s.Filters, dead = []protocol.Filter{deadFilter}, true
+		}
+		streams = append(streams, s)
+	}
+	if !dead {
+		log := storage.NewMemoryLog(DeadStream, storage.MemoryOptions{})
+		streams = append(streams, Stream{Name: DeadStream, Filters: []protocol.Filter{deadFilter}, Logs: []Log{log}})
+	}
+	last.Filters = []protocol.Filter{everything}
+	return append(streams, last)
 }
 
 // A trimmed log says when retention is about to remove messages.
@@ -114,18 +131,25 @@ func (b *Broker) options() *Options { return b.settings.Load() }
 func (b *Broker) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make([]error, len(b.streams)+1)
 	var running sync.WaitGroup
-	for i, s := range b.streams {
+	var mu sync.Mutex
+	var errs []error
+	run := func(what func() error) {
 		running.Go(func() {
 			defer cancel()
-			errs[i] = s.log.Run(ctx, s.apply)
+			if err := what(); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
 		})
 	}
-	running.Go(func() {
-		defer cancel()
-		errs[len(b.streams)] = b.consumers.run(ctx)
-	})
+	for _, st := range b.streams {
+		for _, pt := range st.parts {
+			run(func() error { return pt.log.Run(ctx, pt.apply) })
+		}
+	}
+	run(func() error { return b.consumers.run(ctx) })
 	running.Wait()
 	return errors.Join(errs...)
 }

@@ -93,7 +93,7 @@ func (c *consumers) machines() []*consumer.Machine {
 // page writes the whole state of a consumer.
 func (c *consumers) page(m *consumer.Machine) {
 	c.mu.Lock()
-	d := c.by[m.Name()]
+	d, _ := c.by[m.Name()].(*dispatcher)
 	c.mu.Unlock()
 	if d == nil || d.machine != m { // it rests, or it has been deleted
 		c.mu.Lock()

@@ -59,12 +59,12 @@ func TestConcurrent(t *testing.T) {
 	listening.Wait()
 	close(stop)
 	publishing.Wait()
-	_, head := w.log.Bounds()
+	heads := w.heads()
 	for _, l := range listeners {
 		l.until(func() bool {
 			l.session.Progress()
 			for _, p := range l.subs {
-				if p.cursor < head {
+				if p.behindAny(heads) {
 					return false
 				}
 			}

@@ -75,7 +75,7 @@ func openShopOn(t *testing.T, dir string, control func(*storage.Log) broker.Log)
 		}
 		closers = append(closers, store.Close)
 		s.main, s.control = logs["main"], logs["control"]
-		s.broker = broker.New(logs["main"], broker.Options{Logger: logger}, broker.Stream{Name: broker.DeadStream, Log: logs["dead"]})
+		s.broker = broker.New(logs["main"], broker.Options{Logger: logger}, broker.Stream{Name: broker.DeadStream, Logs: []broker.Log{logs["dead"]}})
 		if err := s.broker.OpenConsumers(control(logs["control"])); err != nil {
 			t.Fatal(err)
 		}

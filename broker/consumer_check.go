@@ -9,10 +9,8 @@ func (b *Broker) CheckConsumer(name string, req *ConsumerRequest) *protocol.Erro
 		return err
 	}
 	c := b.consumers
-	if d, err := c.find(name); err == nil {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		_, err := d.agreed(req)
+	if p, err := c.find(name); err == nil {
+		_, err := agreed(name, settingsNow(p), req)
 		return err
 	}
 	filter, err := protocol.ParseFilter(req.Filter)

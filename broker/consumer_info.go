@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -72,84 +73,106 @@ const blockedNoMembers = "no_members"
 // Consumers describes all consumers, in the order of their names.
 func (b *Broker) Consumers() []ConsumerInfo {
 	list := make([]ConsumerInfo, 0)
-	for _, d := range b.consumers.all() {
-		list = append(list, d.info())
+	for _, p := range b.consumers.all() {
+		list = append(list, infoOf(p))
 	}
 	return list
 }
 
 // Consumer describes one consumer.
 func (b *Broker) Consumer(name string) (ConsumerInfo, *protocol.Error) {
-	d, err := b.consumers.find(name)
+	p, err := b.consumers.find(name)
 	if err != nil {
 		return ConsumerInfo{}, err
 	}
-	return d.info(), nil
+	return infoOf(p), nil
 }
 
 // all returns the consumers in the order of their names.
-func (c *consumers) all() []*dispatcher {
+func (c *consumers) all() []post {
 	c.mu.Lock()
-	list := make([]*dispatcher, 0, len(c.by))
-	for _, d := range c.by {
-		list = append(list, d)
-	}
+	list := slices.Collect(maps.Values(c.by))
 	c.mu.Unlock()
-	slices.SortFunc(list, func(a, b *dispatcher) int { return cmp.Compare(a.name, b.name) })
+	slices.SortFunc(list, func(a, b post) int { return cmp.Compare(a.about().name, b.about().name) })
 	return list
 }
 
-func (d *dispatcher) info() ConsumerInfo {
-	generation, at, lag := d.place()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.dropTrimmed()
-	m := d.machine
-	inFlight, _ := m.InFlight()
-	i := ConsumerInfo{
-		Name: d.name, Settings: m.Settings(), Generation: generation, Created: time.UnixMicro(m.Created()).UTC(), Paused: m.Paused(),
-		Position: at, Lag: lag, Backlog: Backlog{InFlight: inFlight, Waiting: m.Waiting() + m.Dying(), Held: m.Held(), Dead: m.DeadCount()}, Blocked: m.Blocked(0),
-		Counts: ConsumerCounts{
-			Delivered: d.stats.delivered, Redelivered: d.stats.redelivered, Died: d.stats.died, Redriven: d.stats.redriven, Expired: d.stats.expired,
-			Acked: d.stats.settled[protocol.SettleAck], Nacked: d.stats.settled[protocol.SettleNack],
-			Extended: d.stats.settled[protocol.SettleExtend], Rejected: d.stats.settled[protocol.SettleReject],
-		},
-	}
-	if due, ok := m.NextDue(); ok {
-		i.NextDue = time.UnixMicro(due).UTC()
-	}
-	if e, ok := m.Oldest(); ok {
-		p := d.pending(e)
-		i.Oldest = &p
-	}
-	if i.Blocked == "" && len(d.members) == 0 {
-		i.Blocked = blockedNoMembers
-	}
-	for _, member := range d.members {
-		info := MemberInfo{Window: member.window, InFlight: m.HeldBy(member.id)}
-		if member.session != nil {
-			info.Session, info.Client, info.Subject = member.session.describe()
+func infoOf(p post) (i ConsumerInfo) {
+	about := p.about()
+	generation, at, lag := p.place()
+	staff, stats := p.staff()
+	p.look(func(m *consumer.Machine) {
+		inFlight, _ := m.InFlight()
+		i = ConsumerInfo{
+			Settings: m.Settings(), Created: time.UnixMicro(m.Created()).UTC(), Paused: m.Paused(),
+			Backlog: Backlog{InFlight: inFlight, Waiting: m.Waiting() + m.Dying(), Held: m.Held(), Dead: m.DeadCount()}, Blocked: m.Blocked(0),
 		}
-		i.Members = append(i.Members, info)
+		if due, ok := m.NextDue(); ok {
+			i.NextDue = time.UnixMicro(due).UTC()
+		}
+		if e, ok := m.Oldest(); ok {
+			p := about.pending(e)
+			i.Oldest = &p
+		}
+	})
+	i.Name, i.Generation, i.Position, i.Lag, i.Members = about.name, generation, at, lag, staff
+	i.Counts = ConsumerCounts{
+		Delivered: stats.delivered, Redelivered: stats.redelivered, Died: stats.died, Redriven: stats.redriven, Expired: stats.expired,
+		Acked: stats.settled[protocol.SettleAck], Nacked: stats.settled[protocol.SettleNack],
+		Extended: stats.settled[protocol.SettleExtend], Rejected: stats.settled[protocol.SettleReject],
+	}
+	if i.Blocked == "" && len(i.Members) == 0 {
+		i.Blocked = blockedNoMembers
 	}
 	return i
 }
 
-func (d *dispatcher) pending(e consumer.Entry) PendingInfo {
-	p := PendingInfo{Position: d.stream.log.PositionOf(e.Offset), Attempts: e.Attempts, State: e.State.String(), Reason: e.Reason}
+func (about *subject) pending(e consumer.Entry) PendingInfo {
+	p := PendingInfo{Position: about.stream.log.PositionOf(e.Offset), Attempts: e.Attempts, State: e.State.String(), Reason: e.Reason}
 	if e.State == consumer.InFlight || e.State == consumer.Waiting {
 		p.Due = time.UnixMicro(e.Due).UTC()
 	}
 	return p
 }
 
+func (d *dispatcher) look(f func(m *consumer.Machine)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(d.machine)
+}
+
+func (d *dispatcher) staff() (list []MemberInfo, stats dispatched) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dropTrimmed()
+	for _, m := range d.members {
+		list = append(list, m.info(d.machine.HeldBy(m.id)))
+	}
+	return list, d.stats
+}
+
+func (m *member) info(inFlight int) MemberInfo {
+	info := MemberInfo{Window: m.window, InFlight: inFlight}
+	if m.session != nil {
+		info.Session, info.Client, info.Subject = m.session.describe()
+	}
+	return info
+}
+
+// dropTrimmed forgets the dead letters that retention has taken. Callers hold mu.
+func (d *dispatcher) dropTrimmed() {
+	earliest, _ := d.dead().log.Bounds()
+	d.machine.UndeadThrough(earliest - 1)
+	d.conclude(nil)
+}
+
 // PutConsumer creates a consumer, or changes the settings of one.
 func (b *Broker) PutConsumer(ctx context.Context, name string, req *ConsumerRequest) (info ConsumerInfo, created bool, err *protocol.Error) {
-	d, created, err := b.consumers.open(ctx, operator, name, req)
+	p, created, err := b.consumers.open(ctx, operator, name, req)
 	if err != nil {
 		return ConsumerInfo{}, false, err
 	}
-	return d.info(), created, b.consumers.control.wait(ctx)
+	return infoOf(p), created, b.consumers.control.wait(ctx)
 }
 
 // operator may do everything: who can reach the admin listener is asked for no key.
@@ -158,84 +181,38 @@ var operator = &Identity{Consume: []protocol.Filter{everything, mustFilter("$dea
 // DeleteConsumer ends a consumer and forgets what it has done. Its dead letters
 // stay readable as topics until retention takes them.
 func (b *Broker) DeleteConsumer(ctx context.Context, name string) *protocol.Error {
-	c := b.consumers
-	d, err := c.find(name)
+	p, err := b.consumers.find(name)
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	if !d.gone {
-		d.gone = true
-		d.expel(protocol.Errorf(protocol.CodeUnknownConsumer, "the consumer %s has been deleted", name))
-		d.conclude(nil)
-		c.mu.Lock()
-		delete(c.by, name)
-		c.registry.Delete(name)
-		c.control.put(c.registry.Deltas(), nil)
-		c.mu.Unlock()
-	}
-	d.mu.Unlock()
-	d.unfollow()
-	return c.control.wait(ctx)
-}
-
-// expel ends all memberships. Callers hold mu.
-func (d *dispatcher) expel(err *protocol.Error) {
-	for _, m := range d.members {
-		m.left = true
-		if m.session != nil {
-			m.session.endWork(m.sub, err)
-		} else {
-			m.wake()
-		}
-	}
-	d.members = nil
+	return p.remove(ctx)
 }
 
 // PauseConsumer stops deliveries of a consumer, or lets them go on. What is in
 // flight can still be settled.
 func (b *Broker) PauseConsumer(ctx context.Context, name string, paused bool) (ConsumerInfo, *protocol.Error) {
-	d, err := b.consumers.find(name)
+	p, err := b.consumers.find(name)
 	if err != nil {
 		return ConsumerInfo{}, err
 	}
-	d.mu.Lock()
-	d.machine.SetPaused(paused)
-	d.conclude(nil)
-	d.mu.Unlock()
-	return d.info(), b.consumers.control.wait(ctx)
+	err = p.pause(ctx, paused)
+	return infoOf(p), err
 }
 
 // SeekConsumer has a consumer go on from another place. Everything that was in
 // flight or waiting is forgotten, and late acknowledgements of it are fenced.
 func (b *Broker) SeekConsumer(ctx context.Context, name, to string) (ConsumerInfo, *protocol.Error) {
-	d, err := b.consumers.find(name)
+	p, err := b.consumers.find(name)
 	if err != nil {
 		return ConsumerInfo{}, err
 	}
 	if to == "" {
 		return ConsumerInfo{}, protocol.Errorf(protocol.CodeInvalidStart, "say where the consumer is to go on: give `to`, such as earliest, -10m or a position")
 	}
-	at, err := d.stream.resolveConsumer(to, d.sources[0].filter)
+	at, err := p.about().stream.resolveConsumer(to, p.about().filter)
 	if err != nil {
 		return ConsumerInfo{}, err
 	}
-	d.filling.Lock() // what is being read ahead belongs to the old place
-	d.mu.Lock()
-	redrive := d.machine.Position(consumer.Redrive)
-	for _, e := range d.machine.Below(protocol.MaxOffset) {
-		if e.Source == consumer.Redrive && e.Offset <= redrive.Offset {
-			redrive = d.stream.log.PositionOf(e.Offset - 1) // they are dead letters that somebody wants done
-			break
-		}
-	}
-	d.machine.Seek(b.consumers.nextGeneration(), consumer.Places{Main: at, Redrive: redrive})
-	for src, p := range []protocol.Position{at, redrive} {
-		s := &d.sources[src]
-		s.ahead, s.read, s.news = nil, p.Offset, d.stream.head()
-	}
-	d.conclude(nil)
-	d.mu.Unlock()
-	d.filling.Unlock()
-	return d.info(), b.consumers.control.wait(ctx)
+	err = p.seek(ctx, at)
+	return infoOf(p), err
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tidewire/tidewire/broker/consumer"
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -43,24 +44,26 @@ func (m *consumerMetrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (m *consumerMetrics) Collect(ch chan<- prometheus.Metric) {
-	for _, d := range m.consumers.all() {
-		_, _, lag := d.place()
-		d.mu.Lock()
-		inFlight, _ := d.machine.InFlight()
-		waiting := d.machine.Waiting() + d.machine.Held() + d.machine.Dying()
-		dead, members, stats := d.machine.DeadCount(), len(d.members), d.stats
-		d.mu.Unlock()
+	for _, p := range m.consumers.all() {
+		name := p.about().name
+		_, _, lag := p.place()
+		staff, stats := p.staff()
+		var inFlight, waiting, dead int
+		p.look(func(m *consumer.Machine) {
+			inFlight, _ = m.InFlight()
+			waiting, dead = m.Waiting()+m.Held()+m.Dying(), m.DeadCount()
+		})
 		gauge := func(desc *prometheus.Desc, v int) {
-			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(v), d.name)
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(v), name)
 		}
 		counter := func(desc *prometheus.Desc, v uint64, labels ...string) {
-			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(v), append([]string{d.name}, labels...)...)
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(v), append([]string{name}, labels...)...)
 		}
 		gauge(m.inFlight, inFlight)
 		gauge(m.waiting, waiting)
 		gauge(m.lag, int(lag))
 		gauge(m.dead, dead)
-		gauge(m.members, members)
+		gauge(m.members, len(staff))
 		counter(m.delivered, stats.delivered)
 		counter(m.redelivered, stats.redelivered)
 		counter(m.died, stats.died)

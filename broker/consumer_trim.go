@@ -16,13 +16,13 @@ const trimPatience = 10 * time.Second
 // that a consumer has tried become dead letters while they can still be read; of
 // those it has not, it is told. A consumer that is not behind is moved along, so
 // that it does not miss what it was never to get.
-func (st *stream) beforeTrim(through uint64) {
+func (st *partition) beforeTrim(through uint64) {
 	c := st.broker.consumers
 	ctx, cancel := context.WithTimeout(context.Background(), trimPatience)
 	defer cancel()
-	for _, d := range c.all() {
-		if d.stream == st {
-			d.beforeTrim(ctx, through)
+	for _, p := range c.all() {
+		if p.about().stream == st {
+			p.beforeTrim(ctx, through)
 		}
 	}
 	_ = c.control.wait(ctx) // what was not stored in time is told as a gap after a restart
@@ -85,7 +85,7 @@ func (d *dispatcher) gapBetween(after, through uint64) *storage.Gap {
 
 // any reports whether the log has something that matches in a range. What cannot
 // be found out counts as yes.
-func (st *stream) any(ctx context.Context, f protocol.Filter, after, through uint64) bool {
+func (st *partition) any(ctx context.Context, f protocol.Filter, after, through uint64) bool {
 	for after < through {
 		c, err := st.log.Read(storage.Query{Filter: f, After: after, Through: through, MaxBytes: 1})
 		if err != nil || c.Count > 0 || c.Through == after || ctx.Err() != nil {

@@ -24,7 +24,7 @@ type consumers struct {
 
 	mu       sync.Mutex // after a dispatcher's
 	registry consumer.Registry
-	by       map[string]*dispatcher
+	by       map[string]post
 }
 
 // ConsumerRequest describes a consumer that is to be there.
@@ -40,7 +40,7 @@ const maxConsumers = 100_000
 
 func newConsumers(b *Broker) *consumers {
 	return &consumers{
-		broker: b, runner: newRunner(), by: make(map[string]*dispatcher),
+		broker: b, runner: newRunner(), by: make(map[string]post),
 	}
 }
 
@@ -68,11 +68,11 @@ func (c *consumers) revive(m *consumer.Machine) error {
 		c.broker.options().Logger.Warn("a consumer's stream is not configured: the consumer rests", "consumer", m.Name(), "stream", m.Settings().Stream)
 		return nil
 	}
-	gap, err := c.comeBack(st, m)
+	gap, err := c.comeBack(st.parts[0], m)
 	if err != nil {
 		return err
 	}
-	d, err := newDispatcher(c.broker, st, m)
+	d, err := newDispatcher(c.broker, st.parts[0], m)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (c *consumers) revive(m *consumer.Machine) error {
 // comeBack looks whether the log still is the one that the consumer knows, as for
 // any reader that comes back with a position. If it was rolled back the consumer
 // goes on where it ends now.
-func (c *consumers) comeBack(st *stream, m *consumer.Machine) (*storage.Gap, error) {
+func (c *consumers) comeBack(st *partition, m *consumer.Machine) (*storage.Gap, error) {
 	head := st.head()
 	main, gap, err := st.comeBack(m.Position(consumer.Main), head)
 	if err != nil {
@@ -105,7 +105,7 @@ func (c *consumers) comeBack(st *stream, m *consumer.Machine) (*storage.Gap, err
 }
 
 // comeBack returns where a reader goes on that was at a position.
-func (st *stream) comeBack(at protocol.Position, head uint64) (protocol.Position, *storage.Gap, error) {
+func (st *partition) comeBack(at protocol.Position, head uint64) (protocol.Position, *storage.Gap, error) {
 	r, err := st.log.Resolve(protocol.Start{Kind: protocol.StartPosition, Position: at}, everything, head)
 	if err != nil || r.Gap == nil || r.Gap.Reason == storage.GapRetention {
 		return at, nil, err // retention is met by whoever reads
@@ -123,28 +123,28 @@ func (c *consumers) nextGeneration() uint64 {
 }
 
 // find returns a consumer by its name.
-func (c *consumers) find(name string) (*dispatcher, *protocol.Error) {
+func (c *consumers) find(name string) (post, *protocol.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := c.by[name]
-	if d == nil {
+	p := c.by[name]
+	if p == nil {
 		return nil, protocol.Errorf(protocol.CodeUnknownConsumer, "there is no consumer %.128q: subscribe with its name and a filter, or create it", name)
 	}
-	return d, nil
+	return p, nil
 }
 
 // open returns a consumer that somebody wants to be a member of. If it is not
 // there it is created, and durable when open returns; if it is, what the request
 // says must be what it is, and settings that may change are changed.
-func (c *consumers) open(ctx context.Context, who *Identity, name string, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
+func (c *consumers) open(ctx context.Context, who *Identity, name string, req *ConsumerRequest) (p post, created bool, err *protocol.Error) {
 	if err := protocol.CheckConsumer(name); err != nil {
 		return nil, false, err
 	}
-	if d, err = c.find(name); err == nil {
-		if err := who.MayConsume(d.sources[0].filter); err != nil {
+	if p, err = c.find(name); err == nil {
+		if err := who.MayConsume(p.about().filter); err != nil {
 			return nil, false, err
 		}
-		return d, false, d.agree(req)
+		return p, false, agree(ctx, p, req)
 	}
 	if req.Filter == "" {
 		return nil, false, err
@@ -156,31 +156,31 @@ func (c *consumers) open(ctx context.Context, who *Identity, name string, req *C
 	if err := who.MayConsume(filter); err != nil {
 		return nil, false, err
 	}
-	d, created, err = c.create(ctx, name, filter, req)
+	p, created, err = c.create(ctx, name, filter, req)
 	if err != nil || created {
-		return d, created, err
+		return p, created, err
 	}
-	return d, false, d.agree(req) // somebody else was quicker
+	return p, false, agree(ctx, p, req) // somebody else was quicker
 }
 
 // create makes a consumer and waits until it is durable, or until ctx ends.
-func (c *consumers) create(ctx context.Context, name string, filter protocol.Filter, req *ConsumerRequest) (d *dispatcher, created bool, err *protocol.Error) {
-	st, settings, at, err := c.plan(name, filter, req)
+func (c *consumers) create(ctx context.Context, name string, filter protocol.Filter, req *ConsumerRequest) (p post, created bool, err *protocol.Error) {
+	st, settings, main, err := c.plan(name, filter, req)
 	if err != nil {
 		return nil, false, err
 	}
-	head := st.log.PositionOf(st.head())
-
+	at := consumer.Places{Main: main, Redrive: st.log.PositionOf(st.head())}
 	c.mu.Lock()
-	if d := c.by[name]; d != nil {
+	if p := c.by[name]; p != nil {
 		c.mu.Unlock()
-		return d, false, nil
+		return p, false, nil
 	}
 	if err := c.room(); err != nil {
 		c.mu.Unlock()
 		return nil, false, err
 	}
-	m, failed := c.registry.Create(name, settings, consumer.Places{Main: at, Redrive: head}, nowOf())
+	var d *dispatcher
+	m, failed := c.registry.Create(name, settings, at, nowOf())
 	if failed == nil {
 		d, failed = newDispatcher(c.broker, st, m)
 	}
@@ -200,13 +200,18 @@ func (c *consumers) create(ctx context.Context, name string, filter protocol.Fil
 
 // plan says what a consumer would be like: its stream, its settings, and where it
 // would begin.
-func (c *consumers) plan(name string, filter protocol.Filter, req *ConsumerRequest) (st *stream, settings consumer.Settings, at protocol.Position, err *protocol.Error) {
+func (c *consumers) plan(name string, filter protocol.Filter, req *ConsumerRequest) (st *partition, settings consumer.Settings, at protocol.Position, err *protocol.Error) {
 	if filter.Match(deadTopicOf(name)) || strings.HasPrefix(filter.String(), redrivePrefix) {
 		return nil, settings, at, protocol.Errorf(protocol.CodeInvalidFilter, "the filter %q would give the consumer what is dead, again and again: name topics of your own, or the dead letters of another consumer", filter)
 	}
-	if st, err = c.broker.reading(filter, req.Stream); err != nil {
+	in, err := c.broker.reading(filter, req.Stream)
+	if err != nil {
 		return nil, settings, at, err
 	}
+	if len(in.parts) > 1 {
+		return nil, settings, at, protocol.Errorf(protocol.CodeUnsupported, "the stream %s has several partitions, and consumers cannot read those yet: subscribe without `consumer`", in.name)
+	}
+	st = in.parts[0]
 	if settings, err = settingsOf(consumer.DefaultSettings(), req.Settings); err != nil {
 		return nil, settings, at, err
 	}
@@ -227,7 +232,7 @@ func (c *consumers) room() *protocol.Error {
 }
 
 // resolveConsumer says where a new consumer begins.
-func (st *stream) resolveConsumer(from string, filter protocol.Filter) (protocol.Position, *protocol.Error) {
+func (st *partition) resolveConsumer(from string, filter protocol.Filter) (protocol.Position, *protocol.Error) {
 	if from == "" {
 		from = "earliest"
 	}
@@ -247,11 +252,22 @@ func (st *stream) resolveConsumer(from string, filter protocol.Filter) (protocol
 
 // agree holds a request against a consumer that is there, and changes the settings
 // that may change.
-func (d *dispatcher) agree(req *ConsumerRequest) *protocol.Error {
+func agree(ctx context.Context, p post, req *ConsumerRequest) *protocol.Error {
+	now := settingsNow(p)
+	next, err := agreed(p.about().name, now, req)
+	if err != nil || next == now {
+		return err
+	}
+	return p.change(ctx, req)
+}
+
+// change gives the consumer the settings of a request. Who only joins with them does
+// not wait for that.
+func (d *dispatcher) change(_ context.Context, req *ConsumerRequest) *protocol.Error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	next, err := d.agreed(req)
-	if err != nil || next == d.machine.Settings() {
+	next, err := agreed(d.name, d.machine.Settings(), req)
+	if err != nil {
 		return err
 	}
 	d.machine.SetSettings(next)
@@ -260,14 +276,12 @@ func (d *dispatcher) agree(req *ConsumerRequest) *protocol.Error {
 }
 
 // agreed returns the settings that a request would give a consumer that is there.
-// Callers hold mu.
-func (d *dispatcher) agreed(req *ConsumerRequest) (next consumer.Settings, err *protocol.Error) {
-	now := d.machine.Settings()
+func agreed(name string, now consumer.Settings, req *ConsumerRequest) (next consumer.Settings, err *protocol.Error) {
 	if next, err = settingsOf(now, req.Settings); err != nil {
 		return next, err
 	}
 	if (req.Filter != "" && req.Filter != now.Filter) || (req.Stream != "" && req.Stream != now.Stream) {
-		return next, protocol.Errorf(protocol.CodeConsumerExists, "the consumer %s selects %s in the stream %s: leave both out to join it, or take another name", d.name, now.Filter, now.Stream)
+		return next, protocol.Errorf(protocol.CodeConsumerExists, "the consumer %s selects %s in the stream %s: leave both out to join it, or take another name", name, now.Filter, now.Stream)
 	}
 	if next == now {
 		return next, nil

@@ -90,16 +90,7 @@ func (c *control) put(deltas []byte, done func(stored)) {
 }
 
 // wait returns when everything that was put is durable.
-func (c *control) wait(ctx context.Context) *protocol.Error {
-	answer := make(chan stored, 1)
-	c.put(nil, func(s stored) { answer <- s })
-	select {
-	case s := <-answer:
-		return s.err
-	case <-ctx.Done():
-		return protocol.Errorf(protocol.CodeUnknown, "the change was not stored in time: ask again whether it holds")
-	}
-}
+func (c *control) wait(ctx context.Context) *protocol.Error { return lasting(ctx, c) }
 
 // run writes what is put until ctx ends and everything is written.
 func (c *control) run(ctx context.Context) {

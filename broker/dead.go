@@ -11,6 +11,9 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
+// dead returns the partition that has the consumer's dead letters.
+func (s *subject) dead() *partition { return s.broker.consumers.dead.of(deadTopicOf(s.name)) }
+
 // DeadStream is the name of the stream that holds dead letters.
 const DeadStream = "dead"
 
@@ -106,7 +109,7 @@ func (d *dispatcher) buryBatch(batch []consumer.Entry) *protocol.Error {
 	if len(entries) == 0 {
 		return nil
 	}
-	if err := d.broker.consumers.dead.append(context.Background(), entries...); err != nil {
+	if err := d.dead().append(context.Background(), entries...); err != nil {
 		return err
 	}
 	var failed *protocol.Error

@@ -38,11 +38,11 @@ const maxDeadPage = 1000
 // purged, the newest first, before a position or from the end. next is where to go
 // on, empty at the end.
 func (b *Broker) DeadLetters(_ context.Context, name, before string, limit int) (list []DeadLetter, next string, err *protocol.Error) {
-	d, err := b.consumers.find(name)
+	p, err := b.consumers.find(name)
 	if err != nil {
 		return nil, "", err
 	}
-	offsets := d.deadOffsets()
+	offsets := deadOffsets(p)
 	if before != "" {
 		at, perr := protocol.ParsePosition(before)
 		if perr != nil {
@@ -53,10 +53,10 @@ func (b *Broker) DeadLetters(_ context.Context, name, before string, limit int) 
 	}
 	more := len(offsets) > limit
 	offsets = offsets[max(len(offsets)-limit, 0):]
-	list = d.letters(offsets)
+	list = p.about().letters(offsets)
 	slices.Reverse(list)
 	if more && len(offsets) > 0 {
-		next = b.consumers.dead.log.PositionOf(offsets[0]).String()
+		next = p.about().dead().log.PositionOf(offsets[0]).String()
 	}
 	return list, next, nil
 }
@@ -64,11 +64,11 @@ func (b *Broker) DeadLetters(_ context.Context, name, before string, limit int) 
 // DeadLetter returns one dead letter by the id or the origin of its message, the
 // newest if there are several.
 func (b *Broker) DeadLetter(ctx context.Context, name, id string) (DeadLetter, *protocol.Error) {
-	d, err := b.consumers.find(name)
+	p, err := b.consumers.find(name)
 	if err != nil {
 		return DeadLetter{}, err
 	}
-	found, err := d.selected(ctx, DeadSelection{IDs: []string{id}})
+	found, err := selected(ctx, p, DeadSelection{IDs: []string{id}})
 	if err != nil {
 		return DeadLetter{}, err
 	}
@@ -77,25 +77,16 @@ func (b *Broker) DeadLetter(ctx context.Context, name, id string) (DeadLetter, *
 
 // deadOffsets returns the places of the dead letters, those that retention has
 // taken left out.
-func (d *dispatcher) deadOffsets() []uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.dropTrimmed()
-	return d.machine.Dead()
-}
-
-// dropTrimmed forgets the dead letters that retention has taken. Callers hold mu.
-func (d *dispatcher) dropTrimmed() {
-	earliest, _ := d.broker.consumers.dead.log.Bounds()
-	d.machine.UndeadThrough(earliest - 1)
-	d.conclude(nil)
+func deadOffsets(p post) (offsets []uint64) {
+	p.look(func(m *consumer.Machine) { offsets = m.Dead() })
+	earliest, _ := p.about().dead().log.Bounds()
+	return above(offsets, earliest-1)
 }
 
 // letters reads dead letters, in the order of their places.
-func (d *dispatcher) letters(offsets []uint64) []DeadLetter {
-	dead := d.broker.consumers.dead
+func (about *subject) letters(offsets []uint64) []DeadLetter {
 	found := make(map[uint64]loaded, len(offsets))
-	dead.pick(mustFilter(deadTopicOf(d.name)), offsets, found)
+	about.dead().pick(mustFilter(deadTopicOf(about.name)), offsets, found)
 	list := make([]DeadLetter, 0, len(found))
 	for _, o := range offsets {
 		if r, ok := found[o]; ok {
@@ -127,7 +118,7 @@ func letterOf(r loaded) DeadLetter {
 }
 
 // selected returns the dead letters that somebody has named, oldest first.
-func (d *dispatcher) selected(ctx context.Context, sel DeadSelection) (found []DeadLetter, err *protocol.Error) {
+func selected(ctx context.Context, p post, sel DeadSelection) (found []DeadLetter, err *protocol.Error) {
 	if sel.All == (len(sel.IDs) > 0) {
 		return nil, protocol.Errorf(protocol.CodeBadRequest, "name dead letters by `ids`, or say `all`: one of the two")
 	}
@@ -135,11 +126,11 @@ func (d *dispatcher) selected(ctx context.Context, sel DeadSelection) (found []D
 	for _, id := range sel.IDs {
 		met[id] = false
 	}
-	for offsets := range slices.Chunk(d.deadOffsets(), maxDeadPage) {
+	for offsets := range slices.Chunk(deadOffsets(p), maxDeadPage) {
 		if ctx.Err() != nil {
 			return nil, protocol.Errorf(protocol.CodeOverloaded, "looking through the dead letters took too long: name fewer")
 		}
-		for _, l := range d.letters(offsets) {
+		for _, l := range p.about().letters(offsets) {
 			_, byID := met[l.ID]
 			_, byOrigin := met[l.Origin]
 			switch {
@@ -156,7 +147,7 @@ func (d *dispatcher) selected(ctx context.Context, sel DeadSelection) (found []D
 	}
 	for _, id := range sel.IDs {
 		if !met[id] {
-			return nil, protocol.Errorf(protocol.CodeNotFound, "the consumer %s has no dead letter %.80q: its list shows what there is", d.name, id)
+			return nil, protocol.Errorf(protocol.CodeNotFound, "the consumer %s has no dead letter %.80q: its list shows what there is", p.about().name, id)
 		}
 	}
 	return found, nil
@@ -165,36 +156,37 @@ func (d *dispatcher) selected(ctx context.Context, sel DeadSelection) (found []D
 // Redrive gives dead letters back to their consumer, and to nobody else; or, with
 // publish, publishes them anew as messages of their topics, for everybody.
 func (b *Broker) Redrive(ctx context.Context, name string, sel DeadSelection, publish bool) (n int, err *protocol.Error) {
-	d, err := b.consumers.find(name)
+	p, err := b.consumers.find(name)
 	if err != nil {
 		return 0, err
 	}
-	found, err := d.selected(ctx, sel)
+	found, err := selected(ctx, p, sel)
 	if err != nil {
 		return 0, err
 	}
 	for batch := range slices.Chunk(found, buryAtOnce) {
-		if err := d.redrive(ctx, batch, publish); err != nil {
+		if err := redrive(ctx, p, batch, publish); err != nil {
 			return n, err
 		}
 		n += len(batch)
 	}
-	return n, b.consumers.control.wait(ctx)
+	return n, nil
 }
 
 // redrive publishes some dead letters again. One counts as redriven once that is
 // durable; if the broker dies in between, it is published again under the same id.
-func (d *dispatcher) redrive(ctx context.Context, batch []DeadLetter, publish bool) *protocol.Error {
+func redrive(ctx context.Context, p post, batch []DeadLetter, publish bool) *protocol.Error {
 	answers := make(chan storage.Result, len(batch))
-	d.follow(consumer.Redrive)
+	about := p.about()
+	p.redriving()
 	for _, l := range batch {
-		m, st := l.Message, d.stream
+		m, st := l.Message, about.stream
 		m.Position, m.Time = protocol.Position{}, time.Time{}
 		m.ID = "r/" + l.Position.String()
 		if publish {
-			st = d.broker.owner(m.Topic)
+			st = about.broker.holds(m.Topic)
 		} else {
-			m.Topic = redriveTopic(d.name)
+			m.Topic = redriveTopic(about.name)
 			m.Headers = append(m.Headers, protocol.Header{Name: deadTopic, Value: l.Topic}, protocol.Header{Name: deadID, Value: l.ID},
 				protocol.Header{Name: deadPosition, Value: l.Origin}, protocol.Header{Name: deadFirst, Value: l.First})
 		}
@@ -213,35 +205,41 @@ func (d *dispatcher) redrive(ctx context.Context, batch []DeadLetter, publish bo
 	if failed != nil {
 		return failed
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.stats.redriven += uint64(len(batch))
-	d.undead(batch)
-	return nil
+	return p.undead(ctx, places(batch), true)
 }
 
-// undead notes that dead letters are no longer there to be redriven. Callers hold
-// mu.
-func (d *dispatcher) undead(letters []DeadLetter) {
+func places(letters []DeadLetter) []uint64 {
+	offsets := make([]uint64, len(letters))
 	for i := range letters {
-		d.machine.Undead(letters[i].Position.Offset)
+		offsets[i] = letters[i].Position.Offset
+	}
+	return offsets
+}
+
+func (d *dispatcher) redriving() { d.follow(consumer.Redrive) }
+
+// undead notes that dead letters are no longer there to be redriven.
+func (d *dispatcher) undead(ctx context.Context, offsets []uint64, redriven bool) *protocol.Error {
+	d.mu.Lock()
+	d.machine.Undead(offsets...)
+	if redriven {
+		d.stats.redriven += uint64(len(offsets))
 	}
 	d.conclude(nil)
+	d.mu.Unlock()
+	return lasting(ctx, d.journal)
 }
 
 // PurgeDead forgets dead letters: they are no longer listed and cannot be redriven.
 // Their bytes go with the retention of the stream.
 func (b *Broker) PurgeDead(ctx context.Context, name string, sel DeadSelection) (n int, err *protocol.Error) {
-	d, err := b.consumers.find(name)
+	p, err := b.consumers.find(name)
 	if err != nil {
 		return 0, err
 	}
-	found, err := d.selected(ctx, sel)
+	found, err := selected(ctx, p, sel)
 	if err != nil {
 		return 0, err
 	}
-	d.mu.Lock()
-	d.undead(found)
-	d.mu.Unlock()
-	return len(found), b.consumers.control.wait(ctx)
+	return len(found), p.undead(ctx, places(found), false)
 }

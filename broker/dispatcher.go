@@ -20,9 +20,8 @@ import (
 // Locks: filling before mu; mu before Session.mu; the runner's lock is a leaf.
 // Nothing is read from the log under mu.
 type dispatcher struct {
-	broker *Broker
-	stream *stream
-	name   string
+	subject
+	journal journal
 
 	filling sync.Mutex // held by whoever reads the log ahead
 
@@ -64,14 +63,14 @@ const aheadBytes = maxChunkBytes
 // nowOf is the clock of consumers, in microseconds.
 func nowOf() int64 { return time.Now().UnixMicro() }
 
-func newDispatcher(b *Broker, st *stream, m *consumer.Machine) (*dispatcher, error) {
-	filter, err := protocol.ParseFilter(m.Settings().Filter)
+func newDispatcher(b *Broker, st *partition, m *consumer.Machine) (*dispatcher, error) {
+	s, err := newSubject(b, st, m)
 	if err != nil {
 		return nil, err
 	}
-	d := &dispatcher{broker: b, stream: st, name: m.Name(), machine: m}
+	d := &dispatcher{subject: s, journal: b.consumers.control, machine: m}
 	head := st.head()
-	d.sources[consumer.Main] = source{filter: filter, read: m.Cursor(consumer.Main), news: head}
+	d.sources[consumer.Main] = source{filter: s.filter, read: m.Cursor(consumer.Main), news: head}
 	d.sources[consumer.Redrive] = source{filter: mustFilter(redriveTopic(m.Name())), read: m.Cursor(consumer.Redrive), news: head}
 	return d, nil
 }

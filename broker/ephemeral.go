@@ -23,7 +23,7 @@ func (b *Broker) publishEphemeral(who *Identity, m *protocol.Message, origin uin
 	record := protocol.AppendRecord(make([]byte, 0, recordSize(m)), m)
 	c := &chunk{expires: protocol.Micros(m.ExpiresAt)}
 	c.Count, c.Records = 1, protocol.AppendFramed(nil, record)
-	for _, members := range b.owner(m.Topic).audience(m.Topic) {
+	for _, members := range b.holds(m.Topic).audience(m.Topic) {
 		for _, sub := range members {
 			sub.session.deliverEphemeral(sub, c, record)
 		}
@@ -33,11 +33,11 @@ func (b *Broker) publishEphemeral(who *Identity, m *protocol.Message, origin uin
 }
 
 // audience returns the members of the groups that match a topic. They are lent.
-func (st *stream) audience(topic string) [][]*subscription {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	groups := st.find(topic, nil)
-	audience := make([][]*subscription, 0, len(groups))
+func (pt *partition) audience(topic string) [][]*part {
+	pt.mu.Lock()
+	defer pt.mu.Unlock()
+	groups := pt.find(topic, nil)
+	audience := make([][]*part, 0, len(groups))
 	for _, g := range groups {
 		g.lent = true
 		audience = append(audience, g.members)
@@ -49,7 +49,7 @@ func (st *stream) audience(topic string) [][]*subscription {
 // head of the log, and counts it as missed for one that fell behind. It costs
 // credit and room as others do, but no cursor moves. A conflated subscription
 // that rests is as good as live.
-func (s *Session) deliverEphemeral(sub *subscription, c *chunk, record []byte) {
+func (s *Session) deliverEphemeral(sub *part, c *chunk, record []byte) {
 	tail := c.tail(s.codec)
 	s.mu.Lock()
 	defer s.unlockAndWake()
@@ -75,11 +75,11 @@ func (s *Session) deliverEphemeral(sub *subscription, c *chunk, record []byte) {
 // tellMissed tells a subscription that is live again how many ephemeral messages
 // came meanwhile. The client's cursor is at the head of the log now; so the frame
 // can name it, and nothing moves.
-func (s *Session) tellMissed(sub *subscription, at protocol.Position) {
+func (s *Session) tellMissed(sub *part, at protocol.Position) {
 	if sub.missed == 0 {
 		return
 	}
-	s.out.push(s.codec.AppendServer(nil, sub.stream.countedGap(sub.number, gapEphemeral, at, sub.missed)))
+	s.out.push(s.codec.AppendServer(nil, sub.placed(sub.partition.countedGap(sub.number, gapEphemeral, at, sub.missed), at)))
 	sub.missed = 0
 }
 

@@ -26,42 +26,51 @@ type FetchResult struct {
 // Fetch takes messages of a consumer, which are in flight then until they are
 // settled by [Broker.Settle] or their ack wait is over.
 func (b *Broker) Fetch(ctx context.Context, who *Identity, name string, req *FetchRequest) (FetchResult, *protocol.Error) {
-	d, created, err := b.consumers.open(ctx, who, name, &req.ConsumerRequest)
+	p, created, err := b.consumers.open(ctx, who, name, &req.ConsumerRequest)
 	if err != nil {
 		return FetchResult{}, err
 	}
-	d.mu.Lock()
-	exclusive := d.machine.Settings().Exclusive
-	d.mu.Unlock()
-	if exclusive {
+	if settingsNow(p).Exclusive {
 		return FetchResult{}, protocol.Errorf(protocol.CodeBadRequest, "the consumer %s is exclusive, and nobody stays its member over HTTP: subscribe to it over WebSocket", name)
 	}
+	r, err := p.fetch(ctx, req.Max, req.Wait)
+	r.Created = created
+	return r, err
+}
+
+func (d *dispatcher) fetch(ctx context.Context, most int, wait time.Duration) (r FetchResult, _ *protocol.Error) {
+	m := &member{id: d.broker.consumers.nextMember(), window: most}
+	work, generation, gaps := d.serve(ctx, m, most, wait)
+	return FetchResult{Chunks: deliveries(work, generation), Gaps: gaps, Generation: generation}, nil
+}
+
+// serve makes m a member until it has something, or the wait for that is over. What
+// it took stays in flight.
+func (d *dispatcher) serve(ctx context.Context, m *member, most int, wait time.Duration) (work []handed, generation uint64, gaps []*tidewirev1.Gap) {
 	d.hearAll()
 	ready := make(chan struct{}, 1)
-	m := &member{id: b.consumers.nextMember(), window: req.Max, wake: func() { poke(ready) }}
+	m.brief, m.wake = true, func() { poke(ready) }
 	d.join(m, nil)
-	defer d.leave(m, false) // what it took stays in flight
+	defer d.leave(m, false)
 
-	wait := time.NewTimer(req.Wait)
-	defer wait.Stop()
+	over := time.NewTimer(wait)
+	defer over.Stop()
 	for {
-		r := FetchResult{Created: created}
-		var work []handed
 		var again bool
-		work, r.Generation, again = d.take(m, req.Max)
+		work, generation, again = d.take(m, most)
 		if again && ctx.Err() == nil {
 			continue
 		}
-		r.Gaps = d.takeGaps() // those that take has met, too
-		if r.Chunks = deliveries(work, r.Generation); len(work)+len(r.Gaps) > 0 || req.Wait <= 0 {
-			return r, nil
+		gaps = d.takeGaps(m) // those that take has met, too
+		if len(work)+len(gaps) > 0 || wait <= 0 {
+			return work, generation, gaps
 		}
 		select {
 		case <-ready:
-		case <-wait.C:
-			req.Wait = 0
+		case <-over.C:
+			wait = 0
 		case <-ctx.Done():
-			return r, nil
+			return nil, generation, nil
 		}
 	}
 }

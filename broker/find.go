@@ -48,22 +48,22 @@ const (
 // topic if that is given, else in all streams, which takes a while where much is
 // stored. A message without an id of its own is found by its position.
 func (b *Broker) FindMessage(ctx context.Context, id, topic string) (found []FoundMessage, err *protocol.Error) {
-	filter, streams := everything, b.streams
+	filter, in := everything, b.partitions()
 	if topic != "" {
 		f, perr := protocol.ParseFilter(topic)
 		if perr != nil {
 			return nil, protocol.AsError(perr)
 		}
-		filter, streams = f, []*stream{b.owner(topic)}
+		filter, in = f, []*partition{b.holds(topic)}
 	}
 	if at, perr := protocol.ParsePosition(id); perr == nil {
-		return b.findPosition(at, filter, streams), nil
+		return b.findPosition(at, filter, in), nil
 	}
-	for _, st := range streams {
-		if st == b.consumers.dead && topic == "" {
+	for _, pt := range in {
+		if pt.stream == b.consumers.dead && topic == "" {
 			continue // a dead letter is told of its message
 		}
-		if found, err = st.search(ctx, found, id, filter); err != nil {
+		if found, err = pt.search(ctx, found, id, filter); err != nil {
 			return nil, err
 		}
 	}
@@ -74,15 +74,15 @@ func (b *Broker) FindMessage(ctx context.Context, id, topic string) (found []Fou
 }
 
 // findPosition finds the message at a position.
-func (b *Broker) findPosition(at protocol.Position, filter protocol.Filter, streams []*stream) (found []FoundMessage) {
-	for _, st := range streams {
-		if st.log.PositionOf(at.Offset) != at {
+func (b *Broker) findPosition(at protocol.Position, filter protocol.Filter, in []*partition) (found []FoundMessage) {
+	for _, pt := range in {
+		if pt.log.PositionOf(at.Offset) != at {
 			continue
 		}
 		got := make(map[uint64]loaded)
-		st.pick(filter, []uint64{at.Offset}, got)
+		pt.pick(filter, []uint64{at.Offset}, got)
 		if r, ok := got[at.Offset]; ok {
-			f := FoundMessage{Message: r.message(), Stream: st.name}
+			f := FoundMessage{Message: r.message(), Stream: pt.name}
 			b.judge(&f)
 			found = append(found, f)
 		}
@@ -90,14 +90,14 @@ func (b *Broker) findPosition(at protocol.Position, filter protocol.Filter, stre
 	return found
 }
 
-// search appends the messages of a stream that have the id.
-func (st *stream) search(ctx context.Context, found []FoundMessage, id string, filter protocol.Filter) ([]FoundMessage, *protocol.Error) {
-	for cursor := st.head(); cursor > 0 && len(found) < findMost; {
+// search appends the messages of a partition that have the id.
+func (pt *partition) search(ctx context.Context, found []FoundMessage, id string, filter protocol.Filter) ([]FoundMessage, *protocol.Error) {
+	for cursor := pt.head(); cursor > 0 && len(found) < findMost; {
 		if ctx.Err() != nil {
 			return nil, protocol.Errorf(protocol.CodeOverloaded, "looking for the message took too long: give its topic, too")
 		}
-		c, err := st.log.ReadBack(storage.Query{Filter: filter, Through: cursor, MaxBytes: findBytes}, 1<<20)
-		if gap := st.gapOf(0, err); gap != nil {
+		c, err := pt.log.ReadBack(storage.Query{Filter: filter, Through: cursor, MaxBytes: findBytes}, 1<<20)
+		if gap := pt.gapOf(0, err); gap != nil {
 			if gap.Reason == storage.GapRetention {
 				break
 			}
@@ -109,7 +109,7 @@ func (st *stream) search(ctx context.Context, found []FoundMessage, id string, f
 		}
 		for m, err := range c.Messages() {
 			if err == nil && m.ID == id {
-				found = append(found, FoundMessage{Message: m, Stream: st.name})
+				found = append(found, FoundMessage{Message: m, Stream: pt.name})
 			}
 		}
 		if c.After >= cursor {
@@ -122,36 +122,35 @@ func (st *stream) search(ctx context.Context, found []FoundMessage, id string, f
 
 // judge says what has become of a message with each consumer that it is for.
 func (b *Broker) judge(f *FoundMessage) {
-	for _, d := range b.consumers.all() {
-		if d.stream.name == f.Stream && d.sources[consumer.Main].filter.Match(f.Message.Topic) {
-			f.Consumers = append(f.Consumers, d.judge(&f.Message))
+	for _, p := range b.consumers.all() {
+		if about := p.about(); about.stream.name == f.Stream && about.filter.Match(f.Message.Topic) {
+			f.Consumers = append(f.Consumers, judge(p, &f.Message))
 		}
 	}
 }
 
-func (d *dispatcher) judge(m *protocol.Message) MessageState {
-	s, open := d.judgeOpen(m)
+func judge(p post, m *protocol.Message) (s MessageState) {
+	open := false
+	p.look(func(machine *consumer.Machine) { s, open = p.about().judge(machine, m) })
 	if open {
 		return s
 	}
 	s.State = stateDone
-	if dead := d.letterFrom(m.Position.String()); dead != nil { // which may mean to read them all
+	if dead := letterFrom(p, m.Position.String()); dead != nil { // which may mean to read them all
 		s.State, s.Attempts, s.Reason = stateDead, dead.Attempts, dead.Reason
 	}
 	return s
 }
 
-// judgeOpen says what a message is to a consumer that has not done with it.
-func (d *dispatcher) judgeOpen(m *protocol.Message) (s MessageState, open bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s.Consumer = d.name
-	e, pending := d.machine.Entry(m.Position.Offset)
+// judge says what a message is to a consumer, and whether it has not done with it.
+func (about *subject) judge(machine *consumer.Machine, m *protocol.Message) (s MessageState, open bool) {
+	s.Consumer = about.name
+	e, pending := machine.Entry(m.Position.Offset)
 	switch {
 	case pending:
-		p := d.pending(e)
+		p := about.pending(e)
 		s.State, s.Attempts, s.Due, s.Reason = p.State, p.Attempts, p.Due, p.Reason
-	case m.Position.Offset > d.machine.Cursor(consumer.Main):
+	case m.Position.Offset > machine.Cursor(consumer.Main):
 		s.State = stateNotYet
 	default:
 		return s, false
@@ -164,11 +163,11 @@ func (d *dispatcher) judgeOpen(m *protocol.Message) (s MessageState, open bool) 
 }
 
 // letterFrom returns the dead letter of the message at a position, or nil.
-func (d *dispatcher) letterFrom(origin string) *DeadLetter {
-	offsets := d.deadOffsets()
+func letterFrom(p post, origin string) *DeadLetter {
+	offsets := deadOffsets(p)
 	for end := len(offsets); end > 0; {
 		begin := max(end-maxDeadPage, 0)
-		letters := d.letters(offsets[begin:end])
+		letters := p.about().letters(offsets[begin:end])
 		for i := len(letters) - 1; i >= 0; i-- {
 			if letters[i].Origin == origin {
 				return &letters[i]

@@ -14,7 +14,7 @@ type group struct {
 	filter  protocol.Filter
 	through uint64 // `through` of the last chunk: `after` of the next one
 
-	members []*subscription
+	members []*part
 	lent    bool // apply is reading members: copy before changing them
 
 	watchers []watcher // consumers that read what matches
@@ -25,14 +25,14 @@ type group struct {
 }
 
 // add appends a member. Its place in members is kept in the subscription.
-func (g *group) add(s *subscription) {
+func (g *group) add(s *part) {
 	g.own()
 	s.member = len(g.members)
 	g.members = append(g.members, s)
 }
 
 // remove takes a member out; the last one takes its place.
-func (g *group) remove(s *subscription) {
+func (g *group) remove(s *part) {
 	g.own()
 	last := len(g.members) - 1
 	g.members[s.member] = g.members[last]
@@ -44,7 +44,7 @@ func (g *group) remove(s *subscription) {
 // own makes members safe to change: apply may still read what it was lent.
 func (g *group) own() {
 	if g.lent {
-		g.members = append(make([]*subscription, 0, len(g.members)+1), g.members...)
+		g.members = append(make([]*part, 0, len(g.members)+1), g.members...)
 		g.lent = false
 	}
 }
@@ -52,12 +52,12 @@ func (g *group) own() {
 // append adds a record of the current commit, as it stands framed in the
 // commit's own memory: nothing is copied before somebody gets it. expires is when
 // it does, 0 for never.
-func (g *group) append(framed []byte, offset, expires uint64, term protocol.Term) {
+func (g *group) append(framed []byte, offset, expires uint64, commit *protocol.Chunk) {
 	if g.open != nil && g.open.size+len(framed) > maxChunkBytes {
 		g.finish(offset - 1)
 	}
 	if g.open == nil {
-		g.open = &chunk{Chunk: protocol.Chunk{Term: term, After: g.through}}
+		g.open = &chunk{Chunk: protocol.Chunk{Partition: commit.Partition, Term: commit.Term, After: g.through}}
 	}
 	g.open.parts = append(g.open.parts, framed)
 	g.open.size += len(framed)
@@ -86,7 +86,7 @@ func (g *group) take(through uint64) delivery {
 // delivery is one group's part of a commit.
 type delivery struct {
 	chunks  []*chunk
-	members []*subscription
+	members []*part
 }
 
 // watcher is a consumer that is to be told when something matches.

@@ -28,19 +28,19 @@ func hiddenAbove(hidden []uint64, offset uint64) uint64 {
 
 // tellHidden tells a subscription what the frame that comes next lacks. Callers
 // hold mu.
-func (s *Session) tellHidden(sub *subscription) {
+func (s *Session) tellHidden(sub *part) {
 	if sub.hidden == 0 {
 		return
 	}
-	at := sub.stream.log.PositionOf(sub.told)
-	s.out.push(s.codec.AppendServer(nil, sub.stream.countedGap(sub.number, storage.GapRetention, at, sub.hidden)))
+	at := sub.partition.log.PositionOf(sub.told)
+	s.out.push(s.codec.AppendServer(nil, sub.placed(sub.partition.countedGap(sub.number, storage.GapRetention, at, sub.hidden), at)))
 	sub.hidden = 0
 }
 
 // countedGap is a gap of so many messages, of which none can be named. The range
 // is empty, and the client's cursor stays.
-func (st *stream) countedGap(sub uint32, reason string, at protocol.Position, missed uint64) *tidewirev1.Gap {
-	st.broker.metrics.gaps.WithLabelValues(reason).Inc()
+func (pt *partition) countedGap(sub uint32, reason string, at protocol.Position, missed uint64) *tidewirev1.Gap {
+	pt.broker.metrics.gaps.WithLabelValues(reason).Inc()
 	return &tidewirev1.Gap{
 		Sub: sub, Reason: reason, Partition: at.Partition, Term: at.Term.String(),
 		After: at.Offset, Through: at.Offset, Position: at.String(), Offset: at.Offset, Missed: missed,

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/brokertest"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
@@ -24,10 +25,10 @@ type hiding struct {
 	w    *world
 	keep int
 
-	quiet   uint64 // up to here nothing need be told
-	awaited int    // told for the frame that comes next
-	told    uint64 // in all, by frames that came
-	untold  int    // left out because of quiet
+	quiet   map[uint32]uint64 // by partition: up to here nothing need be told
+	awaited map[uint32]int    // told for the frame of the partition that comes next
+	told    uint64            // in all, by frames that came
+	untold  int               // left out because of quiet
 }
 
 // isHidden reports whether enough newer ones of its topic are stored.
@@ -46,20 +47,20 @@ func (h *hiding) asked(p *place) {
 	if h == nil {
 		return
 	}
-	h.quiet, h.awaited = 0, 0
+	h.quiet, h.awaited = map[uint32]uint64{}, map[uint32]int{}
 	if strings.HasPrefix(p.from, "p") {
 		return
 	}
 	for _, s := range h.w.stored {
 		if (!p.filter.Exact() || p.filter.Match(s.topic)) && h.isHidden(s) {
-			h.quiet = s.offset
+			h.quiet[s.partition] = s.offset
 		}
 	}
 }
 
 func (h *hiding) begun() {
 	if h != nil {
-		h.awaited = 0
+		h.awaited = map[uint32]int{}
 	}
 }
 
@@ -69,46 +70,54 @@ func (h *hiding) gap(p *place, f *tidewirev1.Gap) bool {
 		return false
 	}
 	if f.Missed == 0 {
-		h.passed(p, max(f.After, p.cursor), 0)
+		h.passed(p, f.Partition, max(f.After, p.cursor[f.Partition]), 0)
 		return false
 	}
-	if f.Reason != storage.GapRetention || f.After != p.cursor || f.Through != p.cursor || f.Offset != p.cursor || h.awaited > 0 {
+	cursor := p.cursor[f.Partition]
+	if f.Reason != storage.GapRetention || f.After != cursor || f.Through != cursor || f.Offset != cursor || h.awaited[f.Partition] > 0 {
 		h.w.t.Fatalf("filter %s at %d, which waits for %d: gap %v", p.filter, p.cursor, h.awaited, f)
 	}
-	h.awaited = int(f.Missed)
+	if at := p.vector(f.Term); f.Position != at {
+		h.w.t.Fatalf("filter %s at %s: gap %v", p.filter, at, f)
+	}
+	h.awaited[f.Partition] = int(f.Missed)
 	return true
 }
 
 // passed is called when the cursor moves, with so many messages.
-func (h *hiding) passed(p *place, through uint64, came int) {
+func (h *hiding) passed(p *place, partition uint32, through uint64, came int) {
 	if h == nil {
 		return
 	}
 	missing := 0
 	got := p.got[len(p.got)-came:]
 	for _, s := range h.w.stored {
-		if s.offset <= p.cursor || s.offset > through || !p.filter.Match(s.topic) || slices.Contains(got, s) {
+		if s.partition != partition || s.offset <= p.cursor[partition] || s.offset > through || !p.filter.Match(s.topic) || slices.Contains(got, s) {
 			continue
 		}
 		if !h.isHidden(s) {
-			h.w.t.Fatalf("filter %s (%d, %d]: %v did not come", p.filter, p.cursor, through, s)
+			h.w.t.Fatalf("filter %s (%d, %d] of partition %d: %v did not come", p.filter, p.cursor[partition], through, partition, s)
 		}
-		if s.offset > h.quiet {
+		if s.offset > h.quiet[partition] {
 			missing++
 		} else {
 			h.untold++
 		}
 	}
-	if missing != h.awaited {
-		h.w.t.Fatalf("filter %s (%d, %d], quiet up to %d: %d were told to be missing, and %d are", p.filter, p.cursor, through, h.quiet, h.awaited, missing)
+	if missing != h.awaited[partition] {
+		h.w.t.Fatalf("filter %s (%d, %d] of partition %d, quiet up to %d: %d were told to be missing, and %d are", p.filter, p.cursor[partition], through, partition, h.quiet[partition], h.awaited[partition], missing)
 	}
 	h.told += uint64(missing)
-	h.awaited = 0
+	delete(h.awaited, partition)
 }
 
 // hidingWorld is a world on a log that keeps so many messages of each topic.
 func hidingWorld(t *testing.T, log broker.Log, o broker.Options) *world {
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed(t), 4)), broker: broker.New(log, o)}
+	return hidingWorldOf(t, broker.New(log, o))
+}
+
+func hidingWorldOf(t *testing.T, b *broker.Broker) *world {
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed(t), 4)), broker: b}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.broker.Run(ctx) })
@@ -158,6 +167,17 @@ func TestModelOfHidden(t *testing.T) {
 			}
 		})
 	}
+	t.Run("three partitions", func(t *testing.T) {
+		const keep = 2
+		var logs []*storage.MemoryLog
+		for range 3 {
+			logs = append(logs, storage.NewMemoryLog("main", storage.MemoryOptions{PerTopic: keep, Messages: 20 * keep}))
+		}
+		w := hidingWorldOf(t, broker.New(nil, broker.Options{SoftOutbound: 1500}, parted(brokertest.NewParts(logs...))))
+		if told, _ := w.hide(keep, 500); told == 0 {
+			t.Error("nothing was told")
+		}
+	})
 }
 
 func (w *world) hide(keep, steps int) (told uint64, untold int) {
@@ -189,11 +209,14 @@ func (w *world) hide(keep, steps int) (told uint64, untold int) {
 			l.take(1 + w.rng.IntN(3))
 		}
 	}
-	head := w.stored[len(w.stored)-1].offset
+	heads := make([]uint64, 4)
+	for _, s := range w.stored {
+		heads[s.partition] = s.offset
+	}
 	for _, l := range listeners {
 		l.until(func() bool {
 			l.session.Progress()
-			return !slices.ContainsFunc(slices.Collect(maps.Values(l.subs)), func(p *place) bool { return p.caughtUp == 0 || p.cursor < head })
+			return !slices.ContainsFunc(slices.Collect(maps.Values(l.subs)), func(p *place) bool { return p.caughtUp == 0 || p.behindAny(heads) })
 		})
 		for _, p := range l.subs {
 			told, untold = told+p.hides.told, untold+p.hides.untold

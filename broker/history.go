@@ -43,8 +43,12 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 	if err != nil {
 		return nil, err
 	}
+	parts := st.read(q.Filter)
+	if len(parts) > 1 {
+		return nil, protocol.Errorf(protocol.CodeUnsupported, "the history of a pattern cannot be read in a stream of several partitions: ask for one topic, or subscribe")
+	}
 	if q.Back {
-		return st.historyBack(ctx, q)
+		return parts[0].historyBack(ctx, q)
 	}
 	if q.From.Kind == protocol.StartLastPerTopic {
 		if !q.Filter.Exact() {
@@ -52,17 +56,18 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 		}
 		q.From = protocol.Start{Kind: protocol.StartLast, Last: 1}
 	}
+	return parts[0].history(ctx, q)
+}
+
+func (pt *partition) history(ctx context.Context, q HistoryQuery) (*Page, error) {
+	head := pt.head()
+	at, err := pt.resolve(q.From, q.Filter, head)
 	if err != nil {
 		return nil, err
 	}
-	head := st.head()
-	at, err := st.resolve(q.From, q.Filter, head)
-	if err != nil {
-		return nil, err
-	}
-	p := pager{stream: st, query: q, begin: at.After, quiet: at.Quiet, cursor: at.After, now: time.Now()}
+	p := pager{partition: pt, query: q, begin: at.After, quiet: at.Quiet, cursor: at.After, now: time.Now()}
 	if at.Gap != nil {
-		p.page.Gap = st.gapFrame(0, at.Gap)
+		p.page.Gap = pt.gapFrame(0, at.Gap)
 	}
 	for p.cursor < head && !p.full {
 		if ctx.Err() != nil {
@@ -73,31 +78,31 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 		}
 	}
 	if p.missed > 0 {
-		p.page.Gap = st.countedGap(0, storage.GapRetention, st.log.PositionOf(p.begin), p.missed)
+		p.page.Gap = pt.countedGap(0, storage.GapRetention, pt.log.PositionOf(p.begin), p.missed)
 	}
-	p.page.Next = st.log.PositionOf(p.cursor)
+	p.page.Next = pt.log.PositionOf(p.cursor)
 	return &p.page, nil
 }
 
 // pager fills a page. The cursor is the offset up to which everything that
 // matches is in it.
 type pager struct {
-	stream *stream
-	query  HistoryQuery
-	page   Page
-	begin  uint64 // the cursor as it was
-	quiet  uint64 // what retention by count hides up to here is not told
-	cursor uint64
-	missed uint64 // what it hides from there on, up to the cursor
-	bytes  int
-	full   bool
-	now    time.Time
+	partition *partition
+	query     HistoryQuery
+	page      Page
+	begin     uint64 // the cursor as it was
+	quiet     uint64 // what retention by count hides up to here is not told
+	cursor    uint64
+	missed    uint64 // what it hides from there on, up to the cursor
+	bytes     int
+	full      bool
+	now       time.Time
 }
 
 // read adds what one look at the log brings.
 func (p *pager) read(head uint64) error {
-	c, err := p.stream.log.Read(storage.Query{Filter: p.query.Filter, After: p.cursor, Through: head, MaxBytes: maxChunkBytes})
-	if gap := p.stream.gapOf(p.cursor, err); gap != nil {
+	c, err := p.partition.log.Read(storage.Query{Filter: p.query.Filter, After: p.cursor, Through: head, MaxBytes: maxChunkBytes})
+	if gap := p.partition.gapOf(p.cursor, err); gap != nil {
 		p.gap(gap)
 		return nil
 	}
@@ -148,6 +153,6 @@ func (p *pager) gap(gap *storage.Gap) {
 		p.full = true
 		return
 	}
-	p.page.Gap = p.stream.gapFrame(0, gap)
+	p.page.Gap = p.partition.gapFrame(0, gap)
 	p.cursor = gap.Next
 }

@@ -17,14 +17,14 @@ import (
 // A gap by retention is what lay before everything that is left: it is told
 // once, on the page that reaches the beginning. Any other gap lies between the
 // position that was asked for and the messages of the page.
-func (st *stream) historyBack(ctx context.Context, q HistoryQuery) (*Page, error) {
-	through, gap, err := st.resolveBack(q.From, q.Filter, st.head())
+func (pt *partition) historyBack(ctx context.Context, q HistoryQuery) (*Page, error) {
+	through, gap, err := pt.resolveBack(q.From, q.Filter, pt.head())
 	if err != nil {
 		return nil, err
 	}
-	p := backPager{stream: st, query: q, cursor: through, now: time.Now(), resumes: q.From.Kind == protocol.StartPosition}
+	p := backPager{partition: pt, query: q, cursor: through, now: time.Now(), resumes: q.From.Kind == protocol.StartPosition}
 	if gap != nil {
-		p.page.Gap = st.gapFrame(0, gap)
+		p.page.Gap = pt.gapFrame(0, gap)
 	}
 	for p.cursor > 0 && !p.full {
 		if ctx.Err() != nil {
@@ -35,20 +35,20 @@ func (st *stream) historyBack(ctx context.Context, q HistoryQuery) (*Page, error
 		}
 	}
 	if p.missed > 0 {
-		p.page.Gap = st.countedGap(0, storage.GapRetention, st.log.PositionOf(min(through+1, st.head())), p.missed)
+		p.page.Gap = pt.countedGap(0, storage.GapRetention, pt.log.PositionOf(min(through+1, pt.head())), p.missed)
 	}
 	if p.cursor > 0 {
 		p.cursor++ // its first message, or the oldest that is left
 	}
-	p.page.Next = st.log.PositionOf(p.cursor)
+	p.page.Next = pt.log.PositionOf(p.cursor)
 	slices.Reverse(p.page.Messages)
 	return &p.page, nil
 }
 
 // resolveBack returns the last offset before a place. A position names a message
 // that the reader knows already.
-func (st *stream) resolveBack(start protocol.Start, f protocol.Filter, head uint64) (through uint64, gap *storage.Gap, err error) {
-	at, perr := st.resolve(start, f, head)
+func (pt *partition) resolveBack(start protocol.Start, f protocol.Filter, head uint64) (through uint64, gap *storage.Gap, err error) {
+	at, perr := pt.resolve(start, f, head)
 	if perr != nil {
 		return 0, nil, perr
 	}
@@ -73,13 +73,13 @@ func (st *stream) resolveBack(start protocol.Start, f protocol.Filter, head uint
 // backPager fills a page backwards. Everything above the cursor that matches is
 // in it.
 type backPager struct {
-	stream *stream
-	query  HistoryQuery
-	page   Page // its messages newest first
-	cursor uint64
-	bytes  int
-	full   bool
-	now    time.Time
+	partition *partition
+	query     HistoryQuery
+	page      Page // its messages newest first
+	cursor    uint64
+	bytes     int
+	full      bool
+	now       time.Time
 
 	resumes bool   // it begins at a position: what retention by count hides is told
 	missed  uint64 // how many that are, down to the cursor
@@ -88,12 +88,12 @@ type backPager struct {
 // read adds what one look at the log brings.
 func (p *backPager) read() error {
 	q := storage.Query{Filter: p.query.Filter, Through: p.cursor, MaxBytes: maxChunkBytes}
-	c, err := p.stream.log.ReadBack(q, p.query.Limit-len(p.page.Messages))
+	c, err := p.partition.log.ReadBack(q, p.query.Limit-len(p.page.Messages))
 	if errors.Is(err, storage.ErrTrimmed) {
 		p.trimmed()
 		return nil
 	}
-	if gap := p.stream.gapOf(0, err); gap != nil {
+	if gap := p.partition.gapOf(0, err); gap != nil {
 		p.damaged(gap)
 		return nil
 	}
@@ -150,9 +150,9 @@ func (p *backPager) trimmed() {
 	if p.page.Gap != nil || p.missed > 0 {
 		return
 	}
-	earliest, _ := p.stream.log.Bounds()
-	p.page.Gap = p.stream.gapFrame(0, &storage.Gap{
-		Reason: storage.GapRetention, Term: p.stream.log.PositionOf(0).Term,
+	earliest, _ := p.partition.log.Bounds()
+	p.page.Gap = p.partition.gapFrame(0, &storage.Gap{
+		Reason: storage.GapRetention, Term: p.partition.log.PositionOf(0).Term,
 		Through: p.cursor, Next: earliest - 1,
 	})
 	p.cursor = 0
@@ -166,6 +166,6 @@ func (p *backPager) damaged(gap *storage.Gap) {
 		return
 	}
 	gap.Next = gap.After // messages go on there, as of any gap at this end
-	p.page.Gap = p.stream.gapFrame(0, gap)
+	p.page.Gap = p.partition.gapFrame(0, gap)
 	p.cursor = gap.After
 }

@@ -24,9 +24,9 @@ type StreamInfo struct {
 	Name    string
 	Filters []protocol.Filter
 	Stats   storage.Stats
-	First   protocol.Position // of the oldest message, if there is any
-	Last    protocol.Position // of what was given last
-	Rate    float64           // entries per second over the last minute, repeats included
+	First   protocol.Vector // of the oldest message in each partition, if there is any
+	Last    protocol.Vector // of what was given last
+	Rate    float64         // entries per second over the last minute, repeats included
 }
 
 // TopicInfo is what operators are shown of a topic in one stream.
@@ -50,11 +50,11 @@ func (b *Broker) Streams() []StreamInfo {
 // Audience counts the subscriptions that get a message of a topic at once if one
 // is published now. Those that are behind are not among them.
 func (b *Broker) Audience(topic string) int {
-	st := b.owner(topic)
-	st.mu.Lock()
-	defer st.mu.Unlock()
+	pt := b.holds(topic)
+	pt.mu.Lock()
+	defer pt.mu.Unlock()
 	n := 0
-	for _, g := range st.find(topic, nil) {
+	for _, g := range pt.find(topic, nil) {
 		n += len(g.members)
 	}
 	return n
@@ -65,19 +65,37 @@ const rateSpan = time.Minute
 
 func (st *stream) info() StreamInfo {
 	i := StreamInfo{Name: st.name, Filters: st.filters}
-	if l, ok := st.log.(Inspected); ok {
-		i.Stats = l.Stats()
+	for _, pt := range st.parts {
+		if l, ok := pt.log.(Inspected); ok {
+			i.Stats = added(i.Stats, l.Stats())
+		}
+		earliest, head := pt.log.Bounds()
+		i.First = pt.log.PositionOf(min(earliest, head)).With(i.First.Places)
+		i.Last = pt.log.PositionOf(head).With(i.Last.Places)
+		i.Rate += rateOf(head - pt.recent(head))
 	}
-	earliest, head := st.log.Bounds()
-	i.First, i.Last = st.log.PositionOf(min(earliest, head)), st.log.PositionOf(head)
-	i.Rate = rateOf(head - st.recent(head))
 	return i
+}
+
+// added adds what one more partition holds.
+func added(sum, s storage.Stats) storage.Stats {
+	if s.Messages > 0 && (sum.Messages == 0 || s.Oldest.Before(sum.Oldest)) {
+		sum.Oldest = s.Oldest
+	}
+	if s.Messages > 0 && s.Newest.After(sum.Newest) {
+		sum.Newest = s.Newest
+	}
+	sum.Storage, sum.PerTopic = s.Storage, s.PerTopic
+	sum.Messages += s.Messages
+	sum.Bytes += s.Bytes
+	sum.Segments += s.Segments
+	return sum
 }
 
 // recent returns the offset behind which everything was stored in the last
 // minute; the head if that cannot be told.
-func (st *stream) recent(head uint64) uint64 {
-	at, err := st.log.Resolve(protocol.Start{Kind: protocol.StartSince, Since: rateSpan}, everything, head)
+func (pt *partition) recent(head uint64) uint64 {
+	at, err := pt.log.Resolve(protocol.Start{Kind: protocol.StartSince, Since: rateSpan}, everything, head)
 	if err != nil {
 		return head
 	}
@@ -90,28 +108,28 @@ func rateOf(n uint64) float64 { return float64(n) / rateSpan.Seconds() }
 // topics, at most q.Limit of them, each with all streams that have it. name may be
 // empty for all streams.
 func (b *Broker) Topics(ctx context.Context, name string, q storage.TopicQuery) ([]TopicInfo, error) {
-	streams := b.streams
+	in := b.partitions()
 	if name != "" {
 		st, err := b.named(name)
 		if err != nil {
 			return nil, err
 		}
-		streams = []*stream{st}
+		in = st.parts
 	}
 	var all []TopicInfo
-	for _, st := range streams {
-		l, err := st.inspected()
+	for _, pt := range in {
+		l, err := pt.inspected()
 		if err != nil {
 			return nil, err
 		}
-		_, head := st.log.Bounds()
-		q.Recent = st.recent(head)
+		_, head := pt.log.Bounds()
+		q.Recent = pt.recent(head)
 		topics, failed := l.Topics(ctx, q)
 		if failed != nil {
 			return nil, failed
 		}
 		for _, t := range topics {
-			all = append(all, TopicInfo{t.Topic, st.name, t.Messages, st.log.PositionOf(t.First), st.log.PositionOf(t.Last), rateOf(t.Recent)})
+			all = append(all, TopicInfo{t.Topic, pt.name, t.Messages, pt.log.PositionOf(t.First), pt.log.PositionOf(t.Last), rateOf(t.Recent)})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b TopicInfo) int { return cmp.Compare(a.Topic, b.Topic) })
@@ -129,23 +147,29 @@ func (b *Broker) Topics(ctx context.Context, name string, q storage.TopicQuery) 
 
 // Purge removes everything that a stream holds, and returns the position up to
 // which it did. Subscribers that had not read it are told by a gap.
-func (b *Broker) Purge(ctx context.Context, name string) (protocol.Position, error) {
-	st, err := b.named(name)
-	if err != nil {
-		return protocol.Position{}, err
+func (b *Broker) Purge(ctx context.Context, name string) (through protocol.Vector, err error) {
+	st, unknown := b.named(name)
+	if unknown != nil {
+		return through, unknown
 	}
-	l, err := st.inspected()
-	if err != nil {
-		return protocol.Position{}, err
+	for _, pt := range st.parts {
+		l, err := pt.inspected()
+		if err != nil {
+			return through, err
+		}
+		last, failed := l.Purge(ctx)
+		if failed != nil {
+			return through, failed
+		}
+		through = pt.log.PositionOf(last).With(through.Places)
 	}
-	through, failed := l.Purge(ctx)
-	return st.log.PositionOf(through), failed
+	return through, nil
 }
 
-func (st *stream) inspected() (Inspected, *protocol.Error) {
-	l, ok := st.log.(Inspected)
+func (pt *partition) inspected() (Inspected, *protocol.Error) {
+	l, ok := pt.log.(Inspected)
 	if !ok {
-		return nil, protocol.Errorf(protocol.CodeUnsupported, "the log of the stream %s cannot be looked into", st.name)
+		return nil, protocol.Errorf(protocol.CodeUnsupported, "the log of the stream %s cannot be looked into", pt.name)
 	}
 	return l, nil
 }

@@ -38,12 +38,12 @@ const nearby = 1 << 10
 
 // conflates reports whether the subscription, at a place in the log, reads only
 // what is newest.
-func (sub *subscription) conflates(cursor uint64) bool {
+func (sub *part) conflates(cursor uint64) bool {
 	return sub.slow == slowConflate || cursor < sub.latest.until
 }
 
 // tooEarly reports whether a round that begins now would begin too early.
-func (sub *subscription) tooEarly(cursor uint64) bool {
+func (sub *part) tooEarly(cursor uint64) bool {
 	if sub.every == 0 || cursor < sub.latest.covered {
 		return false
 	}
@@ -53,18 +53,18 @@ func (sub *subscription) tooEarly(cursor uint64) bool {
 }
 
 // plan begins a round.
-func (st *stream) plan(sub *subscription, after, through uint64) error {
+func (pt *partition) plan(sub *part, after, through uint64) error {
 	if !sub.filter.Exact() && through-min(after, through) > nearby {
-		st.broker.resolving <- struct{}{} // it may look at all topics: not for everybody at once
-		defer func() { <-st.broker.resolving }()
+		pt.broker.resolving <- struct{}{} // it may look at all topics: not for everybody at once
+		defer func() { <-pt.broker.resolving }()
 	}
-	offsets, covered, err := st.log.Newest(sub.filter, after, through, maxRound)
+	offsets, covered, err := pt.log.Newest(sub.filter, after, through, maxRound)
 	sub.latest.offsets, sub.latest.covered = offsets, covered
 	return err
 }
 
 // readLatest reads the next part of a round, beginning one if need be.
-func (st *stream) readLatest(sub *subscription, cursor, head uint64) (protocol.Chunk, error) {
+func (pt *partition) readLatest(sub *part, cursor, head uint64) (protocol.Chunk, error) {
 	l := &sub.latest
 	if cursor >= l.covered {
 		through := head
@@ -76,23 +76,19 @@ func (st *stream) readLatest(sub *subscription, cursor, head uint64) (protocol.C
 			l.next = time.Now().Add(sub.every)
 			sub.session.mu.Unlock()
 		}
-		if err := st.plan(sub, cursor, through); err != nil {
+		if err := pt.plan(sub, cursor, through); err != nil {
 			return protocol.Chunk{}, err
 		}
 	}
-	c, err := st.log.Read(storage.Query{
+	return pt.log.Read(storage.Query{
 		Filter: sub.filter, After: cursor, Through: l.covered, MaxBytes: maxChunkBytes,
 		Picked: true, Offsets: l.offsets,
 	})
-	if err == nil && c.Through >= l.covered {
-		l.offsets = nil
-	}
-	return c, err
 }
 
 // rest takes a conflated subscription out of all queues until its next round.
 // Callers hold mu.
-func (s *Session) rest(sub *subscription) {
+func (s *Session) rest(sub *part) {
 	s.setStance(sub, resting)
 	wait := time.Until(sub.latest.next)
 	sub.latest.timer = time.AfterFunc(wait, func() {

@@ -17,6 +17,7 @@ type member struct {
 	idle   bool   // take has returned nothing: it is to be woken
 	left   bool
 	bye    bool   // it has unsubscribed, and does not come back
+	brief  bool   // it is a fetch over HTTP
 	wake   func() // must not block; called with mu held
 
 	session *Session      // nil for a fetch
@@ -26,16 +27,23 @@ type member struct {
 // join adds a member. An exclusive consumer has one: the newcomer takes over,
 // with a generation of its own, and is served once that is durable.
 func (d *dispatcher) join(m *member, done func(stored)) {
+	d.admit(m, d.broker.consumers.nextGeneration, done)
+}
+
+// admit adds a member; generation gives the number of a new generation.
+func (d *dispatcher) admit(m *member, generation func() uint64, done func(stored)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	exclusive := d.machine.Settings().Exclusive
-	if exclusive && m.session != nil {
+	if exclusive && !m.brief {
 		for _, old := range d.members {
 			old.left = true
-			old.session.overtaken(old.sub)
+			if old.session != nil {
+				old.session.overtaken(old.sub)
+			}
 		}
 		d.members = nil
-		d.machine.TakeOver(d.broker.consumers.nextGeneration(), nowOf())
+		d.machine.TakeOver(generation(), nowOf())
 	}
 	d.members = append(d.members, m)
 	d.conclude(done)
@@ -70,7 +78,7 @@ func (d *dispatcher) leave(m *member, release bool) {
 }
 
 // takeGaps returns what is to be told to some member.
-func (d *dispatcher) takeGaps() []*tidewirev1.Gap {
+func (d *dispatcher) takeGaps(*member) []*tidewirev1.Gap {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	gaps := d.gaps
@@ -81,10 +89,10 @@ func (d *dispatcher) takeGaps() []*tidewirev1.Gap {
 // consuming is what a subscription with a name has more than others. mu of the
 // session guards the two flags.
 type consuming struct {
-	dispatcher *dispatcher // nil for a plain subscription
-	worker     *member
-	serving    bool // take is under way
-	poked      bool // it was woken meanwhile
+	post    post // nil for a plain subscription
+	worker  *member
+	serving bool // take is under way
+	poked   bool // it was woken meanwhile
 }
 
 // poke has the session look for work for one of its subscriptions.
@@ -94,9 +102,9 @@ func (s *Session) poke(sub *subscription) {
 	case sub.closed || s.end != nil:
 	case sub.serving:
 		sub.poked = true
-	case sub.stance == live:
-		s.setStance(sub, behind)
-		s.behind = append(s.behind, sub)
+	case sub.parts[0].stance == live:
+		s.setStance(sub.parts[0], behind)
+		s.behind = append(s.behind, sub.parts[0])
 	}
 	s.unlockAndWake()
 }
@@ -106,8 +114,8 @@ func (s *Session) poke(sub *subscription) {
 func (s *Session) serveWork(sub *subscription) {
 	sub.serving, sub.poked = true, false
 	s.mu.Unlock()
-	gaps := sub.dispatcher.takeGaps()
-	work, generation, again := sub.dispatcher.take(sub.worker, sub.worker.window)
+	gaps := sub.post.takeGaps(sub.worker)
+	work, generation, again := sub.post.take(sub.worker, sub.worker.window)
 	frames := deliveries(work, generation)
 	tails := make([][]byte, len(frames))
 	for i := range frames {
@@ -123,13 +131,13 @@ func (s *Session) serveWork(sub *subscription) {
 		s.out.push(s.codec.AppendServer(nil, gap))
 	}
 	for i, tail := range tails {
-		s.queue(sub, frames[i].Count, tail)
+		s.queue(sub.parts[0], frames[i].Count, tail)
 	}
 	if len(work) > 0 || len(gaps) > 0 || sub.poked || again {
-		s.behind = append(s.behind, sub)
+		s.behind = append(s.behind, sub.parts[0])
 		return
 	}
-	s.setStance(sub, live)
+	s.setStance(sub.parts[0], live)
 }
 
 // deliveries puts work into as few chunks as may be: one has records of one term.
@@ -199,18 +207,18 @@ func (s *Session) consume(req *tidewirev1.Subscribe) *protocol.Error {
 		return err
 	}
 	who := s.Identity()
-	d, created, err := s.broker.consumers.open(context.Background(), who, req.Consumer, &ConsumerRequest{
+	p, created, err := s.broker.consumers.open(context.Background(), who, req.Consumer, &ConsumerRequest{
 		Filter: req.Filter, Stream: req.Stream, From: req.From, Settings: req.Settings,
 	})
 	if err != nil {
 		return err
 	}
-	window := d.window(req.Window)
-	sub := &subscription{session: s, stream: d.stream, number: req.Sub, filter: d.sources[0].filter}
-	m := &member{id: s.broker.consumers.nextMember(), window: window, session: s, sub: sub}
+	about := p.about()
+	sub := newSubscription(s, about.stream.stream, req.Sub, about.filter, []*partition{about.stream})
+	m := &member{id: s.broker.consumers.nextMember(), window: windowOf(settingsNow(p), req.Window), session: s, sub: sub}
 	m.wake = func() { s.poke(sub) }
-	sub.consuming = consuming{dispatcher: d, worker: m}
-	sub.caughtUp = true // there is no such moment for a consumer
+	sub.consuming = consuming{post: p, worker: m}
+	sub.parts[0].caughtUp = true // there is no such moment for a consumer
 
 	s.mu.Lock()
 	if s.end != nil {
@@ -220,7 +228,7 @@ func (s *Session) consume(req *tidewirev1.Subscribe) *protocol.Error {
 	s.register(sub)
 	s.mu.Unlock()
 
-	d.join(m, func(at stored) { s.joined(sub, created, at.err) })
+	p.join(m, func(at stored) { s.joined(sub, created, at.err) })
 	return nil
 }
 
@@ -228,19 +236,19 @@ func (s *Session) consume(req *tidewirev1.Subscribe) *protocol.Error {
 // and begins to serve it.
 func (s *Session) joined(sub *subscription, created bool, err *protocol.Error) {
 	if err != nil {
-		sub.dispatcher.leave(sub.worker, true)
+		sub.post.leave(sub.worker, true)
 		s.endWork(sub, err)
 		return
 	}
-	generation, at, lag := sub.dispatcher.place()
-	ackWait := sub.dispatcher.ackWaitMillis()
+	generation, at, lag := sub.post.place()
+	ackWait := uint64(settingsNow(sub.post).AckWait.Milliseconds())
 	s.mu.Lock()
 	if !sub.closed && s.end == nil {
 		s.out.push(s.codec.AppendServer(nil, &tidewirev1.Subscribed{
 			Sub: sub.number, Position: at.String(), Cursors: []*tidewirev1.Cursor{{Offset: at.Offset}},
 			Behind: lag, Generation: generation, Created: created, AckWaitMs: ackWait,
 		}))
-		s.behind = append(s.behind, sub)
+		s.behind = append(s.behind, sub.parts[0])
 		s.checkHard()
 	}
 	s.unlockAndWake()
@@ -272,22 +280,12 @@ func (s *source) reached() uint64 {
 	return s.read
 }
 
-// window returns how many messages a member may have in flight.
-func (d *dispatcher) window(wanted uint32) int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	most := d.machine.Settings().MaxInFlight
+// windowOf returns how many messages a member may have in flight.
+func windowOf(s consumer.Settings, wanted uint32) int {
 	if wanted == 0 {
-		return most
+		return s.MaxInFlight
 	}
-	return min(int(wanted), most)
-}
-
-// ackWaitMillis returns how long a member may take over a message.
-func (d *dispatcher) ackWaitMillis() uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return uint64(d.machine.Settings().AckWait.Milliseconds())
+	return min(int(wanted), s.MaxInFlight)
 }
 
 // plainWishes refuses what makes no sense for a consumer.

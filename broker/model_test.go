@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -41,9 +42,10 @@ func seed(t testing.TB) uint64 {
 type world struct {
 	t      *testing.T
 	rng    *rand.Rand
-	log    *brokertest.Log
+	log    *brokertest.Log   // the first of logs
+	logs   []*brokertest.Log // partitions of main
 	broker *broker.Broker
-	stored []stored // by offset
+	stored []stored // of each partition by offset
 
 	// Of TestModelOfWishes, by payload.
 	everybody []*listener
@@ -51,27 +53,77 @@ type world struct {
 	by        map[string]*broker.Session // of messages whose session has a mark
 	expires   map[string]time.Time
 	dead      map[string]bool // expired before it was published
-	damaged   [][2]uint64     // ranges that cannot be read
+	damaged   []damaged       // ranges that cannot be read
+}
+
+type damaged struct {
+	partition      uint32
+	after, through uint64
 }
 
 // damage makes the offsets in (after, through] unreadable.
-func (w *world) damage(after, through uint64) {
-	w.log.Damage(after, through)
-	w.damaged = append(w.damaged, [2]uint64{after, through})
+func (w *world) damage(partition uint32, after, through uint64) {
+	w.logs[partition].Damage(after, through)
+	w.damaged = append(w.damaged, damaged{partition, after, through})
+}
+
+// heads returns the offset given last in each partition.
+func (w *world) heads() (heads []uint64) {
+	for _, l := range w.logs {
+		heads = append(heads, head(l))
+	}
+	return heads
+}
+
+// somewhere returns a place in the log as a position.
+func (w *world) somewhere() string {
+	var v protocol.Vector
+	for i, head := range w.heads() {
+		v = w.logs[i].PositionOf(w.rng.Uint64N(head + 1)).With(v.Places)
+	}
+	return v.String()
 }
 
 type stored struct {
 	topic, payload string
+	partition      uint32
 	offset         uint64
 }
 
-func (s stored) String() string { return fmt.Sprintf("%d:%s", s.offset, s.topic) }
+func (s stored) String() string { return fmt.Sprintf("%d_%d:%s", s.partition, s.offset, s.topic) }
+
+// sorted puts what lies in several partitions into one order. That of each
+// partition stays.
+func sorted(list []stored) []stored {
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b stored) int { return int(a.partition) - int(b.partition) })
+	return list
+}
 
 func newWorld(t *testing.T, o broker.Options) *world { return newWorldOf(t, o, seed(t)) }
 
 func newWorldOf(t *testing.T, o broker.Options, seed uint64) *world {
-	log := brokertest.NewLog()
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 3)), log: log, broker: broker.New(log, o)}
+	return newParted(t, o, seed, 1)
+}
+
+// parted is the stream main on the logs of its partitions.
+func parted[L broker.Log](logs []L) broker.Stream {
+	main := broker.Stream{Name: broker.MainStream}
+	for _, l := range logs {
+		main.Logs = append(main.Logs, l)
+	}
+	return main
+}
+
+// newParted returns a world whose stream main has so many partitions.
+func newParted(t *testing.T, o broker.Options, seed uint64, partitions int) *world {
+	logs := brokertest.NewPartitions(partitions)
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 3)), log: logs[0], logs: logs}
+	if partitions == 1 {
+		w.broker = broker.New(logs[0], o)
+	} else {
+		w.broker = broker.New(nil, o, parted(logs))
+	}
 	w.by, w.expires, w.dead = map[string]*broker.Session{}, map[string]time.Time{}, map[string]bool{}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -95,12 +147,12 @@ func (w *world) publishWith(s *listener, rng *rand.Rand) {
 	sent := slices.Clone(frame.Messages)
 	s.session.Publish(w.t.Context(), frame)
 	s.until(func() bool { return len(s.results) >= len(sent) })
-	for i, r := range s.results {
+	for _, r := range s.results {
 		if r.Err != nil {
 			w.t.Fatal(r.Err)
 		}
-		m := sent[i]
-		w.stored = append(w.stored, stored{m.Topic, string(m.Payload), r.Position.Offset})
+		m, at := sent[r.Ref-1], r.Position
+		w.stored = append(w.stored, stored{m.Topic, string(m.Payload), at.Partition, at.Offset})
 	}
 	s.results = nil
 }
@@ -123,9 +175,8 @@ type listener struct {
 type place struct {
 	filter   protocol.Filter
 	from     string
-	start    uint64 // everything above it is owed
-	known    bool   // start is set
-	cursor   uint64
+	start    map[uint32]uint64 // by partition: everything above it is owed; nil before it is known
+	cursor   map[uint32]uint64
 	caughtUp int
 	got      []stored
 	gaps     []*tidewirev1.Gap
@@ -224,9 +275,12 @@ func (l *listener) frame(b []byte) {
 		p := l.subs[f.Sub]
 		p.begun()
 		p.hides.begun()
-		p.cursor, p.from = f.Cursors[0].Offset, f.Position
-		if !p.known {
-			p.start, p.known = p.cursor, true
+		p.cursor, p.from = map[uint32]uint64{}, f.Position
+		for _, c := range f.Cursors {
+			p.cursor[c.Partition] = c.Offset
+		}
+		if p.start == nil {
+			p.start = maps.Clone(p.cursor)
 		}
 	case *tidewirev1.Gap:
 		p := l.subs[f.Sub]
@@ -238,7 +292,7 @@ func (l *listener) frame(b []byte) {
 			return
 		}
 		p.gaps = append(p.gaps, f)
-		p.cursor, p.from = f.Offset, f.Position
+		p.cursor[f.Partition], p.from = f.Offset, f.Position
 	case *tidewirev1.CaughtUp:
 		l.subs[f.Sub].caughtUp++
 		l.subs[f.Sub].standing = true
@@ -246,8 +300,8 @@ func (l *listener) frame(b []byte) {
 		l.ended = f.Sub
 	case *tidewirev1.Progress:
 		for _, n := range f.Subs {
-			l.subs[n].hides.passed(l.subs[n], f.Through, 0)
-			l.subs[n].move(f.Term, f.Through)
+			l.subs[n].hides.passed(l.subs[n], f.Partition, f.Through, 0)
+			l.subs[n].move(f.Term, f.Partition, f.Through)
 		}
 	case *protocol.Published:
 		l.results = append(l.results, f.Results...)
@@ -261,11 +315,31 @@ func (l *listener) frame(b []byte) {
 	}
 }
 
-func (p *place) move(term string, through uint64) {
-	if through > p.cursor {
-		t, _ := protocol.ParseTerm(term)
-		p.cursor, p.from = through, protocol.Position{Term: t, Offset: through}.String()
+func (p *place) move(term string, partition uint32, through uint64) {
+	if through > p.cursor[partition] {
+		p.cursor[partition] = through
+		p.from = p.vector(term)
 	}
+}
+
+// vector returns the cursors as the position to come back with.
+func (p *place) vector(term string) string {
+	t, _ := protocol.ParseTerm(term)
+	v := protocol.Vector{Term: t}
+	for _, partition := range slices.Sorted(maps.Keys(p.cursor)) {
+		v.Places = append(v.Places, protocol.Place{Partition: partition, Offset: p.cursor[partition]})
+	}
+	return v.String()
+}
+
+// behindAny reports whether a cursor is not at the head of its partition.
+func (p *place) behindAny(heads []uint64) bool {
+	for partition, offset := range p.cursor {
+		if offset < heads[partition] {
+			return true
+		}
+	}
+	return p.cursor == nil
 }
 
 func (l *listener) deliver(f *protocol.Deliver) {
@@ -277,20 +351,21 @@ func (l *listener) deliver(f *protocol.Deliver) {
 	if f.Ephemeral() {
 		return
 	}
-	if f.After > p.cursor {
-		l.w.t.Fatalf("filter %s: false hole: cursor %d, after %d", p.filter, p.cursor, f.After)
+	cursor, known := p.cursor[f.Partition]
+	if !known || f.After > cursor {
+		l.w.t.Fatalf("filter %s: false hole in partition %d: cursor %d, after %d", p.filter, f.Partition, cursor, f.After)
 	}
 	came := len(p.got)
 	for m, err := range f.Messages() {
 		if err != nil {
 			l.w.t.Fatal(err)
 		}
-		if m.Position.Offset > p.cursor {
-			p.got = append(p.got, stored{m.Topic, string(m.Payload), m.Position.Offset})
+		if m.Position.Offset > cursor {
+			p.got = append(p.got, stored{m.Topic, string(m.Payload), m.Position.Partition, m.Position.Offset})
 		}
 	}
-	p.hides.passed(p, f.Through, len(p.got)-came)
-	p.move(f.Term.String(), f.Through)
+	p.hides.passed(p, f.Partition, f.Through, len(p.got)-came)
+	p.move(f.Term.String(), f.Partition, f.Through)
 }
 
 // check compares what came with what was stored.
@@ -298,12 +373,12 @@ func (p *place) check(t *testing.T, all []stored) {
 	t.Helper()
 	var want []stored
 	for _, s := range all {
-		if s.offset > p.start && p.filter.Match(s.topic) && !p.gone(s.offset) {
+		if s.offset > p.start[s.partition] && p.filter.Match(s.topic) && !p.gone(s) {
 			want = append(want, s)
 		}
 	}
-	if !slices.Equal(p.got, want) {
-		t.Fatalf("filter %s from %d: got %d messages, want %d\n got %v\nwant %v", p.filter, p.start, len(p.got), len(want), p.got, want)
+	if !slices.Equal(sorted(p.got), sorted(want)) {
+		t.Fatalf("filter %s from %d: got %d messages, want %d\n got %v\nwant %v", p.filter, p.start, len(p.got), len(want), sorted(p.got), sorted(want))
 	}
 }
 
@@ -312,16 +387,20 @@ func (p *place) exact(t *testing.T, w *world) {
 	t.Helper()
 	for _, g := range p.gaps {
 		for offset := g.After + 1; g.Reason == storage.GapPassedOver && offset <= g.Through; offset++ {
-			if !slices.ContainsFunc(w.damaged, func(d [2]uint64) bool { return offset > d[0] && offset <= d[1] }) {
+			if !slices.ContainsFunc(w.damaged, func(d damaged) bool {
+				return d.partition == g.Partition && offset > d.after && offset <= d.through
+			}) {
 				t.Fatalf("filter %s: offset %d is sound and lies in the gap (%d, %d]", p.filter, offset, g.After, g.Through)
 			}
 		}
 	}
 }
 
-// gone reports whether a gap covered the offset.
-func (p *place) gone(offset uint64) bool {
-	return slices.ContainsFunc(p.gaps, func(g *tidewirev1.Gap) bool { return g.After < offset && offset <= g.Through })
+// gone reports whether a gap covered the message.
+func (p *place) gone(s stored) bool {
+	return slices.ContainsFunc(p.gaps, func(g *tidewirev1.Gap) bool {
+		return g.Partition == s.partition && g.After < s.offset && s.offset <= g.Through
+	})
 }
 
 // TestModel lets listeners subscribe, read slowly or quickly, lose their
@@ -329,7 +408,13 @@ func (p *place) gone(offset uint64) bool {
 // disk loses some. Each gets every message above its start once, in order, or a
 // gap that covers it.
 func TestModel(t *testing.T) {
-	w := newWorld(t, broker.Options{SoftOutbound: 1500})
+	for _, n := range []int{1, 3} {
+		t.Run(fmt.Sprintf("partitions=%d", n), func(t *testing.T) { testModel(t, n) })
+	}
+}
+
+func testModel(t *testing.T, partitions int) {
+	w := newParted(t, broker.Options{SoftOutbound: 1500}, seed(t), partitions)
 	publisher := w.listen()
 	listeners := []*listener{w.listen(), w.listen(), w.listen()}
 	filters := []string{"a.x", "a.*", ">", "*.x", "b.>", "c", "nothing"}
@@ -347,8 +432,7 @@ func TestModel(t *testing.T) {
 			if len(l.subs) < 12 {
 				from := []string{"", "earliest", "last:3", "-1m", "position"}[w.rng.IntN(5)]
 				if from == "position" {
-					_, head := w.log.Bounds()
-					from = w.log.PositionOf(uint64(w.rng.IntN(int(head) + 1))).String()
+					from = w.somewhere()
 				}
 				next++
 				l.subscribe(next, filters[w.rng.IntN(len(filters))], from)
@@ -358,25 +442,26 @@ func TestModel(t *testing.T) {
 		case 5:
 			l.session.Progress()
 		case 6:
-			_, head := w.log.Bounds()
+			partition := w.rng.IntN(partitions)
+			head := head(w.logs[partition])
 			switch w.rng.IntN(20) {
 			case 0, 1:
-				w.log.Trim(uint64(w.rng.IntN(int(head) + 1)))
+				w.logs[partition].Trim(uint64(w.rng.IntN(int(head) + 1)))
 			case 2, 3, 4, 5, 6:
 				after := uint64(w.rng.IntN(int(head) + 1))
-				w.damage(after, min(after+uint64(w.rng.IntN(20)), head))
+				w.damage(uint32(partition), after, min(after+uint64(w.rng.IntN(20)), head))
 			}
 		default:
 			l.take(1 + w.rng.IntN(3))
 		}
 	}
-	_, head := w.log.Bounds()
+	heads := w.heads()
 	for _, l := range listeners {
 		l.session.Progress()
 		l.until(func() bool {
 			l.session.Progress()
 			for _, p := range l.subs {
-				if p.caughtUp == 0 || p.cursor < head {
+				if p.caughtUp == 0 || p.behindAny(heads) {
 					return false
 				}
 			}

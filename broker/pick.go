@@ -34,17 +34,17 @@ func (r loaded) expired(now uint64) bool {
 
 // pick reads records by their offsets, which it puts in order, into found. What
 // cannot be read is left out.
-func (st *stream) pick(f protocol.Filter, offsets []uint64, found map[uint64]loaded) {
+func (pt *partition) pick(f protocol.Filter, offsets []uint64, found map[uint64]loaded) {
 	slices.Sort(offsets)
 	for len(offsets) > 0 {
-		c, err := st.log.Read(storage.Query{Filter: f, After: offsets[0] - 1, Through: offsets[len(offsets)-1], MaxBytes: 1 << 20, Picked: true, Offsets: offsets})
+		c, err := pt.log.Read(storage.Query{Filter: f, After: offsets[0] - 1, Through: offsets[len(offsets)-1], MaxBytes: 1 << 20, Picked: true, Offsets: offsets})
 		if err != nil {
-			if gap := st.gapOf(offsets[0]-1, err); gap != nil && gap.Next >= offsets[0] {
+			if gap := pt.gapOf(offsets[0]-1, err); gap != nil && gap.Next >= offsets[0] {
 				offsets = above(offsets, gap.Next)
 				continue
 			}
 			if !errors.Is(err, storage.ErrTrimmed) {
-				st.broker.options().Logger.Error("read messages again", "stream", st.name, "error", err)
+				pt.broker.options().Logger.Error("read messages again", "stream", pt.name, "error", err)
 			}
 			offsets = offsets[1:]
 			continue

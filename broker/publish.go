@@ -66,7 +66,7 @@ func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message
 	}
 	answer := make(chan storage.Result, 1)
 	e.Done = func(r storage.Result) { answer <- r }
-	if err := b.owner(m.Topic).append(ctx, e); err != nil {
+	if err := b.holds(m.Topic).append(ctx, e); err != nil {
 		return storage.Result{}, err
 	}
 	select {
@@ -81,15 +81,15 @@ func (b *Broker) Publish(ctx context.Context, who *Identity, m *protocol.Message
 }
 
 // append queues entries, waiting a bounded time for room.
-func (st *stream) append(ctx context.Context, entries ...*storage.Entry) *protocol.Error {
-	ctx, cancel := context.WithTimeout(ctx, st.broker.options().AppendTimeout)
+func (pt *partition) append(ctx context.Context, entries ...*storage.Entry) *protocol.Error {
+	ctx, cancel := context.WithTimeout(ctx, pt.broker.options().AppendTimeout)
 	defer cancel()
-	if err := st.log.Append(ctx, entries...); err != nil {
+	if err := pt.log.Append(ctx, entries...); err != nil {
 		e := protocol.AsError(err)
 		if e.Code == protocol.CodeOverloaded {
-			st.broker.metrics.limits.Met(protocol.LimitQueue)
+			pt.broker.metrics.limits.Met(protocol.LimitQueue)
 		}
-		st.broker.metrics.refused(e)
+		pt.broker.metrics.refused(e)
 		return e
 	}
 	return nil
@@ -98,7 +98,7 @@ func (st *stream) append(ctx context.Context, entries ...*storage.Entry) *protoc
 // publishing is what a session knows of its published messages. It is guarded by
 // Session.mu, but for the orders, which belong to the logs.
 type publishing struct {
-	lanes    map[*stream]*lane        // of the streams that it has published to
+	lanes    map[*partition]*lane     // of the partitions that it has published to
 	results  []protocol.PublishResult // become a Published frame when there is room to write
 	inFlight int                      // messages that wait for their answer
 	room     sync.Cond                // inFlight has become smaller, or the session has ended
@@ -107,7 +107,7 @@ type publishing struct {
 	origin   uint64                   // stands for the session in what it publishes, see Session.mark; 0 for none
 }
 
-// lane is what a session publishes to one stream. Order holds within it: a
+// lane is what a session publishes to one partition. Order holds within it: a
 // refusal by one stream's log says nothing about another's.
 type lane struct {
 	order    storage.Order
@@ -150,7 +150,7 @@ func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 		e.Done = func(r storage.Result) {
 			s.answer(protocol.PublishResult{Ref: ref, Position: r.Position, Duplicate: r.Duplicate, Err: r.Err})
 		}
-		cargo = stow(cargo, s.broker.owner(m.Topic), e, len(p.Messages))
+		cargo = stow(cargo, s.broker.holds(m.Topic), e, len(p.Messages))
 	}
 	if !s.admit(p.Resume, len(p.Messages)-len(answers), answers) {
 		return
@@ -160,33 +160,33 @@ func (s *Session) Publish(ctx context.Context, p *protocol.Publish) {
 	}
 }
 
-// load is the part of a frame that goes to one stream, in its order.
+// load is the part of a frame that goes to one partition, in its order.
 type load struct {
-	stream  *stream
-	entries []*storage.Entry
+	partition *partition
+	entries   []*storage.Entry
 }
 
-// stow adds an entry to the load of its stream. Frames go to few streams.
-func stow(cargo []load, st *stream, e *storage.Entry, most int) []load {
+// stow adds an entry to the load of its partition. Frames go to few of them.
+func stow(cargo []load, pt *partition, e *storage.Entry, most int) []load {
 	for i := range cargo {
-		if cargo[i].stream == st {
+		if cargo[i].partition == pt {
 			cargo[i].entries = append(cargo[i].entries, e)
 			return cargo
 		}
 	}
-	return append(cargo, load{st, append(make([]*storage.Entry, 0, most), e)})
+	return append(cargo, load{pt, append(make([]*storage.Entry, 0, most), e)})
 }
 
 // ship gives a load to its log, or refuses it.
 func (s *Session) ship(ctx context.Context, l load) {
-	lane, refusing, resume := s.takeLane(l.stream)
+	lane, refusing, resume := s.takeLane(l.partition)
 	for _, e := range l.entries {
 		e.Order = &lane.order
 	}
 	l.entries[0].Resume = resume
 	if refusing {
 		s.refuse(lane, l.entries, protocol.Errorf(protocol.CodeOutOfOrder, "an earlier message of this connection was refused: repeat from that one on, with `resume`"))
-	} else if err := l.stream.append(ctx, l.entries...); err != nil {
+	} else if err := l.partition.append(ctx, l.entries...); err != nil {
 		s.refuse(lane, l.entries, err)
 	}
 }
@@ -216,17 +216,17 @@ func (s *Session) admit(resume bool, n int, answers []protocol.PublishResult) bo
 	return s.end == nil
 }
 
-// takeLane returns the lane to a stream, whether messages are refused there
+// takeLane returns the lane to a partition, whether messages are refused there
 // until a resume, and whether one has come that the log has not seen.
-func (s *Session) takeLane(st *stream) (l *lane, refusing, resume bool) {
+func (s *Session) takeLane(pt *partition) (l *lane, refusing, resume bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l = s.pub.lanes[st]; l == nil {
+	if l = s.pub.lanes[pt]; l == nil {
 		if s.pub.lanes == nil {
-			s.pub.lanes = make(map[*stream]*lane, 1)
+			s.pub.lanes = make(map[*partition]*lane, 1)
 		}
 		l = &lane{}
-		s.pub.lanes[st] = l
+		s.pub.lanes[pt] = l
 	}
 	resume = l.resume
 	l.resume = false
@@ -234,7 +234,7 @@ func (s *Session) takeLane(st *stream) (l *lane, refusing, resume bool) {
 }
 
 // refuse answers all entries of a load with an error. If that is retryable,
-// later messages to the stream may not pass them.
+// later messages to the partition may not pass them.
 func (s *Session) refuse(l *lane, entries []*storage.Entry, err *protocol.Error) {
 	s.mu.Lock()
 	l.refusing = l.refusing || err.Retryable()

@@ -81,8 +81,11 @@ func (s *Session) serve() {
 	switch {
 	case sub.closed:
 		return
-	case sub.dispatcher != nil:
-		s.serveWork(sub)
+	case sub.post != nil:
+		s.serveWork(sub.subscription)
+		return
+	case sub.credit.exhausted(): // by another part
+		s.fallBack(sub)
 		return
 	}
 	cursor, told, first := sub.cursor, sub.told, !sub.caughtUp
@@ -90,8 +93,10 @@ func (s *Session) serve() {
 	p := s.broker.pull(sub, cursor, first)
 	var tail []byte
 	if p.chunk != nil && p.chunk.Count > 0 {
-		p.chunk.After = told // parts without a match were not worth a frame
-		tail = s.codec.AppendDeliverTail(make([]byte, 0, len(p.chunk.Records)+tailOverhead), p.chunk)
+		p.chunk.After = told // what has no match was not worth a frame
+		if !s.places(sub) {
+			tail = s.tail(p.chunk)
+		}
 	}
 	s.mu.Lock()
 	if sub.closed || s.end != nil || p.live {
@@ -99,14 +104,17 @@ func (s *Session) serve() {
 	}
 	switch {
 	case p.err != nil:
-		s.failSubscription(sub, p.err)
+		s.failSubscription(sub.subscription, p.err)
 		return
 	case p.rest:
 		s.rest(sub)
 		return
+	case p.chunk != nil && p.chunk.Count > 0 && sub.credit.exhausted():
+		// Another part has used it up meanwhile: it is read again when there is more.
 	case p.gap != nil:
 		s.tellHidden(sub)
-		s.out.push(s.codec.AppendServer(nil, sub.stream.gapFrame(sub.number, p.gap)))
+		gap := sub.partition.gapFrame(sub.number, p.gap)
+		s.out.push(s.codec.AppendServer(nil, sub.placed(gap, sub.partition.log.PositionOf(p.gap.Next))))
 		sub.cursor, sub.told = p.gap.Next, p.gap.Next
 	case p.chunk != nil:
 		sub.hidden += p.hidden
@@ -115,11 +123,28 @@ func (s *Session) serve() {
 	s.fallBack(sub)
 }
 
-// catchUp queues what was read from the log.
-func (s *Session) catchUp(sub *subscription, c *protocol.Chunk, tail []byte) {
+// places reports whether a frame of the subscription has to say where it is in other
+// partitions, too. They move on meanwhile: so it is encoded under mu.
+func (s *Session) places(sub *part) bool { return len(sub.parts) > 1 && s.codec.Placed() }
+
+// tail encodes a chunk that is for one subscription alone.
+func (s *Session) tail(c *protocol.Chunk) []byte {
+	return s.codec.AppendDeliverTail(make([]byte, 0, len(c.Records)+tailOverhead), c)
+}
+
+// catchUp queues what was read from the log. There is no tail yet if it depends on
+// where the subscription is.
+func (s *Session) catchUp(sub *part, c *protocol.Chunk, tail []byte) {
 	sub.cursor = c.Through
+	if c.Through >= sub.latest.covered {
+		sub.latest.offsets = nil // the round is over
+	}
 	if c.Count > 0 {
 		s.tellHidden(sub)
+		if tail == nil {
+			c.Others = sub.others()
+			tail = s.tail(c)
+		}
 		sub.told = c.Through
 		s.queue(sub, c.Count, tail)
 		s.paceReplay(len(tail))
@@ -128,31 +153,34 @@ func (s *Session) catchUp(sub *subscription, c *protocol.Chunk, tail []byte) {
 }
 
 // queue queues a Deliver frame of so many messages.
-func (s *Session) queue(sub *subscription, count int, tail []byte) {
+func (s *Session) queue(sub *part, count int, tail []byte) {
 	size := s.out.pushDeliver(s.codec, sub.number, tail)
 	sub.credit.spend(size)
 	s.broker.metrics.delivered.Add(float64(count))
 }
 
-func (s *Session) tellCaughtUp(sub *subscription) {
+// tellCaughtUp tells, when all parts have reached their heads.
+func (s *Session) tellCaughtUp(sub *part) {
 	if sub.caughtUp || sub.cursor < sub.target {
 		return
 	}
 	s.tellHidden(sub)
 	sub.caughtUp = true
-	s.out.push(s.codec.AppendServer(nil, &tidewirev1.CaughtUp{Sub: sub.number}))
+	if sub.catching--; sub.catching == 0 {
+		s.out.push(s.codec.AppendServer(nil, &tidewirev1.CaughtUp{Sub: sub.number}))
+	}
 }
 
 // failSubscription ends a subscription whose part of the log cannot be read.
 func (s *Session) failSubscription(sub *subscription, err error) {
 	s.out.push(s.codec.AppendServer(nil, protocol.ErrorFrame(0, sub.number, protocol.AsError(err))))
 	s.drop(sub)
-	go s.broker.leave(sub) // takes stream.mu, which comes before mu
+	go s.broker.leave(sub) // takes partition.mu, which comes before mu
 }
 
 // goLive makes a subscription live if its cursor is where apply is. The caller
-// holds stream.mu, so that nothing is applied in between.
-func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position) bool {
+// holds partition.mu, so that nothing is applied in between.
+func (s *Session) goLive(sub *part, applied uint64, at protocol.Position) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if sub.closed || s.end != nil || sub.cursor != applied {
@@ -164,7 +192,7 @@ func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position
 		// above what the client knows, which it would take for a hole.
 		s.tellHidden(sub)
 		sub.told = sub.cursor
-		s.out.push(s.codec.AppendServer(nil, progressFrame(at, sub.number)))
+		s.out.push(s.codec.AppendServer(nil, sub.progressFrame(at)))
 	}
 	s.tellMissed(sub, at)
 	s.tellCaughtUp(sub)
@@ -174,14 +202,14 @@ func (s *Session) goLive(sub *subscription, applied uint64, at protocol.Position
 // deliver queues a chunk for a live subscription. It reports whether the
 // subscription is still live: when too much waits for the session, it goes back
 // to reading the log.
-func (s *Session) deliver(sub *subscription, c *chunk) bool {
+func (s *Session) deliver(sub *part, c *chunk) bool {
 	tail := c.ready(s.codec)
 	s.mu.Lock()
 	if wanted, stays := s.wants(sub, c); !wanted {
 		s.unlockAndWake()
 		return stays
 	}
-	if sub.alters(c) {
+	if s.places(sub) || sub.alters(c) {
 		s.deliverOwn(sub, c)
 		s.unlockAndWake()
 		return true
@@ -204,19 +232,22 @@ func (s *Session) deliver(sub *subscription, c *chunk) bool {
 
 // deliverOwn queues a live chunk in a form of the subscription's own. Of one that
 // is empty then the client learns with the next frame, which begins where it is.
-func (s *Session) deliverOwn(sub *subscription, c *chunk) {
+func (s *Session) deliverOwn(sub *part, c *chunk) {
 	mine := sub.own(c, s.broker.metrics)
 	sub.cursor = c.Through
 	if mine.Count == 0 {
 		return
 	}
+	if s.places(sub) {
+		mine.Others = sub.others()
+	}
 	sub.told = c.Through
-	s.queue(sub, mine.Count, s.codec.AppendDeliverTail(make([]byte, 0, len(mine.Records)+tailOverhead), mine))
+	s.queue(sub, mine.Count, s.tail(mine))
 	s.sentRound(sub)
 }
 
 // sentRound notes that a conflated subscription was sent something.
-func (s *Session) sentRound(sub *subscription) {
+func (s *Session) sentRound(sub *part) {
 	if sub.every > 0 {
 		sub.latest.next = time.Now().Add(sub.every)
 	}
@@ -224,7 +255,7 @@ func (s *Session) sentRound(sub *subscription) {
 
 // wants reports whether a chunk is to be queued for a subscription, and whether
 // that stays live. It does not if too much waits already.
-func (s *Session) wants(sub *subscription, c *chunk) (wanted, stays bool) {
+func (s *Session) wants(sub *part, c *chunk) (wanted, stays bool) {
 	switch {
 	case sub.stance != live || sub.closed || s.end != nil:
 		return false, false
@@ -241,7 +272,7 @@ func (s *Session) wants(sub *subscription, c *chunk) (wanted, stays bool) {
 }
 
 // tooSlow does with a live subscription that cannot keep up what it asked for.
-func (s *Session) tooSlow(sub *subscription) {
+func (s *Session) tooSlow(sub *part) {
 	s.broker.metrics.fallbacks.WithLabelValues(sub.slowness()).Inc()
 	if !sub.credit.exhausted() {
 		s.broker.metrics.limits.Met(protocol.LimitOutboundSoft)
@@ -256,44 +287,56 @@ func (s *Session) tooSlow(sub *subscription) {
 // Progress tells the client where its quiet live subscriptions are, so that
 // their positions do not fall behind retention. The edge calls it now and then.
 func (s *Session) Progress() {
-	for _, st := range s.following() {
-		s.progress(st)
+	for _, pt := range s.following() {
+		s.tellProgress(pt)
 	}
 }
 
-// following returns the streams that the session has subscriptions to.
-func (s *Session) following() []*stream {
+// following returns the partitions that the session has subscriptions to.
+func (s *Session) following() []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var found []*stream
+	var found []*partition
 	for _, sub := range s.subs {
-		if !slices.Contains(found, sub.stream) {
-			found = append(found, sub.stream)
+		for _, p := range sub.parts {
+			if !slices.Contains(found, p.partition) {
+				found = append(found, p.partition)
+			}
 		}
 	}
 	return found
 }
 
-// progress tells of the subscriptions to one stream.
-func (s *Session) progress(st *stream) {
+// tellProgress tells of the subscriptions to one partition.
+func (s *Session) tellProgress(pt *partition) {
 	// Everything up to here is in the queues of all live subscriptions, so what
 	// is queued behind this frame lies above it.
-	at := st.log.PositionOf(st.delivered.Load())
+	at := pt.log.PositionOf(pt.delivered.Load())
 	s.mu.Lock()
+	defer s.unlockAndWake()
+	if s.end != nil {
+		return
+	}
 	var quiet []uint32
 	for _, sub := range s.subs {
-		if sub.stream == st && sub.stance == live && sub.dispatcher == nil && sub.told < at.Offset {
-			sub.cursor, sub.told = at.Offset, at.Offset
+		p := sub.in(pt)
+		if p == nil || p.stance != live || sub.post != nil || p.told >= at.Offset {
+			continue
+		}
+		p.cursor, p.told = at.Offset, at.Offset
+		if len(sub.parts) > 1 {
+			s.out.push(s.codec.AppendServer(nil, p.progressFrame(at)))
+		} else {
 			quiet = append(quiet, sub.number)
 		}
 	}
-	if len(quiet) > 0 && s.end == nil {
-		s.out.push(s.codec.AppendServer(nil, progressFrame(at, quiet...)))
-		s.checkHard()
+	if len(quiet) > 0 {
+		s.out.push(s.codec.AppendServer(nil, &protocol.Progress{Subs: quiet, At: at}))
 	}
-	s.unlockAndWake()
+	s.checkHard()
 }
 
-func progressFrame(at protocol.Position, subs ...uint32) *protocol.Progress {
-	return &protocol.Progress{Subs: subs, At: at}
+// progressFrame moves the client's cursor. Callers hold mu.
+func (sub *part) progressFrame(at protocol.Position) *protocol.Progress {
+	return &protocol.Progress{Subs: []uint32{sub.number}, At: at, Others: sub.others()}
 }

@@ -19,6 +19,17 @@ func (b *Broker) owner(topic string) *stream {
 	return b.main()
 }
 
+// holds returns the partition that holds a topic.
+func (b *Broker) holds(topic string) *partition { return b.owner(topic).of(topic) }
+
+// partitions returns those of all streams.
+func (b *Broker) partitions() (all []*partition) {
+	for _, st := range b.streams {
+		all = append(all, st.parts...)
+	}
+	return all
+}
+
 // main returns the stream main.
 func (b *Broker) main() *stream { return b.streams[len(b.streams)-1] }
 

@@ -179,7 +179,7 @@ func (d *dispatcher) hearAll() {
 // control log, done is told when it is durable, dying messages are buried,
 // members that have something to do are woken. Callers hold mu.
 func (d *dispatcher) conclude(done func(stored)) {
-	d.broker.consumers.control.put(d.machine.Deltas(), done)
+	d.journal.put(d.machine.Deltas(), done)
 	now := nowOf()
 	if d.machine.Dying() > 0 && !d.burial.busy && now >= d.burial.due {
 		d.burial.busy = true

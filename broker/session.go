@@ -35,7 +35,7 @@ type Session struct {
 	client   string // what the client calls itself
 	identity *Identity
 	subs     map[uint32]*subscription
-	behind   []*subscription // those that are not live, next to be served first
+	behind   []*part // those that are not live, next to be served first
 	out      outbox
 	pub      publishing
 	replay   replay
@@ -183,7 +183,9 @@ func (s *Session) Subscribe(req *tidewirev1.Subscribe) {
 	s.mu.Lock()
 	if s.end == nil {
 		s.register(sub)
-		s.fallBack(sub)
+		for _, p := range sub.parts {
+			s.fallBack(p)
+		}
 		for _, f := range frames {
 			s.out.push(s.codec.AppendServer(nil, f))
 		}
@@ -235,8 +237,8 @@ func (s *Session) Unsubscribe(number uint32) {
 	s.out.push(s.codec.AppendServer(nil, &tidewirev1.Unsubscribed{Sub: number}))
 	s.checkHard()
 	s.unlockAndWake()
-	if sub.dispatcher != nil {
-		sub.dispatcher.goodbye(sub.worker)
+	if sub.post != nil {
+		sub.post.goodbye(sub.worker)
 	}
 	s.broker.leave(sub)
 }
@@ -245,9 +247,7 @@ func (s *Session) Unsubscribe(number uint32) {
 func (s *Session) drop(sub *subscription) {
 	s.forget(sub)
 	delete(s.subs, sub.number)
-	if i := slices.Index(s.behind, sub); i >= 0 {
-		s.behind = slices.Delete(s.behind, i, i+1)
-	}
+	s.behind = slices.DeleteFunc(s.behind, func(p *part) bool { return p.subscription == sub })
 }
 
 // unlockAndWake unlocks mu, and wakes the pump if there is something for it.

@@ -19,7 +19,7 @@ func (s *Session) Settle(f *protocol.Settle) {
 	s.mu.Lock()
 	sub := s.subs[f.Sub]
 	s.mu.Unlock()
-	if sub == nil || sub.dispatcher == nil {
+	if sub == nil || sub.post == nil {
 		err := protocol.Errorf(protocol.CodeUnknownSubscription, "the session has no subscription %d of a consumer", f.Sub)
 		if sub != nil {
 			err = protocol.Errorf(protocol.CodeBadRequest, "subscription %d has no consumer, so there is nothing to acknowledge: subscribe with `consumer`", f.Sub)
@@ -27,41 +27,67 @@ func (s *Session) Settle(f *protocol.Settle) {
 		s.Send((&protocol.RequestError{Request: f.Kind.String(), Ref: f.Ref, Sub: f.Sub, Err: err}).Frame())
 		return
 	}
-	answer := &tidewirev1.Acked{Ref: f.Ref, Sub: f.Sub, Term: f.Term.String()}
-	if f.Confirm {
-		sub.dispatcher.settle(f, sub.worker.id, answer, func(at stored) {
-			if at.err != nil {
-				answer.Error = protocol.ErrorFrame(f.Ref, f.Sub, at.err)
-			}
-			s.Send(answer)
-		})
-		return
-	}
-	sub.dispatcher.settle(f, sub.worker.id, answer, nil)
-	if len(answer.Refused) > 0 {
+	sub.post.settle(f, sub.worker, func(answer *tidewirev1.Acked, at stored) {
+		if at.err != nil {
+			answer.Error = protocol.ErrorFrame(f.Ref, f.Sub, at.err)
+		}
 		s.Send(answer)
-	}
+	})
 }
 
 // Settle does the same for a request over HTTP, and returns when it is durable.
 func (b *Broker) Settle(ctx context.Context, who *Identity, name string, frames []*protocol.Settle) (settled int, refused []*tidewirev1.RefusedRange, err *protocol.Error) {
-	d, err := b.consumers.find(name)
+	p, err := b.consumers.find(name)
 	if err == nil {
-		err = who.MayConsume(d.sources[0].filter)
+		err = who.MayConsume(p.about().filter)
 	}
 	if err != nil {
 		return 0, nil, err
 	}
-	var answer tidewirev1.Acked
-	for _, f := range frames {
-		d.settle(f, 0, &answer, nil)
+	type answered struct {
+		*tidewirev1.Acked
+		stored
 	}
-	return int(answer.Settled), answer.Refused, b.consumers.control.wait(ctx)
+	answers := make(chan answered, len(frames))
+	for _, f := range frames {
+		f.Confirm = true
+		p.settle(f, nil, func(a *tidewirev1.Acked, at stored) { answers <- answered{a, at} })
+	}
+	for range frames {
+		select {
+		case a := <-answers:
+			settled += int(a.Settled)
+			refused = append(refused, a.Refused...)
+			if a.err != nil {
+				err = a.err
+			}
+		case <-ctx.Done():
+			return settled, refused, protocol.Errorf(protocol.CodeUnknown, "what was said was not stored in time: say it again")
+		}
+	}
+	return settled, refused, err
 }
 
-// settle does what a frame says, and adds to the answer what came of it. That is
+// settle does what a frame of a member says.
+func (d *dispatcher) settle(f *protocol.Settle, m *member, done func(*tidewirev1.Acked, stored)) {
+	answer := &tidewirev1.Acked{Ref: f.Ref, Sub: f.Sub, Term: f.Term.String()}
+	holder := uint64(0)
+	if m != nil {
+		holder = m.id
+	}
+	if f.Confirm {
+		d.settleFrame(f, holder, answer, func(at stored) { done(answer, at) })
+		return
+	}
+	d.settleFrame(f, holder, answer, nil)
+	if len(answer.Refused) > 0 {
+		done(answer, stored{})
+	}
+}
+
+// settleFrame does what a frame says, and adds to the answer what came of it. That is
 // there before done, if not nil, is called: once everything is durable.
-func (d *dispatcher) settle(f *protocol.Settle, holder uint64, answer *tidewirev1.Acked, done func(stored)) {
+func (d *dispatcher) settleFrame(f *protocol.Settle, holder uint64, answer *tidewirev1.Acked, done func(stored)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at := consumer.Moment{Now: nowOf(), Random: rand.Int64N}

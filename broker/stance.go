@@ -1,6 +1,7 @@
 package broker
 
-// stance is where a subscription is with its session. It begins behind.
+// stance is where a subscription is with its session, in one partition. It begins
+// behind.
 type stance uint8
 
 const (
@@ -10,19 +11,23 @@ const (
 	resting               // behind, and conflated: its next round is not due
 )
 
-// setStance changes the stance of a subscription. Callers hold mu.
-func (s *Session) setStance(sub *subscription, to stance) {
-	if gauge := s.broker.metrics.behind; sub.stance == live && to != live {
-		gauge.Inc()
+// setStance changes the stance of a subscription in a partition. Callers hold mu.
+func (s *Session) setStance(sub *part, to stance) {
+	if sub.stance == live && to != live {
+		if sub.behind++; sub.behind == 1 {
+			s.broker.metrics.behind.Inc()
+		}
 	} else if sub.stance != live && to == live {
-		gauge.Dec()
+		if sub.behind--; sub.behind == 0 {
+			s.broker.metrics.behind.Dec()
+		}
 	}
 	sub.stance = to
 }
 
 // fallBack makes a subscription a reader of the log, as soon as it has credit.
 // Callers hold mu.
-func (s *Session) fallBack(sub *subscription) {
+func (s *Session) fallBack(sub *part) {
 	if sub.credit.exhausted() {
 		s.setStance(sub, waiting)
 		return
@@ -35,10 +40,12 @@ func (s *Session) fallBack(sub *subscription) {
 // Callers hold mu.
 func (s *Session) forget(sub *subscription) {
 	sub.closed = true
-	if sub.latest.timer != nil {
-		sub.latest.timer.Stop()
+	for _, p := range sub.parts {
+		if p.latest.timer != nil {
+			p.latest.timer.Stop()
+		}
 	}
-	if sub.stance != live {
+	if sub.behind > 0 {
 		s.broker.metrics.behind.Dec()
 	}
 	s.broker.giveSubscriptions()

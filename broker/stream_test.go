@@ -38,8 +38,8 @@ func newStreams(t *testing.T) *streams {
 	s := &streams{orders: brokertest.NewLog(), audit: brokertest.NewLog()}
 	s.world = &world{t: t, rng: rand.New(rand.NewPCG(1, 1)), log: brokertest.NewLog()}
 	s.broker = broker.New(s.log, broker.Options{},
-		broker.Stream{Name: "orders", Filters: filters(t, "orders.>", "bills"), Log: s.orders},
-		broker.Stream{Name: "audit", Filters: filters(t, "*.audit"), Log: s.audit})
+		broker.Stream{Name: "orders", Filters: filters(t, "orders.>", "bills"), Logs: []broker.Log{s.orders}},
+		broker.Stream{Name: "audit", Filters: filters(t, "*.audit"), Logs: []broker.Log{s.audit}})
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -173,7 +173,7 @@ func TestStreamsLive(t *testing.T) {
 	}
 	l.until(func() bool {
 		l.session.Progress()
-		return l.subs[1].cursor == 10 && l.subs[2].cursor == 5 && l.subs[3].cursor == 5
+		return l.subs[1].cursor[0] == 10 && l.subs[2].cursor[0] == 5 && l.subs[3].cursor[0] == 5
 	})
 	if len(l.subs[1].got) != 10 || len(l.subs[2].got) != 5 || len(l.subs[3].got) != 0 {
 		t.Errorf("%d, %d and %d messages", len(l.subs[1].got), len(l.subs[2].got), len(l.subs[3].got))
@@ -243,7 +243,7 @@ func (l *failing) Run(ctx context.Context, _ func(*storage.Commit)) error {
 // others answer what they have taken.
 func TestStreamsFail(t *testing.T) {
 	main, other := brokertest.NewLog(), &failing{brokertest.NewLog(), make(chan struct{})}
-	b := broker.New(main, broker.Options{}, broker.Stream{Name: "orders", Filters: filters(t, "orders.>"), Log: other})
+	b := broker.New(main, broker.Options{}, broker.Stream{Name: "orders", Filters: filters(t, "orders.>"), Logs: []broker.Log{other}})
 	main.Hold(true)
 	answered := make(chan storage.Result, 1)
 	m := messages("room")[0]

@@ -6,48 +6,114 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
-// subscription is one cursor of a session on the log. It is either behind, when
-// the session's pump reads the log for it or something has to come first, or
-// live, when apply feeds it. It begins behind.
+// subscription is what a session has asked for under one number: a part in each
+// partition that its filter reads, with one credit and one CaughtUp for all.
 type subscription struct {
 	session *Session
 	stream  *stream
 	number  uint32
 	filter  protocol.Filter
-	target  uint64 // head of the log when it began: reaching it is CaughtUp
+	parts   []*part // in the order of their partitions; nearly always one
 	wishes
-	membership
 	consuming
 
 	// Guarded by Session.mu.
+	closed   bool
+	behind   int // parts that are not live
+	catching int // parts that have not caught up: at 0 CaughtUp is sent
+	credit   credit
+}
+
+// part is the cursor of a subscription in one partition. It is either behind,
+// when the session's pump reads the log for it or something has to come first, or
+// live, when apply feeds it. It begins behind.
+type part struct {
+	*subscription
+	partition *partition
+	target    uint64 // head of the log when it began: reaching it is having caught up
+	membership
+
+	// Guarded by Session.mu.
 	stance stance
-	closed bool
 	progress
-	credit credit
 	latest latest
 	untold
 }
 
-// progress is how far a subscription has come. It is guarded by Session.mu.
+// progress is how far a part has come. It is guarded by Session.mu.
 type progress struct {
-	caughtUp bool   // CaughtUp was sent
+	caughtUp bool   // target was reached
 	cursor   uint64 // what matches up to here is in the session's queue
 	told     uint64 // the client's cursor once it has read the queue, at most cursor
 }
 
+// membership is the place of a part in its live group. It is guarded by
+// partition.mu.
+type membership struct {
+	group  *group // nil until the subscription has caught up
+	member int    // index in group.members
+}
+
+// newSubscription returns a subscription with a part in each of the partitions. A
+// single part lies beside it: what is told to millions is found in one place.
+func newSubscription(s *Session, st *stream, number uint32, filter protocol.Filter, in []*partition) *subscription {
+	whole := &struct {
+		subscription
+		only [1]part
+		list [1]*part
+	}{subscription: subscription{session: s, stream: st, number: number, filter: filter, behind: len(in), catching: len(in)}}
+	sub, parts := &whole.subscription, whole.only[:]
+	sub.parts = whole.list[:0]
+	if len(in) > 1 {
+		parts = make([]part, len(in))
+	}
+	for i, pt := range in {
+		parts[i] = part{subscription: sub, partition: pt}
+		sub.parts = append(sub.parts, &parts[i])
+	}
+	return sub
+}
+
 // allowed returns nil if the identity may have the subscription.
 func (sub *subscription) allowed(id *Identity) *protocol.Error {
-	if sub.dispatcher != nil {
+	if sub.post != nil {
 		return id.MayConsume(sub.filter)
 	}
 	return id.MaySubscribe(sub.filter)
 }
 
-// membership is the place of a subscription in its live group. It is guarded by
-// stream.mu.
-type membership struct {
-	group  *group // nil until the subscription has caught up
-	member int    // index in group.members
+// in returns the part in a partition, or nil.
+func (sub *subscription) in(pt *partition) *part {
+	for _, p := range sub.parts {
+		if p.partition == pt {
+			return p
+		}
+	}
+	return nil
+}
+
+// others returns where the client is in the other partitions, once it has read the
+// queue; nil if there are none. Callers hold mu.
+func (sub *part) others() []protocol.Place {
+	if len(sub.parts) == 1 {
+		return nil
+	}
+	places := make([]protocol.Place, 0, len(sub.parts)-1)
+	for _, p := range sub.parts {
+		if p != sub {
+			places = append(places, protocol.Place{Partition: p.partition.number, Offset: p.told})
+		}
+	}
+	return places
+}
+
+// placed makes the position of a gap, which goes on at a place of the part, that
+// of the whole subscription. Callers hold mu.
+func (sub *part) placed(g *tidewirev1.Gap, at protocol.Position) *tidewirev1.Gap {
+	if len(sub.parts) > 1 {
+		g.Position = at.With(sub.others()).String()
+	}
+	return g
 }
 
 // subscribe resolves a request and returns a subscription that stands behind,
@@ -72,42 +138,106 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 	if perr != nil {
 		return nil, nil, perr
 	}
-	head := st.head()
-	sub := &subscription{session: s, stream: st, number: req.Sub, filter: filter, target: head, wishes: wishes, credit: creditOf(req)}
-	at, perr := st.begin(sub, start)
+	sub := newSubscription(s, st, req.Sub, filter, st.read(filter))
+	sub.wishes, sub.credit = wishes, creditOf(req)
+	for _, p := range sub.parts {
+		p.target = p.partition.head()
+	}
+	at, perr := sub.begin(start)
 	if perr != nil {
 		return nil, nil, perr
 	}
-	sub.cursor, sub.told, sub.quiet = at.After, at.After, at.Quiet
-	begin := st.log.PositionOf(at.After)
-	if at.Gap != nil {
-		// The gap moves the client's cursor, not this answer: a client that is cut
-		// off between the two must ask from its old position again, to be told.
-		begin = start.Position
-	}
-	frames := []any{&tidewirev1.Subscribed{
-		Sub:      req.Sub,
-		Position: begin.String(),
-		Cursors:  []*tidewirev1.Cursor{{Offset: begin.Offset}},
-		Resumed:  start.Kind == protocol.StartPosition && at.Gap == nil,
-		Behind:   head - min(head, at.After),
-	}}
-	if at.Gap != nil {
-		frames = append(frames, st.gapFrame(req.Sub, at.Gap))
-	}
-	return sub, frames, nil
+	return sub, sub.announce(start, at), nil
 }
 
-// begin says where a subscription begins. For last-per-topic that is before the
-// oldest record of the first round: whoever comes back with that position gets
-// what was superseded since, and not all that ever was.
-func (st *stream) begin(sub *subscription, start protocol.Start) (storage.Resolved, *protocol.Error) {
-	if start.Kind != protocol.StartLastPerTopic {
-		return st.resolve(start, sub.filter, sub.target)
+// announce returns the frames with which a subscription begins: Subscribed, and
+// what it cannot have.
+//
+// A gap moves the client's cursor, not the answer before it: a client that is cut
+// off between the two must ask from its old position again, to be told. Of several
+// gaps the last one moves all cursors for the same reason.
+func (sub *subscription) announce(start protocol.Start, at []storage.Resolved) []any {
+	f := &tidewirev1.Subscribed{Sub: sub.number, Resumed: start.Kind == protocol.StartPosition}
+	var gaps []any
+	var last *tidewirev1.Gap
+	var begin, after protocol.Vector
+	for i, p := range sub.parts {
+		r := &at[i]
+		p.cursor, p.told, p.quiet = r.After, r.After, r.Quiet
+		to := p.partition.log.PositionOf(r.After)
+		from := to
+		if r.Gap != nil {
+			from, _ = start.Vector().At(p.partition.number)
+			last = p.partition.gapFrame(sub.number, r.Gap)
+			last.Position = start.String()
+			gaps = append(gaps, last)
+			f.Resumed = false
+		}
+		begin, after = from.With(begin.Places), to.With(after.Places)
+		f.Cursors = append(f.Cursors, &tidewirev1.Cursor{Partition: p.partition.number, Offset: from.Offset})
+		f.Behind += p.target - min(p.target, r.After)
 	}
-	earliest, _ := st.log.Bounds()
-	if err := st.plan(sub, earliest-1, sub.target); err != nil {
-		st.broker.options().Logger.Error("look for the newest of each topic", "stream", st.name, "filter", sub.filter.String(), "error", err)
+	f.Position = begin.String()
+	if last != nil {
+		f.Position, last.Position = start.String(), after.String()
+	}
+	return append([]any{f}, gaps...)
+}
+
+// begin says where the parts of a subscription begin. For last-per-topic that is
+// before the oldest record of the first round: whoever comes back with that
+// position gets what was superseded since, and not all that ever was.
+func (sub *subscription) begin(start protocol.Start) ([]storage.Resolved, *protocol.Error) {
+	switch {
+	case start.Kind == protocol.StartLast && len(sub.parts) > 1:
+		return sub.beforeLast(start.Last)
+	case start.Kind == protocol.StartPosition:
+		if err := sub.stream.complete(start.Vector(), sub.filter); err != nil {
+			return nil, err
+		}
+	}
+	at := make([]storage.Resolved, len(sub.parts))
+	for i, p := range sub.parts {
+		var err *protocol.Error
+		if start.Kind == protocol.StartLastPerTopic {
+			at[i], err = p.beginLatest()
+		} else {
+			at[i], err = p.partition.resolve(start, sub.filter, p.target)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return at, nil
+}
+
+// complete returns nil if a position says of each partition that the filter reads
+// where to go on.
+func (st *stream) complete(v protocol.Vector, f protocol.Filter) *protocol.Error {
+	n := len(st.parts)
+	for _, place := range v.Places {
+		if int64(place.Partition) >= int64(n) {
+			return protocol.Errorf(protocol.CodeInvalidPosition, "the position %.100s names partition %d, but the stream %s has %d, counted from 0: give a position of this stream", v, place.Partition, st.name, n)
+		}
+	}
+	for _, pt := range st.read(f) {
+		if _, ok := v.At(pt.number); ok {
+			continue
+		}
+		if f.Exact() {
+			return protocol.Errorf(protocol.CodeInvalidPosition, "the position %.100s says nothing of partition %d of the stream %s, which has the topic %.80q: give the position of a message of this topic, or of a subscription to it", v, pt.number, st.name, f)
+		}
+		return protocol.Errorf(protocol.CodeInvalidPosition, "the position %.100s says nothing of partition %d of the stream %s, and %.80q reads all %d: give the position of the subscription, which lists them, and not that of a message", v, pt.number, st.name, f, n)
+	}
+	return nil
+}
+
+// beginLatest plans the first round of last-per-topic.
+func (sub *part) beginLatest() (storage.Resolved, *protocol.Error) {
+	pt := sub.partition
+	earliest, _ := pt.log.Bounds()
+	if err := pt.plan(sub, earliest-1, sub.target); err != nil {
+		pt.broker.options().Logger.Error("look for the newest of each topic", "stream", pt.name, "filter", sub.filter.String(), "error", err)
 		return storage.Resolved{}, protocol.AsError(err)
 	}
 	sub.latest.until = sub.target
@@ -117,76 +247,35 @@ func (st *stream) begin(sub *subscription, start protocol.Start) (storage.Resolv
 	return storage.Resolved{After: sub.latest.offsets[0] - 1}, nil
 }
 
-// resolve says where a start begins.
-func (st *stream) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {
-	if start.Kind == protocol.StartPosition && start.Position.Partition != 0 {
-		return storage.Resolved{}, protocol.Errorf(protocol.CodeInvalidPosition, "the position %s is in partition %d, but this stream has only partition 0", start.Position, start.Position.Partition)
+// resolve says where a start begins in the partition.
+func (pt *partition) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {
+	if start.Kind == protocol.StartPosition {
+		if err := pt.complete(start.Vector(), f); err != nil {
+			return storage.Resolved{}, err
+		}
+		at, _ := start.Vector().At(pt.number)
+		start = protocol.Start{Kind: protocol.StartPosition, Position: at}
 	}
 	if start.Kind != protocol.StartPosition && start.Kind != protocol.StartNew {
-		st.broker.resolving <- struct{}{} // these search the log: not for everybody at once
-		defer func() { <-st.broker.resolving }()
+		pt.broker.resolving <- struct{}{} // these search the log: not for everybody at once
+		defer func() { <-pt.broker.resolving }()
 	}
-	at, err := st.log.Resolve(start, f, head)
+	at, err := pt.log.Resolve(start, f, head)
 	if err != nil {
-		st.broker.options().Logger.Error("resolve a start", "stream", st.name, "start", start.String(), "error", err)
+		pt.broker.options().Logger.Error("resolve a start", "stream", pt.name, "start", start.String(), "error", err)
 		return storage.Resolved{}, protocol.AsError(err)
 	}
 	return at, nil
 }
 
-func (st *stream) gapFrame(sub uint32, g *storage.Gap) *tidewirev1.Gap {
-	st.broker.metrics.gaps.WithLabelValues(g.Reason).Inc()
+func (pt *partition) gapFrame(sub uint32, g *storage.Gap) *tidewirev1.Gap {
+	pt.broker.metrics.gaps.WithLabelValues(g.Reason).Inc()
 	frame := &tidewirev1.Gap{
-		Sub: sub, Reason: g.Reason, After: g.After, Through: g.Through,
-		Position: st.log.PositionOf(g.Next).String(), Offset: g.Next,
+		Sub: sub, Partition: pt.number, Reason: g.Reason, After: g.After, Through: g.Through,
+		Position: pt.log.PositionOf(g.Next).String(), Offset: g.Next,
 	}
 	if g.Term != 0 {
 		frame.Term = g.Term.String()
 	}
 	return frame
-}
-
-// pulled is what one look at the log brought for a subscription that is behind.
-type pulled struct {
-	chunk *protocol.Chunk // may be nil
-	gap   *storage.Gap    // what was trimmed under the subscription; may be nil
-	live  bool            // it has joined its group: nothing more to pull
-	rest  bool            // it is conflated, and its next round is not due
-	err   error           // the log cannot be read
-
-	hidden uint64 // how many of the chunk's range retention by count hides
-}
-
-// pull reads the next part of the log for a subscription that is behind, or
-// joins it to its live group if there is none. Only the session's pump calls
-// it, so the cursor does not move meanwhile. first says that it has not caught up
-// before.
-func (b *Broker) pull(s *subscription, cursor uint64, first bool) pulled {
-	st := s.stream
-	head := st.head()
-	if cursor >= head {
-		return pulled{live: b.join(s)}
-	}
-	var c protocol.Chunk
-	var err error
-	switch {
-	case !s.conflates(cursor):
-		c, err = st.log.Read(storage.Query{Filter: s.filter, After: cursor, Through: head, MaxBytes: maxChunkBytes})
-	case s.tooEarly(cursor):
-		return pulled{rest: true}
-	default:
-		c, err = st.readLatest(s, cursor, head)
-	}
-	if gap := st.gapOf(cursor, err); gap != nil {
-		return pulled{gap: gap}
-	}
-	if err != nil {
-		b.options().Logger.Error("read the log", "stream", st.name, "filter", s.filter.String(), "after", cursor, "error", err)
-		return pulled{err: err}
-	}
-	if first && c.Through >= s.target { // CaughtUp comes with this chunk
-		st.enlist(s)
-	}
-	s.sift(&c, b.metrics)
-	return pulled{chunk: &c, hidden: hiddenAbove(c.Hidden, s.quiet)}
 }

@@ -19,7 +19,7 @@ func expiredBy(expires, now uint64) bool { return expires != 0 && expires <= now
 // alters reports whether the subscription has to get a live chunk in a form of
 // its own: because something is left out, or because its client knows less than
 // where the chunk begins. All others share one form.
-func (sub *subscription) alters(c *chunk) bool {
+func (sub *part) alters(c *chunk) bool {
 	if sub.told < c.After || (c.expires != 0 && expiredBy(c.expires, nowMicros())) {
 		return true
 	}
@@ -38,7 +38,7 @@ func (sub *subscription) alters(c *chunk) bool {
 }
 
 // own returns a live chunk as the subscription is to get it.
-func (sub *subscription) own(c *chunk, m *metrics) *protocol.Chunk {
+func (sub *part) own(c *chunk, m *metrics) *protocol.Chunk {
 	mine := c.Chunk
 	mine.Records = c.records()
 	mine.After = min(sub.told, c.After)

@@ -108,8 +108,10 @@ func (s *Session) Flow(f *tidewirev1.Flow) {
 		return
 	}
 	sub.credit.add(f.Credit)
-	if sub.stance == waiting && !sub.credit.exhausted() && s.end == nil {
-		s.fallBack(sub)
+	for _, p := range sub.parts {
+		if p.stance == waiting && !sub.credit.exhausted() && s.end == nil {
+			s.fallBack(p)
+		}
 	}
 	s.unlockAndWake()
 }

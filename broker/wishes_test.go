@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -24,12 +25,12 @@ type wished struct {
 	slow     string
 	every    uint32
 	noEcho   bool
-	head     uint64 // of the log, when it last began with last-per-topic
-	balance  int64  // of the credit
-	standing bool   // CaughtUp has come
-	atMost   int    // ephemeral messages since the subscribe
-	atLeast  int    // ephemeral messages since CaughtUp
-	heard    int    // ephemeral messages that came, and those that were told as missed
+	heads    []uint64 // of the log, when it last began with last-per-topic
+	balance  int64    // of the credit
+	standing bool     // CaughtUp has come
+	atMost   int      // ephemeral messages since the subscribe
+	atLeast  int      // ephemeral messages since CaughtUp
+	heard    int      // ephemeral messages that came, and those that were told as missed
 	missed   int
 }
 
@@ -80,7 +81,7 @@ func (p *place) charge(l *listener, f *protocol.Deliver) {
 }
 
 func (p *place) tellMissed(t *testing.T, f *tidewirev1.Gap) {
-	if f.After != p.cursor || f.Through != p.cursor || f.Offset != p.cursor || f.Missed == 0 {
+	if cursor := p.cursor[f.Partition]; f.After != cursor || f.Through != cursor || f.Offset != cursor || f.Missed == 0 || f.Position != p.vector(f.Term) {
 		t.Fatalf("filter %s: the gap %v moves the cursor %d", p.filter, f, p.cursor)
 	}
 	p.heard += int(f.Missed)
@@ -90,10 +91,10 @@ func (p *place) tellMissed(t *testing.T, f *tidewirev1.Gap) {
 // mayMiss reports whether a stored message need not come: because of what was
 // wished, or because it may have expired. newest has that of each topic.
 func (p *place) mayMiss(w *world, s stored, newest map[string]uint64) bool {
-	if p.noEcho && w.by[s.payload] != nil || !w.expires[s.payload].IsZero() || p.gone(s.offset) {
+	if p.noEcho && w.by[s.payload] != nil || !w.expires[s.payload].IsZero() || p.gone(s) {
 		return true
 	}
-	return (p.slow == "conflate" || s.offset <= p.head) && s.offset < newest[s.topic]
+	return (p.slow == "conflate" || p.heads != nil && s.offset <= p.heads[s.partition]) && s.offset < newest[s.topic]
 }
 
 // checkWished compares what came with what was stored: all of it is of the log,
@@ -106,12 +107,13 @@ func (p *place) checkWished(t *testing.T, w *world) {
 	}
 	for i, s := range p.got {
 		came[s] = true
-		if i > 0 && s.offset <= p.got[i-1].offset || !all[s] || !p.filter.Match(s.topic) {
+		behind := func(other stored) bool { return other.partition == s.partition && other.offset >= s.offset }
+		if slices.ContainsFunc(p.got[max(0, i-100):i], behind) || !all[s] || !p.filter.Match(s.topic) {
 			t.Fatalf("filter %s: %v came behind %v", p.filter, s, p.got[:i])
 		}
 	}
 	for _, s := range w.stored {
-		if s.offset > p.start && p.filter.Match(s.topic) && !came[s] && !p.mayMiss(w, s, newest) {
+		if s.offset > p.start[s.partition] && p.filter.Match(s.topic) && !came[s] && !p.mayMiss(w, s, newest) {
 			t.Fatalf("filter %s from %d, %s: %v did not come, got %v", p.filter, p.start, p.slow, s, p.got)
 		}
 	}
@@ -143,7 +145,7 @@ func (w *world) publishWished(l *listener) {
 	if m.Ephemeral {
 		w.count(&m, text)
 	}
-	_, before := w.log.Bounds()
+	before := w.heads()
 	l.results = nil
 	session := l.session
 	session.Publish(w.t.Context(), &protocol.Publish{Ref: 1, Messages: []protocol.Message{m}})
@@ -153,14 +155,15 @@ func (w *world) publishWished(l *listener) {
 		return
 	}
 	synctest.Wait()
-	_, head := w.log.Bounds()
-	if head == before && l.session != session {
+	partition := protocol.Partition(m.Topic, len(w.logs))
+	head := head(w.logs[partition])
+	if head == before[partition] && l.session != session {
 		return // the session had ended
 	}
-	if head != before+1 {
-		w.t.Fatalf("%d messages were stored", head-before)
+	if head != before[partition]+1 {
+		w.t.Fatalf("%d messages were stored", head-before[partition])
 	}
-	w.stored = append(w.stored, stored{m.Topic, text, head})
+	w.stored = append(w.stored, stored{m.Topic, text, uint32(partition), head})
 }
 
 // count notes an ephemeral message for all who stand or may stand.
@@ -192,7 +195,7 @@ func (l *listener) subscribeWished(n uint32, filter string) {
 		p.credit = new(uint32(w.rng.IntN(800)))
 	}
 	if p.from == "last-per-topic" {
-		_, p.head = w.log.Bounds()
+		p.heads = w.heads()
 	}
 	l.subs[n] = p
 	l.session.Subscribe(p.request(n))
@@ -211,10 +214,16 @@ func (l *listener) grant(most int) {
 // TestModelOfWishes is TestModel with credit, slow policies, last-per-topic,
 // expiry, ephemeral messages and subscriptions without echo, all at random.
 func TestModelOfWishes(t *testing.T) {
+	for _, n := range []int{1, 3} {
+		t.Run(fmt.Sprintf("partitions=%d", n), func(t *testing.T) { testModelOfWishes(t, n) })
+	}
+}
+
+func testModelOfWishes(t *testing.T, partitions int) {
 	seed := seed(t) // by the real clock
 	synctest.Test(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
-		w := newWorldOf(t, broker.Options{SoftOutbound: 1500, Registerer: metrics}, seed)
+		w := newParted(t, broker.Options{SoftOutbound: 1500, Registerer: metrics}, seed, partitions)
 		for range 3 {
 			l := w.listen()
 			l.forgiving = true
@@ -244,8 +253,8 @@ func TestModelOfWishes(t *testing.T) {
 				l.session.Progress()
 			case 8:
 				if w.rng.IntN(20) == 0 {
-					_, head := w.log.Bounds()
-					w.log.Trim(uint64(w.rng.IntN(int(head) + 1)))
+					log := w.logs[w.rng.IntN(partitions)]
+					log.Trim(uint64(w.rng.IntN(int(head(log)) + 1)))
 				}
 			case 9:
 				l.grant(1500)
@@ -255,14 +264,14 @@ func TestModelOfWishes(t *testing.T) {
 				l.take(1 + w.rng.IntN(3))
 			}
 		}
-		_, head := w.log.Bounds()
+		heads := w.heads()
 		missed := 0
 		for _, l := range w.everybody {
 			l.until(func() bool {
 				l.grant(100_000)
 				l.session.Progress()
 				for _, p := range l.subs {
-					if !p.standing || p.cursor < head {
+					if !p.standing || p.behindAny(heads) {
 						return false
 					}
 				}
@@ -356,13 +365,13 @@ func TestConcurrentWishes(t *testing.T) {
 	listening.Wait()
 	close(stop)
 	publishing.Wait()
-	_, head := w.log.Bounds()
+	heads := w.heads()
 	for _, l := range w.everybody {
 		l.until(func() bool {
 			l.feed(100_000)
 			l.session.Progress()
 			for _, p := range l.subs {
-				if p.cursor < head {
+				if p.behindAny(heads) {
 					return false
 				}
 			}

@@ -28,11 +28,12 @@ const (
 	CodeRepeatTooOld Code = "repeat_too_old"
 	CodeOutOfOrder   Code = "out_of_order"
 
-	CodeStorageFull Code = "storage_full"
-	CodeOverloaded  Code = "overloaded"
-	CodeRateLimited Code = "rate_limited"
-	CodeUnknown     Code = "outcome_unknown"
-	CodeInternal    Code = "internal"
+	CodeStorageFull    Code = "storage_full"
+	CodeOverloaded     Code = "overloaded"
+	CodeLogUnavailable Code = "log_unavailable"
+	CodeRateLimited    Code = "rate_limited"
+	CodeUnknown        Code = "outcome_unknown"
+	CodeInternal       Code = "internal"
 
 	CodeTooManySubscriptions Code = "too_many_subscriptions"
 	CodeSubscriptionsFull    Code = "subscriptions_full"
@@ -105,6 +106,7 @@ var codeTable = []CodeInfo{
 
 	{CodeStorageFull, http.StatusInsufficientStorage, 0, true, "The broker has no room to store more; nothing was stored."},
 	{CodeOverloaded, http.StatusServiceUnavailable, 0, true, "Too much is waiting to be stored; nothing was stored."},
+	{CodeLogUnavailable, http.StatusServiceUnavailable, 0, true, "The log of the cluster cannot be reached, or has not come as far here; nothing was stored."},
 	{CodeRateLimited, http.StatusTooManyRequests, 3007, true, "More of it in a second than is allowed; nothing was stored, wait as long as `retry_after_ms` says."},
 	{CodeUnknown, http.StatusServiceUnavailable, 0, true, "The message may or may not have been stored; repeat it with the same id."},
 	{CodeInternal, http.StatusInternalServerError, 3004, true, "Something went wrong inside the broker."},

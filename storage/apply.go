@@ -17,8 +17,8 @@ type applier struct {
 	note []byte     // the newest
 }
 
-func newApplier(t *tail, runAhead int64, note []byte) *applier {
-	return &applier{tail: t, runAhead: runAhead, note: note}
+func newApplier(t *tail, runAhead int64) *applier {
+	return &applier{tail: t, runAhead: runAhead, note: t.log.state.note}
 }
 
 const maxBlockSlots = 8192
@@ -78,8 +78,8 @@ func (a *applier) fill(b *batch, items []Item, now uint64) (rest []Item) {
 // decide gives an item the next slot, and its answer.
 func (a *applier) decide(b *batch, it *Item, now uint64) {
 	b.entries++
-	at := max(it.Time, 1)
-	b.time = max(b.time, min(at, now))
+	at, before := max(it.Time, 1), b.time
+	b.time = max(before, min(at, now))
 	e, record := it.Entry, []byte(nil)
 	result := Result{Err: it.Err}
 	if e != nil && it.Err == nil {
@@ -92,7 +92,9 @@ func (a *applier) decide(b *batch, it *Item, now uint64) {
 		}
 	}
 	b.block.add(record, at)
-	if record != nil {
+	if record == nil {
+		b.time = before // it is the maximum of what is stored: starts by time look for that
+	} else {
 		b.stored = append(b.stored, storedRecord{e.Topic, it.Offset})
 	}
 	if e != nil && e.Done != nil {
@@ -127,16 +129,6 @@ func (a *applier) store(ctx context.Context, b *batch) error {
 }
 
 func (a *applier) tryStore(ctx context.Context, b *batch) error {
-	select {
-	case <-a.seal:
-		if a.used > 0 {
-			if err := a.rotate(ctx); err != nil {
-				poke(a.seal)
-				return err
-			}
-		}
-	default:
-	}
 	if !a.fits(b) {
 		if err := a.rotate(ctx); err != nil {
 			return err
@@ -152,8 +144,25 @@ func (a *applier) run(ctx context.Context) error {
 		defer close(keeping)
 		a.log.keeper.run(ctx)
 	}()
-	<-keeping
+	for {
+		select {
+		case <-a.seal:
+			a.endSegment(ctx)
+			continue
+		case <-keeping:
+		}
+		break
+	}
 	return a.log.keeper.err
+}
+
+// endSegment makes the next segment active, if the active one has anything.
+func (a *applier) endSegment(ctx context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.used > 0 {
+		_ = a.rotate(ctx) // the keeper will ask again
+	}
 }
 
 func (a *applier) reset(first uint64) error {
@@ -166,12 +175,6 @@ func (a *applier) reset(first uint64) error {
 }
 
 func (a *applier) unsynced() time.Time { return time.Time{} }
-
-func (a *applier) durableNote() []byte {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.note
-}
 
 func (a *applier) forgotten() time.Time {
 	a.mu.Lock()

@@ -52,7 +52,7 @@ func (b *batch) last() uint64 { return b.block.first + uint64(b.block.count) - 1
 // decide gives an entry its offset and its answer.
 func (c *committer) decide(b *batch, e *Entry) {
 	b.entries++
-	if err := e.Order.admit(e.Resume); err != nil {
+	if err := e.Order.Admit(e.Resume); err != nil {
 		b.answers = append(b.answers, Answer{e, Result{Err: err}})
 		return
 	}

@@ -216,7 +216,7 @@ func (c *committer) refuse(b *batch, err *protocol.Error, hand func(*Commit)) {
 	}
 	for _, b := range failed {
 		for _, a := range b.answers {
-			a.Entry.Order.refused(err)
+			a.Entry.Order.Refused(err)
 			commit.Answers = append(commit.Answers, Answer{a.Entry, Result{Err: err}})
 		}
 		b.reset()

@@ -53,6 +53,7 @@ type state struct {
 	window window
 	head   uint64
 	synced uint64 // the last offset that is durable: head, or what a replica has of it
+	note   []byte // of a replica: the newest that is durable
 	closed bool   // the files are, or soon will be
 
 	kept *kept // nil without retention by count; it has its own lock

@@ -151,7 +151,7 @@ func (l *MemoryLog) commit(entries []*Entry) *Commit {
 
 // store gives an entry its offset and its answer.
 func (l *MemoryLog) store(c *Commit, e *Entry) Result {
-	if err := e.Order.admit(e.Resume); err != nil {
+	if err := e.Order.Admit(e.Resume); err != nil {
 		return Result{Err: err}
 	}
 	offset := l.head + 1
@@ -334,7 +334,10 @@ func (l *MemoryLog) resolve(s protocol.Start, f protocol.Filter, head uint64) (R
 	case protocol.StartTime:
 		return Resolved{After: l.beforeTime(s.Time, head)}, nil
 	case protocol.StartPosition:
-		return resolvePosition(s.Position, 0, l.terms, l.earliest, l.head)
+		if err := checkPartition(s.Position, 0); err != nil {
+			return Resolved{}, err
+		}
+		return resolvePosition(s.Position, l.terms, l.earliest, l.head)
 	default:
 		return Resolved{After: head}, nil
 	}

@@ -20,14 +20,13 @@ type opening struct {
 	fresh     bool             // the log did not exist
 	anyWindow bool             // of ids: none was asked for
 	replica   *ReplicaOptions  // nil if the log is no copy
-	note      []byte           // the newest of a copy
 	empty     []*segment       // files without a block
 	indexed   []*segment       // files with blocks that wait to be sealed
 }
 
 // OpenLog opens the log of a stream, and creates it if it does not exist.
 func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
-	c, _, err := s.openCore(stream, opts, nil)
+	c, err := s.openCore(stream, opts, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -37,13 +36,13 @@ func (s *Store) OpenLog(stream string, opts LogOptions) (*Log, error) {
 }
 
 // openCore opens the files of a stream; of a copy if replica is not nil.
-func (s *Store) openCore(stream string, opts LogOptions, replica *ReplicaOptions) (l *core, note []byte, err error) {
+func (s *Store) openCore(stream string, opts LogOptions, replica *ReplicaOptions) (*core, error) {
 	if !validStream(stream) {
-		return nil, nil, fmt.Errorf("open log: %q is not a name for a stream", stream)
+		return nil, fmt.Errorf("open log: %q is not a name for a stream", stream)
 	}
 	anyWindow := opts.DedupeWindow == 0
 	opts = opts.withDefaults()
-	l = &core{
+	l := &core{
 		name:    stream,
 		dir:     s.Path(stream),
 		opts:    opts,
@@ -60,7 +59,7 @@ func (s *Store) openCore(stream string, opts LogOptions, replica *ReplicaOptions
 	o := &opening{log: l, anyWindow: anyWindow, replica: replica}
 	if err := o.run(); err != nil {
 		o.abandon()
-		return nil, nil, fmt.Errorf("open log %s: %w", stream, err)
+		return nil, fmt.Errorf("open log %s: %w", stream, err)
 	}
 	l.metrics = newMetrics(opts.Registerer, stream)
 	l.metrics.observe(l)
@@ -68,7 +67,7 @@ func (s *Store) openCore(stream string, opts LogOptions, replica *ReplicaOptions
 	d := l.tail.dedupe
 	l.metrics.dedupe(d.len(), d.oldest(), uint64(opts.Now().UnixMicro()))
 	s.opened(l)
-	return l, o.note, nil
+	return l, nil
 }
 
 func (o *opening) run() error {

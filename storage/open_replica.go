@@ -1,8 +1,10 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -86,8 +88,7 @@ func (o *opening) loadNote() error {
 		return nil
 	}
 	l := o.log
-	for i := len(l.state.segs) - 1; i >= 0; i-- {
-		s := l.state.segs[i]
+	for _, s := range slices.Backward(l.state.segs) {
 		if s.info.last == 0 {
 			continue
 		}
@@ -97,14 +98,22 @@ func (o *opening) loadNote() error {
 				return err
 			}
 			note, err := b.note()
-			o.note = append([]byte(nil), note...)
+			l.state.note = bytes.Clone(note)
 			return err
 		})
 	}
 	return view(l.meta.db, l.meta.path, func(tx *bbolt.Tx) error {
-		o.note = append([]byte(nil), tx.Bucket(bucketInfo).Get(keyNote)...)
+		l.state.note = bytes.Clone(tx.Bucket(bucketInfo).Get(keyNote))
 		return nil
 	})
+}
+
+// putNote keeps the newest note of a copy beyond the block that has it.
+func putNote(info *bbolt.Bucket, note []byte) error {
+	if len(note) == 0 {
+		return nil
+	}
+	return info.Put(keyNote, note)
 }
 
 // reset forgets everything that is stored: the log has these terms and begins with

@@ -29,7 +29,7 @@ const (
 func (l *core) Read(q Query) (protocol.Chunk, error) {
 	earliest, head := l.Bounds()
 	if q.After >= head {
-		return protocol.Chunk{Term: l.terms.at(q.After), After: q.After, Through: q.After}, nil
+		return protocol.Chunk{Partition: l.partition, Term: l.terms.at(q.After), After: q.After, Through: q.After}, nil
 	}
 	if q.After+1 < earliest {
 		return protocol.Chunk{}, ErrTrimmed
@@ -66,7 +66,7 @@ func (l *core) Read(q Query) (protocol.Chunk, error) {
 		r.hidden = nil // a newer one comes in the next round
 	}
 	return protocol.Chunk{
-		Term: l.terms.at(min(q.After+1, r.limit)), After: q.After, Through: r.cur,
+		Partition: l.partition, Term: l.terms.at(min(q.After+1, r.limit)), After: q.After, Through: r.cur,
 		Count: r.count, Records: r.out, Hidden: r.hidden,
 	}, nil
 }

@@ -28,7 +28,7 @@ func (l *core) ReadBack(q Query, n int) (protocol.Chunk, error) {
 		through = min(head, q.Through)
 	}
 	if through <= q.After {
-		return protocol.Chunk{Term: l.terms.at(through), After: through, Through: through}, nil
+		return protocol.Chunk{Partition: l.partition, Term: l.terms.at(through), After: through, Through: through}, nil
 	}
 	if through < earliest {
 		return protocol.Chunk{}, ErrTrimmed
@@ -85,7 +85,7 @@ func (r *backReader) chunk(through uint64) protocol.Chunk {
 	}
 	slices.Reverse(r.matcher.hidden)
 	return protocol.Chunk{
-		Term: r.log.terms.at(through), After: r.cur, Through: through,
+		Partition: r.log.partition, Term: r.log.terms.at(through), After: r.cur, Through: through,
 		Count: len(r.sizes), Records: b, Hidden: r.matcher.hidden,
 	}
 }

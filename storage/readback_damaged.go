@@ -22,7 +22,7 @@ func (l *core) readBackDamaged(q Query, floor, through uint64, n int) (protocol.
 	if through-floor > damagedStride {
 		after = through - damagedStride
 	}
-	out := protocol.Chunk{Term: l.terms.at(through), After: after, Through: through}
+	out := protocol.Chunk{Partition: l.partition, Term: l.terms.at(through), After: after, Through: through}
 	var records [][]byte // framed
 	bytes := 0
 	for after < through {

@@ -75,11 +75,11 @@ func (s *Store) OpenReplica(name string, o ReplicaOptions) (*Replica, error) {
 		return nil, fmt.Errorf("open log %s: a copy needs the term of its stream", name)
 	}
 	setDefault(&o.RunAhead, 64<<20)
-	c, note, err := s.openCore(name, o.LogOptions, &o)
+	c, err := s.openCore(name, o.LogOptions, &o)
 	if err != nil {
 		return nil, err
 	}
-	return &Replica{core: c, applier: newApplier(c.tail, o.RunAhead, note)}, nil
+	return &Replica{core: c, applier: newApplier(c.tail, o.RunAhead)}, nil
 }
 
 // Apply adds items behind the head and returns what became of them, as [Log.Run]
@@ -116,7 +116,11 @@ func (r *Replica) Synced() uint64 {
 func (r *Replica) Unsynced() time.Time { return r.applier.unsynced() }
 
 // Note returns the newest note that is on disk, nil if there is none.
-func (r *Replica) Note() []byte { return r.applier.durableNote() }
+func (r *Replica) Note() []byte {
+	r.state.mu.RLock()
+	defer r.state.mu.RUnlock()
+	return r.state.note
+}
 
 // Forgotten returns the time up to which ids may have been forgotten: a repeat
 // that was first tried before then can no longer be told from a new message. Zero

@@ -39,17 +39,24 @@ func (l *core) resolve(s protocol.Start, f protocol.Filter, head uint64) (Resolv
 		after, err := l.beforeTime(s.Time, head)
 		return Resolved{After: after}, err
 	case protocol.StartPosition:
-		return resolvePosition(s.Position, l.partition, l.terms, earliest, last)
+		if err := checkPartition(s.Position, l.partition); err != nil {
+			return Resolved{}, err
+		}
+		return resolvePosition(s.Position, l.terms, earliest, last)
 	default:
 		return Resolved{After: head}, nil
 	}
 }
 
-// resolvePosition resolves a position in a log with those terms and bounds.
-func resolvePosition(p protocol.Position, partition uint32, terms chain, earliest, head uint64) (Resolved, error) {
-	if p.Partition != partition {
-		return Resolved{}, protocol.Errorf(protocol.CodeInvalidPosition, "the position %s names partition %d, but what it is for has one partition, %d", p, p.Partition, partition)
+func checkPartition(p protocol.Position, partition uint32) error {
+	if p.Partition == partition {
+		return nil
 	}
+	return protocol.Errorf(protocol.CodeInvalidPosition, "the position %s names partition %d, but what it is for has one partition, %d", p, p.Partition, partition)
+}
+
+// resolvePosition resolves a position in a log with those terms and bounds.
+func resolvePosition(p protocol.Position, terms chain, earliest, head uint64) (Resolved, error) {
 	gap := func(reason string, after, through, next uint64) (Resolved, error) {
 		return Resolved{After: next, Gap: &Gap{Reason: reason, Term: p.Term, After: after, Through: through, Next: next}}, nil
 	}
@@ -83,7 +90,9 @@ func (l *core) beforeTime(t time.Time, head uint64) (uint64, error) {
 	}
 	var low uint64
 	err := l.walk(segs[i], info.last, func(c blockWalk) (err error) {
-		low, err = earlier(c, &info, micros)
+		if low, err = earlier(c, &info, micros); err == nil {
+			low, err = within(c, low, micros)
+		}
 		return err
 	})
 	if errors.Is(err, ErrTrimmed) {
@@ -111,6 +120,32 @@ func earlier(c blockWalk, info *segmentInfo, micros uint64) (low uint64, err err
 		}
 	}
 	return low, nil
+}
+
+// within returns the offset of the first record with that time, or a later one, of
+// the block that begins with the offset, if its records have times of their own.
+// The block is the first one whose time is not before.
+func within(c blockWalk, first, micros uint64) (uint64, error) {
+	b, ok, err := c.seek(first)
+	if !ok || !b.times || b.first != first {
+		return first, err
+	}
+	for slot := range b.count {
+		record, framed, err := b.frame(slot)
+		if err == nil && record != nil {
+			err = b.verify(slot, framed)
+		}
+		if err != nil {
+			break // whoever reads is told of it
+		}
+		if record == nil {
+			continue
+		}
+		if offset, time := protocol.RecordPlace(record); time >= micros {
+			return offset, nil
+		}
+	}
+	return first, nil
 }
 
 // beforeLast returns the offset before the n-th newest match up to head, or

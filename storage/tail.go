@@ -65,7 +65,7 @@ func (t *tail) publish(b *batch, durable bool) *Commit {
 	t.log.state.kept.stored(b.stored)
 	s.head = blk.last()
 	if durable {
-		s.synced = s.head
+		s.synced, s.note = s.head, b.block.note
 	}
 	s.window.push(blk, s.synced)
 	t.log.metrics.window.Set(float64(s.window.bytes))

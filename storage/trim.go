@@ -52,12 +52,16 @@ func (k *keeper) trim(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		k.log.state.mu.RLock()
+		note := k.log.state.note
+		k.log.state.mu.RUnlock()
 		err = k.log.meta.update(func(tx *bbolt.Tx) error {
 			info := tx.Bucket(bucketInfo)
 			return errors.Join(
 				raise(info, keyEvicted, evicted),
 				info.Put(keyTrimmed, key(s.ordinal)),
 				info.Put(keyEarliest, key(next)),
+				putNote(info, note),
 				tx.Bucket(bucketSegments).Delete(key(s.ordinal)))
 		})
 		if err != nil {

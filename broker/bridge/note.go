@@ -53,9 +53,9 @@ type note struct {
 	mark Mark
 }
 
-// appendNote writes a note and the state of the rules.
-func appendNote(b []byte, n note, s *sequences) []byte {
-	b = append(b, noteVersion)
+// encodeNote writes a note and the state of the rules.
+func encodeNote(n note, s *sequences) []byte {
+	b := []byte{noteVersion}
 	b = binary.AppendUvarint(b, n.head)
 	b = binary.AppendUvarint(b, offsetOf(n.mark.Offset))
 	b = binary.AppendUvarint(b, uint64(uint32(n.mark.Epoch)))

@@ -174,11 +174,10 @@ func parseExpiry(text string) (time.Time, bool) {
 	return at.UTC().Truncate(time.Microsecond), err == nil && !at.IsZero()
 }
 
-// sign adds the origin to the record of a message.
-func sign(s *sealer, rec *kafka.Record, m *protocol.Message, boot Boot, sequence uint64) {
-	o := Origin{
-		Boot: boot, Sequence: sequence, Session: m.Origin,
-		Micros: uint64(min(max(m.Time.UnixMicro(), 0), maxMicros)), Publisher: m.Publisher,
-	}
+// sign adds the origin, of which boot and sequence are given, to the record of a
+// message.
+func sign(s *sealer, rec *kafka.Record, m *protocol.Message, o Origin) {
+	o.Session, o.Publisher = m.Origin, m.Publisher
+	o.Micros = uint64(min(max(m.Time.UnixMicro(), 0), maxMicros))
 	rec.Headers = append(rec.Headers, kafka.Header{Key: headerOrigin, Value: s.encode(o, m.Topic, m.ID, m.Payload)})
 }

@@ -1,6 +1,9 @@
 package bridge
 
 import (
+	"strconv"
+	"strings"
+
 	"github.com/tidewire/tidewire/broker/bridge/kafka"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
@@ -27,6 +30,16 @@ const (
 	Overtaken       Reason = "overtaken"         // a resent record, or one that comes after later ones of its broker
 )
 
+// canary is the verdict on a record by which a broker sees that what it writes
+// comes back. It is nobody's message, and no fault.
+const canary Reason = "canary"
+
+// canaryPrefix begins the key of such a record. Behind it stands the partition,
+// so that a copy of it is nothing elsewhere.
+const canaryPrefix = "$canary."
+
+func canaryKey(partition int) string { return canaryPrefix + strconv.Itoa(partition) }
+
 // Reasons lists those for which a record is refused.
 func Reasons() []Reason {
 	return []Reason{
@@ -41,6 +54,7 @@ func Reasons() []Reason {
 type rules struct {
 	def       Definition
 	partition int
+	canary    string
 	holder    holder
 	sealer    *sealer
 	sequences sequences
@@ -52,7 +66,7 @@ func newRules(def Definition, partition int) (*rules, error) {
 		return nil, err
 	}
 	return &rules{
-		def: def, partition: partition, holder: h,
+		def: def, partition: partition, canary: canaryKey(partition), holder: h,
 		sealer: newSealer(def.Secret), sequences: newSequences(uint64(def.DedupeWindow)),
 	}, nil
 }
@@ -71,7 +85,7 @@ type verdict struct {
 // would burn the sequences of a broker there.
 func (r *rules) judge(rec *kafka.Record, transactional bool) verdict {
 	v := r.read(rec, transactional)
-	if v.reason == Accepted && v.origin.Boot != 0 && !r.sequences.take(v.origin.Boot, v.origin.Sequence, offsetOf(rec.Offset)) {
+	if (v.reason == Accepted || v.reason == canary) && v.origin.Boot != 0 && !r.sequences.take(v.origin.Boot, v.origin.Sequence, offsetOf(rec.Offset)) {
 		v.reason = Overtaken
 	}
 	return v
@@ -81,6 +95,7 @@ func (r *rules) judge(rec *kafka.Record, transactional bool) verdict {
 func (r *rules) read(rec *kafka.Record, transactional bool) (v verdict) {
 	refuse := func(why Reason) verdict { return verdict{reason: why} }
 	topic := string(rec.Key)
+	sings := topic == r.canary
 	switch {
 	case transactional:
 		return refuse(Transactional)
@@ -92,7 +107,7 @@ func (r *rules) read(rec *kafka.Record, transactional bool) (v verdict) {
 		return refuse(NullValue)
 	case len(rec.Value) > r.def.MaxPayload:
 		return refuse(PayloadTooLarge)
-	case protocol.Partition(topic, r.def.Partitions) != r.partition:
+	case !sings && protocol.Partition(topic, r.def.Partitions) != r.partition:
 		return refuse(Misplaced)
 	}
 	d, ok := decodeHeaders(rec.Headers)
@@ -110,8 +125,11 @@ func (r *rules) read(rec *kafka.Record, transactional bool) (v verdict) {
 		v.message.Publisher, v.message.Origin = v.origin.Publisher, v.origin.Session
 	}
 	switch {
-	case protocol.IsReserved(topic) && v.origin.Boot == 0:
+	case protocol.IsReserved(topic) && v.origin.Boot == 0, !sings && strings.HasPrefix(topic, canaryPrefix):
 		return refuse(ReservedTopic)
+	case sings:
+		v.reason = canary
+		return v
 	case !protocol.IsReserved(topic) && !r.holder.has(topic):
 		return refuse(OtherStream)
 	}

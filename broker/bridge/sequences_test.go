@@ -11,7 +11,7 @@ import (
 // zombies and holes, and with those of nodes that began later or that read the
 // state of another.
 func TestSequences(t *testing.T) {
-	r, _ := newRand(t)
+	r := newRand(t)
 	for range 300 {
 		window := 1 + r.Uint64N(30)
 		var seen []struct {
@@ -55,7 +55,7 @@ func TestSequences(t *testing.T) {
 				i := r.IntN(len(states))
 				again := newSequences(window)
 				n := note{head: head, mark: Mark{Offset: r.Int64N(100) - 1, Epoch: -1, Checksum: r.Uint64()}}
-				got, err := parseNote(appendNote(nil, n, &states[i]), &again)
+				got, err := parseNote(encodeNote(n, &states[i]), &again)
 				if err != nil || got != n {
 					t.Fatalf("%+v, %v; want %+v", got, err, n)
 				}
@@ -70,7 +70,7 @@ func FuzzNote(f *testing.F) {
 	s.take(7, 5, 1)
 	s.take(7, 3, 2)
 	s.take(9, 1, 3)
-	f.Add(appendNote(nil, note{head: 3, mark: Mark{Offset: 2, Epoch: 1, Checksum: 5}}, &s))
+	f.Add(encodeNote(note{head: 3, mark: Mark{Offset: 2, Epoch: 1, Checksum: 5}}, &s))
 	f.Add([]byte{noteVersion, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := newSequences(10)
@@ -79,8 +79,8 @@ func FuzzNote(f *testing.F) {
 			return
 		}
 		again := newSequences(10)
-		same := appendNote(nil, n, &s)
-		if got, err := parseNote(same, &again); err != nil || got != n || !bytes.Equal(appendNote(nil, n, &again), same) {
+		same := encodeNote(n, &s)
+		if got, err := parseNote(same, &again); err != nil || got != n || !bytes.Equal(encodeNote(n, &again), same) {
 			t.Fatalf("%+v, %v", got, err)
 		}
 	})

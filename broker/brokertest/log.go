@@ -5,6 +5,7 @@ package brokertest
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 // A Log is a log in memory. It remembers every id for ever, and gives offsets
 // to repeats and conflicts, as the log on disk does.
 type Log struct {
-	ready chan struct{} // has a token while there may be something to commit
+	ready  chan struct{} // has a token while there may be something to commit
+	number uint32        // of the partition
 
 	mu       sync.Mutex
 	queue    []*storage.Entry
@@ -59,6 +61,17 @@ func NewLog() *Log {
 		ids:    map[storage.DedupeKey]first{},
 		broken: map[*storage.Order]bool{},
 	}
+}
+
+// NewPartitions returns n logs that are the partitions of one stream: they are of
+// one term.
+func NewPartitions(n int) []*Log {
+	logs := make([]*Log, n)
+	for i := range logs {
+		logs[i] = NewLog()
+		logs[i].number, logs[i].terms = uint32(i), slices.Clone(logs[0].terms)
+	}
+	return logs
 }
 
 // Hold makes the log keep what is appended without storing it, until it is held
@@ -167,7 +180,7 @@ func (l *Log) commit() *storage.Commit {
 	}
 	entries := l.queue
 	l.queue = nil
-	c := &storage.Commit{Chunk: protocol.Chunk{Term: l.terms[len(l.terms)-1].term, After: l.head()}}
+	c := &storage.Commit{Chunk: protocol.Chunk{Partition: l.number, Term: l.terms[len(l.terms)-1].term, After: l.head()}}
 	now := uint64(time.Now().UnixMicro())
 	if n := len(l.records); n > 0 {
 		now = max(now, l.records[n-1].time)
@@ -184,7 +197,7 @@ func (l *Log) store(c *storage.Commit, e *storage.Entry, now uint64) storage.Res
 	if err := l.refuse(e); err != nil {
 		return storage.Result{Err: err}
 	}
-	at := protocol.Position{Term: c.Chunk.Term, Offset: l.head() + 1}
+	at := protocol.Position{Term: c.Chunk.Term, Partition: l.number, Offset: l.head() + 1}
 	if e.Key != (storage.DedupeKey{}) {
 		if f, known := l.ids[e.Key]; known {
 			l.records = append(l.records, record{time: now})
@@ -232,5 +245,5 @@ func (l *Log) PositionOf(offset uint64) protocol.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	term, _ := l.span(offset)
-	return protocol.Position{Term: term.term, Offset: offset}
+	return protocol.Position{Term: term.term, Partition: l.number, Offset: offset}
 }

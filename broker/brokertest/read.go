@@ -26,7 +26,7 @@ func (l *Log) Read(q storage.Query) (protocol.Chunk, error) {
 	if lost := l.lostAt(q.After + 1); lost != nil && q.After < through {
 		return protocol.Chunk{}, &storage.LostError{After: q.After, Through: min(lost.through, end, through)}
 	}
-	c := protocol.Chunk{Term: at.term, After: q.After, Through: max(min(through, end), q.After)}
+	c := protocol.Chunk{Partition: l.number, Term: at.term, After: q.After, Through: max(min(through, end), q.After)}
 	maxBytes := q.MaxBytes
 	if maxBytes == 0 {
 		maxBytes = defaultReadBytes
@@ -63,7 +63,7 @@ func (l *Log) ReadBack(q storage.Query, n int) (protocol.Chunk, error) {
 		through = min(through, q.Through)
 	}
 	at, _ := l.span(through)
-	c := protocol.Chunk{Term: at.term, After: through, Through: through}
+	c := protocol.Chunk{Partition: l.number, Term: at.term, After: through, Through: through}
 	if through <= q.After {
 		return c, nil
 	}

@@ -46,16 +46,18 @@ func (l *logs) open() error {
 			}
 			stream.Filters = append(stream.Filters, f)
 		}
-		if stream.Log, err = l.other(s); err != nil {
+		log, err := l.other(s)
+		if err != nil {
 			return err
 		}
+		stream.Logs = []broker.Log{log}
 		l.others = append(l.others, stream)
 	}
 	dead, err := l.onDisk(broker.DeadStream, l.options.log(streams.Dead))
 	if err != nil {
 		return err
 	}
-	l.others = append(l.others, broker.Stream{Name: broker.DeadStream, Log: dead})
+	l.others = append(l.others, broker.Stream{Name: broker.DeadStream, Logs: []broker.Log{dead}})
 	l.control, err = l.onDisk(controlLog, l.options.control())
 	return err
 }

@@ -339,7 +339,9 @@ func (s *suite) positions() {
 	future := s.log.PositionOf(head)
 	future.Offset += 10
 	s.want("the future", gap(future), storage.GapRolledBack)
-	s.want("another log", gap(protocol.Position{Term: protocol.NewTerm(), Offset: 1}), storage.GapOtherLog)
+	other := s.log.PositionOf(1)
+	other.Term = protocol.NewTerm()
+	s.want("another log", gap(other), storage.GapOtherLog)
 }
 
 // end: what was appended before the end is answered, what comes after is

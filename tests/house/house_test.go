@@ -39,7 +39,7 @@ var rooms = map[string][]string{
 	"storage":       {"storage/boltfile", "protocol", "proto"},
 	"broker":        {"broker/cluster", "broker/consumer", "storage", "protocol", "proto"},
 	"broker/server": {"broker", "storage", "protocol", "proto", "docs"},
-	"broker/bridge": {"broker/cluster", "storage", "protocol", "proto"},
+	"broker/bridge": {"broker/bridge/kafka", "broker/cluster", "storage", "protocol", "proto"},
 	"clients/go":    {"protocol", "proto"},
 	"clients/js":    {},           // files that are compiled in
 	"clients/demo":  {},           // so are these
@@ -53,9 +53,10 @@ var rooms = map[string][]string{
 	"tests":         {"*", "tests/judge"},
 	"tests/judge":   {}, // nor may the judge
 
-	"broker/cluster":   {"broker/consumer", "protocol", "proto"}, // likewise, but for who drives it
-	"broker/consumer":  {"protocol"},                             // a state machine, without I/O
-	"storage/boltfile": {},                                       // reads pages, and knows nothing of what they hold
+	"broker/cluster":      {"broker/consumer", "protocol", "proto"}, // likewise, but for who drives it
+	"broker/consumer":     {"protocol"},                             // a state machine, without I/O
+	"broker/bridge/kafka": {},                                       // speaks with Kafka, and knows nothing of messages
+	"storage/boltfile":    {},                                       // reads pages, and knows nothing of what they hold
 }
 
 // A library may be imported below the directories given, and below each of
@@ -70,7 +71,7 @@ type library struct {
 var libraries = []library{
 	{path: "go.etcd.io/bbolt", in: []string{"storage"}},
 	{path: "github.com/lxzan/gws", in: []string{"broker/server", "clients/go"}},
-	{path: "github.com/segmentio/kafka-go", in: []string{"broker/bridge"}},
+	{path: "github.com/segmentio/kafka-go", in: []string{"broker/bridge/kafka"}},
 	{path: "github.com/shirou/gopsutil/v4", in: []string{"cmd/tidewire/hostfeed"}},
 	{path: "google.golang.org/protobuf", in: []string{"proto", "protocol", "broker/cluster"}, shared: true},
 }
@@ -442,7 +443,7 @@ func TestLibraryRule(t *testing.T) {
 			"broker/server/b.go": importing("github.com/lxzan/gws"),
 			"clients/go/a.go":    importing("github.com/lxzan/gws"),
 		}, ""},
-		{"kafka at home", arrow("broker/bridge/a.go", "github.com/segmentio/kafka-go"), ""},
+		{"kafka at home", arrow("broker/bridge/kafka/a.go", "github.com/segmentio/kafka-go"), ""},
 		{"protobuf shared", map[string]string{
 			"proto/tidewire/v1/a.go": importing("google.golang.org/protobuf/proto"),
 			"protocol/a.go":          importing("google.golang.org/protobuf/proto"),

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -209,6 +210,16 @@ func (c *Cluster) Restart(ctx context.Context) error {
 		}
 	}
 	return c.Ready(ctx)
+}
+
+// Terminate lets all nodes say goodbye, and returns when they are gone. The data
+// stays for Restart, or for another cluster in the same directory.
+func (c *Cluster) Terminate() {
+	var all sync.WaitGroup
+	for _, n := range c.nodes {
+		all.Go(n.Terminate)
+	}
+	all.Wait()
 }
 
 // Ready returns when all nodes follow their partitions, and topics can be made

@@ -8,7 +8,11 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 )
+
+// goodbyeLimit is longer than any node took that had whom to say it to.
+const goodbyeLimit = 10 * time.Second
 
 // Node is one node of a cluster: broker and controller in one process.
 type Node struct {
@@ -35,10 +39,27 @@ func (n *Node) Running() bool {
 
 // Kill is kill -9; it returns when nothing is left of the process. A node that
 // does not run stays so.
-func (n *Node) Kill() { n.end(syscall.SIGKILL) }
+func (n *Node) Kill() {
+	if exited := n.signal(syscall.SIGKILL); exited != nil {
+		<-exited
+	}
+}
 
 // Terminate lets the node say goodbye to the others, and returns when it is gone.
-func (n *Node) Terminate() { n.end(syscall.SIGTERM) }
+// One that finds no majority to say it to is killed in the end.
+func (n *Node) Terminate() {
+	exited := n.signal(syscall.SIGTERM)
+	if exited == nil {
+		return
+	}
+	timer := time.NewTimer(goodbyeLimit)
+	defer timer.Stop()
+	select {
+	case <-exited:
+	case <-timer.C:
+		n.Kill()
+	}
+}
 
 // Stop freezes the node (SIGSTOP): its connections stay and nothing answers.
 func (n *Node) Stop() { n.signal(syscall.SIGSTOP) }
@@ -54,12 +75,6 @@ func (n *Node) signal(s syscall.Signal) (exited chan struct{}) {
 	}
 	_ = n.cmd.Process.Signal(s) // an error means that it has just ended
 	return n.exited
-}
-
-func (n *Node) end(s syscall.Signal) {
-	if exited := n.signal(s); exited != nil {
-		<-exited
-	}
 }
 
 // Launch starts the node and returns at once. A node that runs is left alone.

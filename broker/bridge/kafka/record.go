@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"encoding/hex"
+	"strconv"
 	"time"
 )
 
@@ -52,3 +53,5 @@ type Partition struct {
 	Topic  string
 	Number int32
 }
+
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }

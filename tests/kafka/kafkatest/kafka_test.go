@@ -126,6 +126,7 @@ func equal(t *testing.T, got, want []string) {
 // TestOneNode: what was answered outlives kill -9, and a node that was stopped
 // goes on.
 func TestOneNode(t *testing.T) {
+	t.Parallel()
 	c := kafkatest.Start(t, kafka.Options{})
 	ctx := within(t)
 	must(t, c.CreateTopic(ctx, topic, kafka.Topic{Partitions: 2, Config: map[string]string{"retention.ms": "-1"}}))
@@ -152,6 +153,7 @@ func TestOneNode(t *testing.T) {
 // TestThreeNodes: without the leader of a partition the others go on, and the one
 // that comes back follows.
 func TestThreeNodes(t *testing.T) {
+	t.Parallel()
 	c := kafkatest.Start(t, kafka.Options{Nodes: 3})
 	ctx := within(t)
 	must(t, c.CreateTopic(ctx, topic, kafka.Topic{}))
@@ -174,6 +176,7 @@ func TestThreeNodes(t *testing.T) {
 
 // TestListeners: each way in takes its user, and refuses others.
 func TestListeners(t *testing.T) {
+	t.Parallel()
 	c := kafkatest.Start(t, kafka.Options{SASL: true, TLS: true})
 	mechanism := func(algorithm scram.Algorithm, password string) sasl.Mechanism {
 		m, err := scram.Mechanism(algorithm, kafka.User, password)
@@ -215,6 +218,7 @@ func TestListeners(t *testing.T) {
 // TestNothingOutlivesTheProcess: kill -9 of whoever started a cluster leaves
 // neither a node nor its data.
 func TestNothingOutlivesTheProcess(t *testing.T) {
+	t.Parallel()
 	if _, err := kafka.Find(t.Context()); err != nil {
 		if unavailable, ok := errors.AsType[*kafka.UnavailableError](err); ok {
 			t.Skip(unavailable)

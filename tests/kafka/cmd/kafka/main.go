@@ -51,8 +51,6 @@ func run(ctx context.Context, o kafka.Options) error {
 	}
 	fmt.Fprintf(os.Stderr, "Data and logs are in %s. Ctrl-C ends it.\n", c.Dir())
 	<-ctx.Done()
-	for _, n := range c.Nodes() {
-		n.Terminate()
-	}
+	c.Terminate()
 	return c.Close()
 }

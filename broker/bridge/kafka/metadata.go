@@ -1,0 +1,222 @@
+package kafka
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// metadata is what is known of the topics in use. It never expires: who is told
+// that a leader has changed asks for something newer. All who ask at the same
+// time share one request, and requests keep a pause, so that many partitions
+// that lose their leader at once do not ask for each.
+//
+// The naive way, to ask at fixed intervals, costs requests for ever and is
+// late when it matters.
+type metadata struct {
+	client *Client
+
+	mu      sync.Mutex
+	gen     uint64 // of the newest answer
+	topics  map[string]known
+	wanted  map[string]struct{} // asked for by the next request
+	running chan struct{}       // closed when the request under way has ended; nil if none is
+	last    time.Time           // when it began
+}
+
+// known is an answer about one topic, or why there is none.
+type known struct {
+	gen   uint64
+	topic Topic
+	err   error
+}
+
+// refreshPause is the least time between two requests, plus up to half of it.
+const refreshPause = 100 * time.Millisecond
+
+func newMetadata(c *Client) *metadata {
+	return &metadata{client: c, topics: map[string]known{}, wanted: map[string]struct{}{}}
+}
+
+// get returns what is known of a topic, newer than the answer of number after;
+// 0 takes any. The error is that of the newest request.
+func (m *metadata) get(ctx context.Context, name string, after uint64) known {
+	for {
+		m.mu.Lock()
+		if k, ok := m.topics[name]; ok && k.gen > after {
+			m.mu.Unlock()
+			return k
+		}
+		m.wanted[name] = struct{}{}
+		if m.running == nil {
+			m.running = make(chan struct{})
+			go m.refresh(m.running)
+		}
+		wait := m.running
+		m.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return known{gen: after, err: failf(Unreachable, ctx.Err(), "Kafka did not say in time who leads topic %s", name)}
+		}
+	}
+}
+
+// peek returns what is known of a topic without asking anybody.
+func (m *metadata) peek(name string) (known, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k, ok := m.topics[name]
+	return k, ok
+}
+
+// refresh asks for all topics that are wanted, after the pause.
+func (m *metadata) refresh(done chan struct{}) {
+	c := m.client
+	m.mu.Lock()
+	pause := time.Until(m.last.Add(refreshPause + rand.N(refreshPause/2)))
+	m.mu.Unlock()
+	if sleep(c.ctx, pause) != nil {
+		pause = 0
+	}
+	m.mu.Lock()
+	m.last = time.Now()
+	names := make([]string, 0, len(m.wanted))
+	for name := range m.wanted {
+		names = append(names, name)
+	}
+	clear(m.wanted)
+	m.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(c.ctx, setupTimeout+c.opts.Timeout)
+	list, _, err := c.askMetadata(ctx, names)
+	cancel()
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gen++
+	for _, name := range names {
+		k := known{gen: m.gen, err: err}
+		if err == nil {
+			k.topic, k.err = list[name].topic, list[name].err
+		}
+		m.topics[name] = k
+	}
+	m.running = nil
+	close(done)
+}
+
+// sleep waits, or returns early with an error.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A pauser makes random pauses that grow: below 0.6 s at first, since a new
+// leader is found within seconds, and up to 2 s in the long run.
+type pauser struct{ n int }
+
+func (p *pauser) next() time.Duration {
+	d := 25 * time.Millisecond << min(p.n, 4)
+	if p.n > 12 {
+		d = 1350 * time.Millisecond
+	}
+	p.n++
+	return d/2 + rand.N(d)
+}
+
+// askMetadata asks the network about topics; it returns for each what is known,
+// and which broker is the controller.
+func (c *Client) askMetadata(ctx context.Context, names []string) (map[string]known, int32, error) {
+	r, _, err := c.do(ctx, call{api: apiMetadata, broker: anyBroker, body: func(w *wireWriter) {
+		w.count(len(names))
+		for _, name := range names {
+			w.id(TopicID{})
+			w.string(name)
+			w.end()
+		}
+		w.bool(false) // create no topics
+		w.bool(false) // no permissions
+		w.end()
+	}})
+	if err != nil {
+		return nil, 0, err
+	}
+	r.int32() // throttle
+	for range r.count() {
+		r.int32()
+		r.bytes()
+		r.int32()
+		r.bytes()
+		r.end()
+	}
+	r.bytes() // id of the cluster
+	controller := r.int32()
+	list := map[string]known{}
+	for range r.count() {
+		t, err := readTopic(r)
+		list[t.Name] = known{topic: t, err: err}
+	}
+	if r.err != nil {
+		return nil, 0, failf(Corrupt, r.err, "the answer of Kafka about its topics cannot be read")
+	}
+	for _, name := range names {
+		if _, ok := list[name]; !ok {
+			list[name] = known{err: failf(NoTopic, nil, "Kafka has no topic %s", name)}
+		}
+	}
+	return list, controller, nil
+}
+
+func readTopic(r *wireReader) (Topic, error) {
+	code := r.int16()
+	t := Topic{Name: r.string(), ID: r.id()}
+	r.int8() // internal
+	t.Partitions = make([]PartitionInfo, r.count())
+	for range t.Partitions {
+		r.int16() // the leader says it all
+		p := PartitionInfo{Number: r.int32(), Leader: r.int32(), Epoch: r.int32(), Replicas: r.int32s(), InSync: r.int32s()}
+		r.int32s() // offline
+		r.end()
+		if p.Number >= 0 && int(p.Number) < len(t.Partitions) {
+			t.Partitions[p.Number] = p
+		}
+	}
+	r.int32() // permissions
+	r.end()
+	if err := answerError(code, "", "topic "+t.Name); err != nil {
+		return t, err
+	}
+	return t, nil
+}
+
+// leader returns who leads a partition according to k.
+func (k known) leader(p Partition) (PartitionInfo, error) {
+	if k.err != nil {
+		return PartitionInfo{}, k.err
+	}
+	if p.Number < 0 || int(p.Number) >= len(k.topic.Partitions) {
+		return PartitionInfo{}, failf(NoTopic, nil, "topic %s has %d partitions, not one of number %d", p.Topic, len(k.topic.Partitions), p.Number)
+	}
+	info := k.topic.Partitions[p.Number]
+	if info.Leader < 0 {
+		return info, failf(NoLeader, nil, "nobody leads %s at the moment", p)
+	}
+	return info, nil
+}
+
+// String names the partition in sentences.
+func (p Partition) String() string {
+	return "partition " + strconv.Itoa(int(p.Number)) + " of topic " + p.Topic
+}

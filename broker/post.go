@@ -1,0 +1,95 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/tidewire/tidewire/broker/consumer"
+	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/protocol"
+)
+
+// post is a consumer as this node works for it: where members sign on and
+// operators ask. A [dispatcher] is one, where this node alone decides; a [station] is
+// one in a cluster, where one node decides for all.
+type post interface {
+	about() *subject
+	// look calls f with what is known of the consumer now, which f does not change.
+	look(f func(m *consumer.Machine))
+	// place returns its generation, where it is, and how many offsets lie above that.
+	place() (generation uint64, at protocol.Position, lag uint64)
+	// staff returns its members, and counts since the broker began.
+	staff() ([]MemberInfo, dispatched)
+
+	// join adds a member, and calls done when it is one.
+	join(m *member, done func(stored))
+	// goodbye notes that a member unsubscribes and will not come back to answer.
+	goodbye(m *member)
+	// leave takes a member out; with release, what it has in flight may go to others.
+	leave(m *member, release bool)
+	// take returns what a member is to work on; see [dispatcher.take].
+	take(m *member, n int) (work []handed, generation uint64, again bool)
+	takeGaps(m *member) []*tidewirev1.Gap
+	// settle does what a frame of a member says; nil is a request that is no member's. done gets the
+	// answer once everything is durable if the frame asks for that, else only if something is refused.
+	settle(f *protocol.Settle, m *member, done func(*tidewirev1.Acked, stored))
+	// fetch takes for a member of a moment.
+	fetch(ctx context.Context, most int, wait time.Duration) (FetchResult, *protocol.Error)
+
+	// These return when the change is durable.
+	change(ctx context.Context, req *ConsumerRequest) *protocol.Error
+	pause(ctx context.Context, paused bool) *protocol.Error
+	seek(ctx context.Context, to protocol.Position) *protocol.Error
+	undead(ctx context.Context, offsets []uint64, redriven bool) *protocol.Error
+	remove(ctx context.Context) *protocol.Error
+
+	// redriving tells that dead letters are about to be given back.
+	redriving()
+	// beforeTrim is called before retention takes what lies up to an offset.
+	beforeTrim(ctx context.Context, through uint64)
+}
+
+// subject is what never changes about a consumer.
+type subject struct {
+	broker *Broker
+	stream *partition
+	name   string
+	filter protocol.Filter
+}
+
+func newSubject(b *Broker, st *partition, m *consumer.Machine) (subject, error) {
+	filter, err := protocol.ParseFilter(m.Settings().Filter)
+	return subject{broker: b, stream: st, name: m.Name(), filter: filter}, err
+}
+
+func (s *subject) about() *subject { return s }
+
+// settingsNow returns the settings in force.
+func settingsNow(p post) (s consumer.Settings) {
+	p.look(func(m *consumer.Machine) { s = m.Settings() })
+	return s
+}
+
+// journal is where what was decided about a consumer is written down.
+type journal interface {
+	// put adds deltas, in the order of the calls. done, if not nil, is called once they and all
+	// before them hold, or never will. It must not block.
+	put(deltas []byte, done func(stored))
+}
+
+// lasting returns when all that was put in a journal holds.
+func lasting(ctx context.Context, j journal) *protocol.Error {
+	answer := make(chan stored, 1)
+	j.put(nil, func(s stored) { answer <- s })
+	return await(ctx, answer)
+}
+
+// await returns when the answer is there.
+func await(ctx context.Context, answer <-chan stored) *protocol.Error {
+	select {
+	case s := <-answer:
+		return s.err
+	case <-ctx.Done():
+		return protocol.Errorf(protocol.CodeUnknown, "the change was not stored in time: ask again whether it holds")
+	}
+}
