@@ -172,7 +172,7 @@ func (b *Broker) PutConsumer(ctx context.Context, name string, req *ConsumerRequ
 	if err != nil {
 		return ConsumerInfo{}, false, err
 	}
-	return infoOf(p), created, b.consumers.control.wait(ctx)
+	return infoOf(p), created, b.consumers.keeper.wait(ctx)
 }
 
 // operator may do everything: who can reach the admin listener is asked for no key.

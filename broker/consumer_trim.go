@@ -25,7 +25,7 @@ func (st *partition) beforeTrim(through uint64) {
 			p.beforeTrim(ctx, through)
 		}
 	}
-	_ = c.control.wait(ctx) // what was not stored in time is told as a gap after a restart
+	_ = c.keeper.wait(ctx) // what was not stored in time is told as a gap after a restart
 }
 
 func (d *dispatcher) beforeTrim(ctx context.Context, through uint64) {

@@ -16,6 +16,7 @@ import (
 // consumers are all the consumers of a broker.
 type consumers struct {
 	broker  *Broker
+	keeper  keeper
 	control *control
 	runner  *runner
 	dead    *stream // where dead letters go
@@ -39,9 +40,11 @@ type ConsumerRequest struct {
 const maxConsumers = 100_000
 
 func newConsumers(b *Broker) *consumers {
-	return &consumers{
+	c := &consumers{
 		broker: b, runner: newRunner(), by: make(map[string]post),
 	}
+	c.keeper = alone{c}
+	return c
 }
 
 // OpenConsumers reads what the control log knows of consumers, which then go on
@@ -169,15 +172,27 @@ func (c *consumers) create(ctx context.Context, name string, filter protocol.Fil
 	if err != nil {
 		return nil, false, err
 	}
-	at := consumer.Places{Main: main, Redrive: st.log.PositionOf(st.head())}
+	c.mu.Lock()
+	if c.by[name] == nil {
+		err = c.room()
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return nil, false, err
+	}
+	return c.keeper.create(ctx, name, st, settings, consumer.Places{Main: main, Redrive: st.log.PositionOf(st.head())})
+}
+
+// alone keeps the consumers of a broker that is no node of a cluster.
+type alone struct{ *consumers }
+
+func (c alone) wait(ctx context.Context) *protocol.Error { return c.control.wait(ctx) }
+
+func (c alone) create(ctx context.Context, name string, st *partition, settings consumer.Settings, at consumer.Places) (p post, created bool, err *protocol.Error) {
 	c.mu.Lock()
 	if p := c.by[name]; p != nil {
 		c.mu.Unlock()
 		return p, false, nil
-	}
-	if err := c.room(); err != nil {
-		c.mu.Unlock()
-		return nil, false, err
 	}
 	var d *dispatcher
 	m, failed := c.registry.Create(name, settings, at, nowOf())
@@ -328,6 +343,17 @@ const maxMs = uint64(365 * 24 * time.Hour / time.Millisecond)
 // run looks after the consumers until ctx ends, and writes down what they have
 // done until then.
 func (c *consumers) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var working sync.WaitGroup
+	working.Go(func() { c.runner.run(ctx) })
+	err := c.keeper.run(ctx)
+	cancel()
+	working.Wait()
+	return err
+}
+
+func (c alone) run(ctx context.Context) error {
 	logging, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var working, writing sync.WaitGroup
@@ -338,7 +364,6 @@ func (c *consumers) run(ctx context.Context) error {
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	working.Go(func() { c.runner.run(ctx) })
 	working.Go(func() { c.keepCheckpoints(ctx) })
 	working.Go(func() { c.control.run(ctx) })
 	go func() { // a log that fails ends everything

@@ -220,14 +220,18 @@ func (d *dispatcher) redriving() { d.follow(consumer.Redrive) }
 
 // undead notes that dead letters are no longer there to be redriven.
 func (d *dispatcher) undead(ctx context.Context, offsets []uint64, redriven bool) *protocol.Error {
+	d.forgetDead(offsets, redriven)
+	return lasting(ctx, d.journal)
+}
+
+func (d *dispatcher) forgetDead(offsets []uint64, redriven bool) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.machine.Undead(offsets...)
 	if redriven {
 		d.stats.redriven += uint64(len(offsets))
 	}
 	d.conclude(nil)
-	d.mu.Unlock()
-	return lasting(ctx, d.journal)
 }
 
 // PurgeDead forgets dead letters: they are no longer listed and cannot be redriven.

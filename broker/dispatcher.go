@@ -22,6 +22,7 @@ import (
 type dispatcher struct {
 	subject
 	journal journal
+	rests   func() bool // whether nothing is to be decided now; nil for never
 
 	filling sync.Mutex // held by whoever reads the log ahead
 
@@ -34,7 +35,8 @@ type dispatcher struct {
 	burial  burial
 	gone    bool // deleted
 
-	stats  dispatched
+	stats dispatched
+	hearsay
 	agenda agenda    // guarded by the runner
 	watch  [2]*group // guarded by stream.mu
 }
@@ -89,12 +91,16 @@ type handed struct {
 func (d *dispatcher) take(m *member, n int) (work []handed, generation uint64, again bool) {
 	for range 2 {
 		d.mu.Lock()
-		if d.gone || m.left {
+		if d.gone || m.left || d.resting() {
+			m.idle = true
 			d.mu.Unlock()
 			return nil, 0, false
 		}
 		work = d.choose(m, n, nowOf())
 		generation = d.machine.Generation()
+		if m.grant != nil && len(work) > 0 {
+			m.grant(work, generation)
+		}
 		src, behind := d.hungry(m, len(work))
 		m.idle = len(work) == 0 && !behind
 		d.conclude(nil)
@@ -104,11 +110,16 @@ func (d *dispatcher) take(m *member, n int) (work []handed, generation uint64, a
 			continue
 		}
 		want := len(work)
-		work = d.load(work)
+		if m.grant == nil {
+			work = d.load(work)
+		}
 		return work, generation, want > 0 && len(work) == 0
 	}
 	return nil, generation, true
 }
+
+// resting reports whether this node must not decide for now.
+func (d *dispatcher) resting() bool { return d.rests != nil && d.rests() }
 
 // choose takes retries first and then what was read ahead. Callers hold mu.
 func (d *dispatcher) choose(m *member, n int, now int64) (work []handed) {

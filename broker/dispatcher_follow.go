@@ -42,3 +42,65 @@ func (d *dispatcher) unfollow() {
 		}
 	}
 }
+
+// follow has apply tell the station of what the consumer gets.
+func (s *station) follow(src consumer.Source) {
+	st := s.stream
+	st.mu.Lock()
+	if s.watch[src] != nil {
+		st.mu.Unlock()
+		return
+	}
+	filter := s.filter
+	if src == consumer.Redrive {
+		filter = mustFilter(redriveTopic(s.name))
+	}
+	g := st.group(filter)
+	g.watchers = append(g.watchers, watcher{s, src})
+	s.watch[src] = g
+	head := st.applied
+	st.mu.Unlock()
+
+	s.shared.mu.Lock()
+	if src == consumer.Main {
+		s.ear.news = max(s.ear.news, head)
+	}
+	gone := s.gone
+	s.shared.mu.Unlock()
+	if gone {
+		s.unfollow()
+	}
+	s.lookAfter() // something may have been there already
+}
+
+func (s *station) unfollow() {
+	st := s.stream
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for src, g := range s.watch {
+		if g != nil {
+			g.unwatch(s)
+			st.drop(g)
+			s.watch[src] = nil
+		}
+	}
+}
+
+// lookAfter takes news in, and wakes who was granted what has come.
+func (s *station) lookAfter() {
+	sh := s.shared
+	sh.mu.Lock()
+	n := s.broker.consumers.runner.takeNews(s)
+	s.ear.news = max(s.ear.news, n[consumer.Main].through)
+	var woken []*member
+	for _, m := range s.members {
+		if m.idle && len(m.granted.work) > 0 {
+			m.idle = false
+			woken = append(woken, m)
+		}
+	}
+	sh.mu.Unlock()
+	for _, m := range woken {
+		m.wake()
+	}
+}

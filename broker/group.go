@@ -91,13 +91,13 @@ type delivery struct {
 
 // watcher is a consumer that is to be told when something matches.
 type watcher struct {
-	dispatcher *dispatcher
-	source     consumer.Source
+	listener listener
+	source   consumer.Source
 }
 
 // unwatch takes a consumer out.
-func (g *group) unwatch(d *dispatcher) {
-	g.watchers = slices.DeleteFunc(slices.Clone(g.watchers), func(w watcher) bool { return w.dispatcher == d })
+func (g *group) unwatch(l listener) {
+	g.watchers = slices.DeleteFunc(slices.Clone(g.watchers), func(w watcher) bool { return w.listener == l })
 }
 
 // unused reports whether nobody needs the group any more.

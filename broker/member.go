@@ -16,12 +16,26 @@ type member struct {
 	window int    // messages that it wants in flight at most
 	idle   bool   // take has returned nothing: it is to be woken
 	left   bool
-	bye    bool   // it has unsubscribed, and does not come back
-	brief  bool   // it is a fetch over HTTP
-	wake   func() // must not block; called with mu held
+	bye    bool // it has unsubscribed, and does not come back
+	brief  bool // it is a fetch over HTTP
+	far
+	wake func() // must not block; called with mu held
 
 	session *Session      // nil for a fetch
 	sub     *subscription // nil for a fetch
+}
+
+// far is what a member in a cluster has more than others.
+type far struct {
+	// Of one for which a dispatcher decides: what tells it what it has taken, with the dispatcher's mu
+	// held, and of gaps.
+	grant func(work []handed, generation uint64)
+	tell  func(gaps []*tidewirev1.Gap)
+
+	// Of one of this node, guarded by SharedConsumers.mu: what to call when it is a member, nil once it
+	// was; and what it was granted.
+	signed  func(stored)
+	granted granted
 }
 
 // join adds a member. An exclusive consumer has one: the newcomer takes over,
@@ -185,8 +199,10 @@ func copyOf(work []handed) []byte {
 }
 
 // overtaken ends a subscription whose exclusive consumer has another member now.
-func (s *Session) overtaken(sub *subscription) {
-	s.endWork(sub, protocol.Errorf(protocol.CodeTakenOver, "another member has taken over the exclusive consumer: acknowledgements of this one count no more"))
+func (s *Session) overtaken(sub *subscription) { s.endWork(sub, errTakenOver()) }
+
+func errTakenOver() *protocol.Error {
+	return protocol.Errorf(protocol.CodeTakenOver, "another member has taken over the exclusive consumer: acknowledgements of this one count no more")
 }
 
 // endWork ends a subscription with a name for a reason. The dispatcher has

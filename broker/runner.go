@@ -17,16 +17,28 @@ type runner struct {
 	kick chan struct{} // has a token when told or timed has changed
 
 	mu    sync.Mutex
-	told  []*dispatcher // have news
+	told  []listener // have news
 	timed timetable
 }
 
-// agenda is what the runner has for a consumer. The runner's mu guards it.
-type agenda struct {
+// listener is told by apply of what a consumer gets.
+type listener interface {
+	heard() *hearsay
+	lookAfter()
+}
+
+// hearsay is what a listener was told and has not looked at. The runner's mu guards it.
+type hearsay struct {
 	told bool
 	news [2]news // by source
-	due  int64   // microseconds; 0 if nothing is
-	at   int     // index in the timetable, if due is set
+}
+
+func (h *hearsay) heard() *hearsay { return h }
+
+// agenda is what the runner has for a consumer. The runner's mu guards it.
+type agenda struct {
+	due int64 // microseconds; 0 if nothing is
+	at  int   // index in the timetable, if due is set
 }
 
 // news says that something matching lies above after, up to through.
@@ -38,7 +50,7 @@ func newRunner() *runner { return &runner{kick: make(chan struct{}, 1)} }
 // does next to nothing.
 func (r *runner) tell(w watcher, after, through uint64) {
 	r.mu.Lock()
-	a := &w.dispatcher.agenda
+	a := w.listener.heard()
 	n := &a.news[w.source]
 	if n.through == 0 {
 		n.after = after
@@ -46,7 +58,7 @@ func (r *runner) tell(w watcher, after, through uint64) {
 	n.through = through
 	if !a.told {
 		a.told = true
-		r.told = append(r.told, w.dispatcher)
+		r.told = append(r.told, w.listener)
 	}
 	r.mu.Unlock()
 	poke(r.kick)
@@ -98,7 +110,7 @@ func (r *runner) run(ctx context.Context) {
 	}
 }
 
-func (r *runner) takeTold() []*dispatcher {
+func (r *runner) takeTold() []listener {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	told := r.told
@@ -106,11 +118,12 @@ func (r *runner) takeTold() []*dispatcher {
 	return told
 }
 
-func (r *runner) takeNews(d *dispatcher) [2]news {
+func (r *runner) takeNews(l listener) [2]news {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := d.agenda.news
-	d.agenda.news, d.agenda.told = [2]news{}, false
+	a := l.heard()
+	n := a.news
+	a.news, a.told = [2]news{}, false
 	return n
 }
 
@@ -147,6 +160,9 @@ func (d *dispatcher) lookAfter() {
 	}
 	for src := range d.sources {
 		d.sources[src].hear(n[src])
+	}
+	if d.resting() {
+		return
 	}
 	d.machine.Advance(consumer.Moment{Now: nowOf(), Random: rand.Int64N})
 	d.conclude(nil)

@@ -20,6 +20,7 @@ type Config struct {
 	Auth      Auth       `yaml:"auth"`
 	Streams   Streams    `yaml:"streams"`
 	Consumers []Consumer `yaml:"consumers"` // that are to be there; others may be too
+	Kafka     Kafka      `yaml:"kafka"`
 	Limits    Limits     `yaml:"limits"`
 	Ping      Ping       `yaml:"ping"`
 	Timeouts  Timeouts   `yaml:"timeouts"`
@@ -96,6 +97,7 @@ type OtherStream struct {
 	Filters           []string `yaml:"filters"`            // of the topics that it holds
 	Storage           string   `yaml:"storage"`            // disk, memory
 	RetentionMessages int      `yaml:"retention_messages"` // memory alone: the oldest go when there are more; 0 for no bound
+	Local             bool     `yaml:"local"`              // in a cluster: this node alone has it
 
 	Stream `yaml:",inline"`
 }
@@ -114,6 +116,7 @@ type Stream struct {
 	DedupeWindow   int      `yaml:"dedupe_window"`          // message ids that are remembered
 	SegmentBytes   Size     `yaml:"segment_bytes"`          // retention removes whole files of about this size
 	WindowBytes    Size     `yaml:"window_bytes"`           // newest messages kept in memory
+	Partitions     int      `yaml:"partitions"`             // of its topic in Kafka; fixed when that is created
 }
 
 // Limits bound what clients can make large or many.
@@ -175,6 +178,7 @@ func Default() *Config {
 		Admin:   "127.0.0.1:7071",
 		Auth:    Auth{JWT: JWT{Leeway: Duration(5 * time.Second)}},
 		Streams: Streams{Main: defaultStream(), Dead: deadStream()},
+		Kafka:   defaultKafka(),
 		Limits: Limits{
 			PayloadBytes:       Size(protocol.LimitPayload.Default()),
 			FrameBytes:         Size(protocol.LimitFrame.Default()),

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -56,25 +57,34 @@ func read(s Source) (*Config, error) {
 	return c, nil
 }
 
-// readSecrets fetches the secret from its file.
+// readSecrets fetches the secrets from their files.
 func (c *Config) readSecrets() error {
-	jwt := &c.Auth.JWT
-	if jwt.SecretFile == "" {
+	jwt, sasl := &c.Auth.JWT, &c.Kafka.SASL
+	return errors.Join(
+		readSecret("auth.jwt.secret", &jwt.Secret, jwt.SecretFile),
+		readSecret("kafka.sasl.password", &sasl.Password, sasl.PasswordFile),
+	)
+}
+
+// readSecret fetches the secret of a setting from the file that stands beside it,
+// if one does.
+func readSecret(path string, secret *Secret, file string) error {
+	if file == "" {
 		return nil
 	}
-	if jwt.Secret != "" {
-		return fmt.Errorf("auth.jwt.secret and auth.jwt.secret_file are both set; keep one of them")
+	if *secret != "" {
+		return fmt.Errorf("%s and %s_file are both set; keep one of them", path, path)
 	}
-	text, err := os.ReadFile(jwt.SecretFile)
+	text, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("auth.jwt.secret_file: %s cannot be read: %w", jwt.SecretFile, cause(err))
+		return fmt.Errorf("%s_file: %s cannot be read: %w", path, file, cause(err))
 	}
 	text = bytes.TrimSuffix(text, []byte("\n"))
 	text = bytes.TrimSuffix(text, []byte("\r"))
 	if len(text) == 0 {
-		return fmt.Errorf("auth.jwt.secret_file: %s is empty; put the secret into it", jwt.SecretFile)
+		return fmt.Errorf("%s_file: %s is empty; put the secret into it", path, file)
 	}
-	jwt.Secret = Secret(text)
+	*secret = Secret(text)
 	return nil
 }
 

@@ -94,6 +94,11 @@ func others(streams ...string) string {
 	return "streams: {others: [{" + strings.Join(streams, "}, {") + "}]}"
 }
 
+// kafka writes a configuration file of a cluster.
+func kafka(settings string) string {
+	return "kafka: {brokers: ['k:9092'], " + settings + "}"
+}
+
 func TestWhatMakesNoSense(t *testing.T) {
 	plain := file(t, "")
 	key := "auth: {api_keys: [{name: a, key: " + someKey + "}]}\n"
@@ -173,6 +178,26 @@ func TestWhatMakesNoSense(t *testing.T) {
 		{"streams: {main: {max_messages_per_topic: 1000001}}", `streams.main.max_messages_per_topic is 1000001; write a number of messages up to 1000000, or 0 for no bound`},
 		{others("name: a, filters: [a], storage: memory, window_bytes: 1MiB"), `streams.others[0].segment_bytes and streams.others[0].window_bytes mean nothing for a stream in memory; leave them out, retention_bytes says how much it holds`},
 
+		{others("name: soft, filters: [a]"), `streams.others[0].name: soft is the name of a stream of the broker's own; choose another`},
+
+		{"kafka: {prefix: x}", `kafka has settings, but no brokers; write their addresses, such as brokers: [kafka-1:9092], or remove kafka`},
+		{others("name: a, filters: [a], local: true"), `streams.others[0].local: without kafka.brokers every stream is on this machine alone; remove it`},
+		{"kafka: {brokers: [kafka]}", `kafka.brokers[0]: "kafka" is not an address; write host:port, such as kafka-1:9092`},
+		{"kafka: {brokers: ['kafka:0']}", `kafka.brokers[0]: "kafka:0" is not an address; write host:port, such as kafka-1:9092`},
+		{kafka("prefix: 'a b'"), `kafka.prefix: "a b" is not a name that Kafka knows; write at most 100 of letters, digits, '-', '_' and '.'`},
+		{kafka("prefix: '..'"), `kafka.prefix: ".." is not a name that Kafka knows; write at most 100 of letters, digits, '-', '_' and '.'`},
+		{kafka("node: a/b"), `kafka.node: "a/b" is not a name that Kafka knows; write at most 100 of letters, digits, '-', '_' and '.'`},
+		{kafka("replication: 0"), `kafka.replication is 0; write the number of copies from 1 to 10, 3 is usual`},
+		{kafka("tls: {ca_file: x}"), `kafka.tls has settings, but is not enabled; write enabled: true, or remove them`},
+		{kafka("tls: {enabled: true, cert_file: x}"), `kafka.tls.cert_file and kafka.tls.key_file belong together; set both or none`},
+		{kafka("sasl: {user: x}"), `kafka.sasl has no mechanism; write scram-sha-512, scram-sha-256 or plain`},
+		{kafka("sasl: {mechanism: gssapi}"), `kafka.sasl.mechanism: "gssapi" is unknown; write plain, scram-sha-256 or scram-sha-512`},
+		{kafka("sasl: {mechanism: plain, user: x}"), `kafka.sasl needs user, and password or password_file; set them, or remove mechanism`},
+		{kafka("sasl: {password: secret-secret, password_file: x}"), `kafka.sasl.password and kafka.sasl.password_file are both set; keep one of them`},
+		{kafka("sasl: {password_file: " + plain + "x}"), `kafka.sasl.password_file: ` + plain + `x cannot be read: no such file or directory`},
+		{kafka("") + "\nstreams: {main: {partitions: 0}}", `streams.main.partitions is 0; write a number from 1 to 256`},
+		{kafka("") + "\n" + others("name: a, filters: [a], storage: memory"), `streams.others[0] (a) is in memory, so each node of the cluster would have other messages; write local: true if that is wanted, or leave storage out`},
+
 		{"limits: {publish_messages: 0}", `limits.publish_messages is 0; write a number from 1 to 100000`},
 		{"limits: {history_messages: -1}", `limits.history_messages is -1; write a number from 1 to 10000`},
 		{"limits: {in_flight: 0}", `limits.in_flight is 0; write a number from 1 to 1000000`},
@@ -215,6 +240,8 @@ func TestWhatMakesSense(t *testing.T) {
 		"shutdown: {drain: 0s, spread: 0s}",
 		others("name: a, filters: [a.b]", "name: b-2, filters: [a.>, '*.b']", "name: m, filters: [m], storage: memory, retention_messages: 10, max_messages_per_topic: 1"),
 		"streams: {main: {max_messages_per_topic: 1000000}}",
+		kafka("prefix: push, node: n-1, replication: 1, tls: {enabled: true}, sasl: {mechanism: plain, user: a, password: b}"),
+		kafka("") + "\n" + others("name: a, filters: [a], storage: memory, local: true", "name: b, filters: [b], partitions: 12"),
 		"listen:\nlog:\n# nothing but comments\n",
 		"---\ndata: x\n",
 		"",

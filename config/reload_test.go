@@ -54,7 +54,7 @@ func TestReloadChecksTheWhole(t *testing.T) {
 
 // Every setting is either known to change in a running broker or known not to.
 func TestReloadableSettings(t *testing.T) {
-	fixed := []string{"data", "listen", "admin", "dev", "streams.", "log.format"}
+	fixed := []string{"data", "listen", "admin", "dev", "streams.", "kafka.", "log.format"}
 	for _, path := range config.Paths() {
 		isFixed := slices.ContainsFunc(fixed, func(f string) bool { return path == f || strings.HasSuffix(f, ".") && strings.HasPrefix(path, f) })
 		if isFixed == config.Reloadable(path) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,10 @@ const (
 	maxPerTopic        = 1_000_000 // messages whose offsets are kept in memory for each topic
 )
 
+// ownLogs are the names of logs that are no streams: on disk or in Kafka they lie
+// beside those of the streams.
+var ownLogs = []string{"control", "soft", "bad"}
+
 func defaultStream() Stream {
 	return Stream{
 		RetentionAge:   Duration(7 * day),
@@ -23,6 +28,7 @@ func defaultStream() Stream {
 		DedupeWindow:   1_000_000,
 		SegmentBytes:   128 << 20,
 		WindowBytes:    64 << 20,
+		Partitions:     defaultPartition,
 	}
 }
 
@@ -104,7 +110,7 @@ func checkStreamName(at string, others []OtherStream, i int) error {
 		return fmt.Errorf("%s.name: %.80q is not a name for a stream; write at most %d of a-z, 0-9, '-' and '_'", at, name, maxStreamName)
 	case name == streamMain:
 		return fmt.Errorf("%s.name: main is the stream of all topics that no other has; set it up under streams.main, or choose another name", at)
-	case name == streamDead, name == "control":
+	case name == streamDead, slices.Contains(ownLogs, name):
 		return fmt.Errorf("%s.name: %s is the name of a stream of the broker's own; choose another", at, name)
 	}
 	for j := range others[:i] {

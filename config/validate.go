@@ -40,7 +40,7 @@ const (
 func (c *Config) Validate() error {
 	for _, check := range []func() error{
 		c.checkAddresses, c.checkData, c.checkLog, c.checkAuth, c.checkOrigins, c.checkHosts,
-		c.checkStreams, c.checkConsumers, c.checkLimits, c.checkTimes,
+		c.checkStreams, c.checkKafka, c.checkConsumers, c.checkLimits, c.checkTimes,
 	} {
 		if err := check(); err != nil {
 			return err

@@ -4,56 +4,77 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
 
-// applier is the writing end of a [Replica].
+// applier is the writing end of a [Replica]. What is applied can be read at once:
+// blocks go to the index and the window first, and then wait to be written. The
+// naive way, to sync before anybody may read, would add the time of a sync to every
+// message that came from elsewhere, where it is safe already.
+//
+// Who does what: the caller of Apply judges and publishes under mu; the writer, a
+// goroutine of Run, stores what has gathered, many blocks with one sync; the keeper
+// seals what is on disk. Nothing is ever taken back, so a disk that is full only
+// makes the writer wait.
 type applier struct {
 	*tail
-	runAhead int64
+	write func(...*batch) error // writeBlocks, except in tests of failures
+	ahead ahead
 
-	mu   sync.Mutex // held by the one who adds to the log
+	mu   sync.Mutex // of whoever adds to the log; not held by the writer
 	note []byte     // the newest
+
+	writing sync.Mutex // held while blocks are written, and by a reset
 }
 
 func newApplier(t *tail, runAhead int64) *applier {
-	return &applier{tail: t, runAhead: runAhead, note: t.log.state.note}
+	return &applier{tail: t, write: t.writeBlocks, note: t.log.state.note, ahead: newAhead(runAhead)}
 }
 
+// maxBlockSlots bounds the offsets of a block: a hole costs memory too.
 const maxBlockSlots = 8192
 
+// apply publishes the items in blocks.
 func (a *applier) apply(ctx context.Context, items []Item, note []byte) (*Commit, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := checkItems(items, a.head, note); err != nil {
 		return nil, err
 	}
-	var done *Commit
+	done := &Commit{Chunk: a.nothing()}
 	now := uint64(max(a.log.opts.Now().UnixMicro(), 1))
-	for len(items) > 0 {
+	for first := true; len(items) > 0; first = false {
 		b := &batch{}
 		b.begin(a.log.term(), a.head, a.time)
 		items = a.fill(b, items, now)
+		b.block.time, b.block.note = b.time, a.note
 		b.block.flags |= flagTimes
-		b.block.time = b.time
-		b.block.note = a.note
 		if len(items) == 0 && note != nil {
 			b.block.note = bytes.Clone(note)
 		}
 		b.raw = b.block.encode()
-		if err := a.store(ctx, b); err != nil {
+		if err := a.place(ctx, b); err != nil {
 			a.dedupe.revert()
 			a.head = a.log.state.head
+			if first {
+				done = nil
+			}
 			return done, err
 		}
 		a.dedupe.keep(b.block.rows)
 		a.time, a.note = b.time, b.block.note
-		done = done.add(a.publish(b, true))
+		b.started = time.Now()
+		c := a.publish(b, false)
+		if first {
+			done = c
+		} else {
+			done.add(c)
+		}
+		a.ahead.put(b)
 		a.observe(b.time)
-	}
-	if done == nil {
-		done = &Commit{Chunk: a.nothing()}
 	}
 	return done, nil
 }
@@ -102,80 +123,198 @@ func (a *applier) decide(b *batch, it *Item, now uint64) {
 	}
 }
 
-// store makes a block durable. While the disk is full it waits.
-func (a *applier) store(ctx context.Context, b *batch) error {
-	b.started = time.Now()
-	for {
-		err := a.tryStore(ctx, b)
+// place waits until the block may be published, and sees to it that the active
+// segment has room for it.
+func (a *applier) place(ctx context.Context, b *batch) error {
+	if err := a.ahead.wait(ctx); err != nil {
+		return err
+	}
+	for !a.hasRoom(b) {
+		err := a.rotate(ctx)
 		if err == nil {
-			a.used = b.used
-			a.log.metrics.committed(b, time.Since(b.started))
-			poke(a.tick)
-			return nil
+			break
 		}
 		if !isFull(err) {
 			return err
 		}
-		a.log.keeper.refused.Store(true)
-		a.log.keeper.signal()
-		pause := time.NewTimer(fullPause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return ctx.Err()
-		}
-	}
-}
-
-func (a *applier) tryStore(ctx context.Context, b *batch) error {
-	if !a.fits(b) {
-		if err := a.rotate(ctx); err != nil {
+		if err := a.pause(ctx); err != nil {
 			return err
 		}
 	}
 	b.segment = a.active
-	return a.writeBlocks(b)
+	s := &a.log.state
+	s.mu.RLock()
+	b.used = int64(a.active.info.size) + blockCost(b)
+	s.mu.RUnlock()
+	return nil
 }
 
-func (a *applier) run(ctx context.Context) error {
-	keeping := make(chan struct{})
-	go func() {
-		defer close(keeping)
-		a.log.keeper.run(ctx)
-	}()
-	for {
-		select {
-		case <-a.seal:
-			a.endSegment(ctx)
-			continue
-		case <-keeping:
-		}
-		break
+// blockCost is about what a block adds to a file: whole pages.
+func blockCost(b *batch) int64 { return int64(len(b.raw)) + 2*4096 }
+
+// hasRoom reports whether the active segment has room for a block. How large its
+// file will be is estimated, until it is written.
+func (a *applier) hasRoom(b *batch) bool {
+	s := &a.log.state
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	info := &a.active.info
+	return info.last == 0 || int64(info.size)+blockCost(b)+pageSlack <= a.log.opts.SegmentBytes
+}
+
+// pause waits a moment for a full disk to have room, and has the keeper say that
+// it is full and make room.
+func (a *applier) pause(ctx context.Context) error {
+	a.log.keeper.refused.Store(true)
+	a.log.keeper.signal()
+	pause := time.NewTimer(fullPause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return a.log.keeper.err
+}
+
+// run writes what is published, and looks after the segments, until ctx ends.
+func (a *applier) run(ctx context.Context) error {
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var workers sync.WaitGroup
+	workers.Go(func() { a.log.keeper.run(keeping) })
+	workers.Go(func() {
+		for {
+			select {
+			case <-a.seal:
+				a.endSegment(keeping)
+			case <-keeping.Done():
+				return
+			}
+		}
+	})
+	last, err := a.writeAll(ctx)
+	stop()
+	workers.Wait()
+	if err == nil && a.log.keeper.err == nil && last != nil {
+		err = a.confirm(last)
+	}
+	if err = errors.Join(err, a.log.keeper.err); err != nil {
+		a.ahead.fail(err)
+	}
+	return err
+}
+
+// confirm ends the segment that was written last as a log's is at the end of Run.
+func (a *applier) confirm(last *segment) error {
+	s := &a.log.state
+	s.mu.RLock()
+	sealed := last.index == nil
+	s.mu.RUnlock()
+	last.mu.Lock()
+	closed := last.db == nil || last.removed
+	last.mu.Unlock()
+	if sealed || closed {
+		return nil
+	}
+	return last.confirm()
+}
+
+// writeAll writes until ctx ends and nothing waits. It returns the segment that it
+// wrote to last.
+func (a *applier) writeAll(ctx context.Context) (last *segment, err error) {
+	ended := ctx.Done()
+	for {
+		seg, err := a.writeSome()
+		switch {
+		case seg != nil && err == nil:
+			last = seg
+			continue
+		case isFull(err):
+			if a.pause(ctx) != nil {
+				return last, nil // it can be had again from where it came from
+			}
+			continue
+		case err != nil:
+			return last, fmt.Errorf("store what was copied to log %s: %w", a.log.name, err)
+		case ctx.Err() != nil:
+			return last, nil
+		}
+		select {
+		case <-a.ahead.ready:
+		case <-ended:
+		case <-a.log.keeper.failed:
+			return last, errKeeper
+		}
+	}
+}
+
+// writeSome stores what waits, as far as it belongs to one segment, with one sync.
+// It returns that segment, nil if nothing waits.
+func (a *applier) writeSome() (*segment, error) {
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	batches := a.ahead.oldest()
+	if len(batches) == 0 {
+		return nil, nil
+	}
+	began := time.Now()
+	if err := a.write(batches...); err != nil {
+		return batches[0].segment, err
+	}
+	a.log.metrics.committed(time.Since(began), batches...)
+	a.ahead.drop(len(batches))
+	a.synced(batches)
+	poke(a.tick)
+	return batches[0].segment, nil
+}
+
+// synced tells readers and the keeper what is on disk now.
+func (a *applier) synced(batches []*batch) {
+	last := batches[len(batches)-1]
+	s := &a.log.state
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.synced, s.note = last.last(), last.block.note
+	for _, b := range batches {
+		s.aheadRows -= uint64(b.block.rows)
+	}
+	last.segment.info.size = uint64(last.used + a.ahead.cost(last.segment))
+	s.window.trim(s.synced)
+	if last.segment != s.active() {
+		a.log.keeper.signal() // perhaps it can be sealed
+	}
 }
 
 // endSegment makes the next segment active, if the active one has anything.
 func (a *applier) endSegment(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.used > 0 {
+	a.log.state.mu.RLock()
+	empty := a.active.info.last == 0
+	a.log.state.mu.RUnlock()
+	if !empty {
 		_ = a.rotate(ctx) // the keeper will ask again
 	}
 }
 
+// reset drops everything, also what waits to be written.
 func (a *applier) reset(first uint64) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	k := a.log.keeper
 	k.working.Lock()
 	defer k.working.Unlock()
-	return a.begin(first)
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	if err := a.begin(first); err != nil {
+		return err
+	}
+	a.ahead.drop(len(a.ahead.all()))
+	a.note = nil
+	return nil
 }
 
-func (a *applier) unsynced() time.Time { return time.Time{} }
-
+// forgotten returns the time of the newest id that has left the window.
 func (a *applier) forgotten() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -189,5 +328,8 @@ func (a *applier) appendState(b []byte) []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	b = binary.BigEndian.AppendUint64(b, a.head)
-	return a.dedupe.appendRows(b)
+	for row := range a.dedupe.rows() {
+		b = append(b, row.key[:]...)
+	}
+	return b
 }

@@ -172,7 +172,7 @@ func (c *committer) settle(err error, hand func(*Commit)) error {
 	}
 	c.dedupe.keep(b.block.rows)
 	c.used = b.used
-	c.log.metrics.committed(b, time.Since(b.started))
+	c.log.metrics.committed(time.Since(b.started), b)
 	if !c.sealDue {
 		c.gather()
 		if _, err := c.launch(false, hand); err != nil {

@@ -47,14 +47,15 @@ type core struct {
 // and window have everything up to it; what is above synced is in the window, and
 // may be missing in the files.
 type state struct {
-	mu     sync.RWMutex
-	segs   []*segment
-	spares []*segment // prepared to be active next
-	window window
-	head   uint64
-	synced uint64 // the last offset that is durable: head, or what a replica has of it
-	note   []byte // of a replica: the newest that is durable
-	closed bool   // the files are, or soon will be
+	mu        sync.RWMutex
+	segs      []*segment
+	spares    []*segment // prepared to be active next
+	window    window
+	head      uint64
+	synced    uint64 // the last offset that is durable: head, or what a replica has of it
+	aheadRows uint64 // digest rows above synced
+	note      []byte // of a replica: the newest that is durable
+	closed    bool   // the files are, or soon will be
 
 	kept *kept // nil without retention by count; it has its own lock
 }

@@ -156,9 +156,15 @@ func (l *core) survey(s *segment, through uint64, err error) error {
 // meets any: fn goes on where it was or begins anew. through is the last offset
 // that the segment may hold.
 func (l *core) walk(s *segment, through uint64, fn func(blockWalk) error) error {
+	l.state.mu.RLock()
+	blocks, synced := l.state.unsynced(s)
+	l.state.mu.RUnlock()
+	if len(blocks) > 0 {
+		through = min(through, synced)
+	}
 	v := l.damages.salvaged(s, through)
 	if v == nil {
-		err := l.handles.view(s, func(tx *bbolt.Tx) error { return fn(newBlockCursor(tx)) })
+		err := l.handles.view(s, func(tx *bbolt.Tx) error { return fn(over(newBlockCursor(tx), blocks)) })
 		if !errors.Is(err, errDamaged) {
 			return err
 		}
@@ -172,7 +178,7 @@ func (l *core) walk(s *segment, through uint64, fn func(blockWalk) error) error 
 		return err
 	}
 	defer c.close()
-	return fn(c)
+	return fn(over(c, blocks))
 }
 
 // gone reports whether retention has removed the segment.

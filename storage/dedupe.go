@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	"iter"
 	"math/bits"
 	"math/rand/v2"
 )
@@ -211,13 +212,13 @@ func (d *dedupe) grow() {
 	}
 }
 
-// appendRows appends the rows in their order, but for their times.
-func (d *dedupe) appendRows(b []byte) []byte {
-	for n := d.next - uint64(d.len()); n < d.next; n++ {
-		r := d.row(uint32(n % d.limit))
-		b = append(b, r.key[:]...)
-		b = binary.BigEndian.AppendUint64(b, r.payload)
-		b = binary.BigEndian.AppendUint64(b, r.first)
+// rows yields the rows in their order.
+func (d *dedupe) rows() iter.Seq[*dedupeRow] {
+	return func(yield func(*dedupeRow) bool) {
+		for n := d.next - uint64(d.len()); n < d.next; n++ {
+			if !yield(d.row(uint32(n % d.limit))) {
+				return
+			}
+		}
 	}
-	return b
 }

@@ -155,3 +155,60 @@ func TestVitalOnSmallDisk(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReplicaOnSmallDisk fills a real, small disk. A copy waits, says so, gives
+// what it has, and has lost nothing when there is room again.
+func TestReplicaOnSmallDisk(t *testing.T) {
+	disk := smallDisk(t, "6m")
+	ballast := filepath.Join(disk, "ballast")
+	write(t, ballast, strings.Repeat("x", 2<<20))
+	logger := slog.New(slog.DiscardHandler)
+	store, err := Open(filepath.Join(disk, "data"), Options{ReserveBytes: 512 << 10, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica, err := store.OpenReplica("main", ReplicaOptions{Term: replicaTerm, RunAhead: 1 << 20, LogOptions: LogOptions{SegmentBytes: 1, RetentionAge: -1, Logger: logger}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &testReplica{t: t, dir: filepath.Join(disk, "data"), opts: ReplicaOptions{LogOptions: LogOptions{SegmentBytes: 1, RetentionAge: -1}}, store: store, Replica: replica}
+	t.Cleanup(func() { r.close() })
+	const items = 200 // of 20 kB: too many while the ballast is there
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		look := time.NewTicker(time.Millisecond)
+		defer look.Stop()
+		for !ok() {
+			select {
+			case <-look.C:
+			case <-t.Context().Done():
+				t.Fatal("never " + what)
+			}
+		}
+	}
+	r.during(func() {
+		applied := make(chan error, 1)
+		go func() {
+			var err error
+			for n := range uint64(items) {
+				_, applyErr := r.Apply(t.Context(), stamped(n+1, 1, 20_000), nil)
+				err = errors.Join(err, applyErr)
+			}
+			applied <- err
+		}()
+		until("full", func() bool { return r.Ready() != nil && !r.Unsynced().IsZero() })
+		if _, head := r.Bounds(); len(r.reader().readAll(">", 0, 0)) < int(head) || head == items {
+			t.Errorf("not everything up to %d can be read while the disk is full", head)
+		}
+		remove(t, ballast)
+		if err := <-applied; err != nil {
+			t.Error(err)
+		}
+		until("synced", func() bool { return r.Synced() == items && r.Ready() == nil })
+	})
+	r = r.reopen()
+	if got := len(r.reader().readAll(">", 0, 0)); got != items {
+		t.Errorf("%d records after a restart, %d were applied", got, items)
+	}
+	r.close()
+}

@@ -102,7 +102,7 @@ func (k *keeper) run(ctx context.Context) {
 			return
 		case isFull(err):
 			if !k.full.Swap(true) {
-				k.log.log.Warn("there is no room to store more: publishes are refused until there is", "stream", k.log.name, "error", err)
+				k.log.log.Warn("there is no room to store more: nothing is stored until there is", "stream", k.log.name, "error", err)
 			}
 			pause = fullPause
 		case errors.Is(err, errDamaged):

@@ -94,15 +94,22 @@ func (m *metrics) unregister() {
 	}
 }
 
-// committed counts one commit.
-func (m *metrics) committed(b *batch, took time.Duration) {
+// committed counts one commit, of batches that were synced together.
+func (m *metrics) committed(took time.Duration, batches ...*batch) {
+	entries, stored, bytes, repeats := 0, 0, 0, 0
+	for _, b := range batches {
+		entries += b.entries
+		stored += len(b.stored)
+		bytes += len(b.raw)
+		repeats += b.repeats
+	}
 	m.commits.Inc()
 	m.seconds.Observe(took.Seconds())
-	m.syncs.Observe(b.synced.Seconds())
-	m.batch.Observe(float64(b.entries))
-	m.messages.Add(float64(len(b.stored)))
-	m.bytes.Add(float64(len(b.raw)))
-	m.repeats.Add(float64(b.repeats))
+	m.syncs.Observe(batches[len(batches)-1].synced.Seconds())
+	m.batch.Observe(float64(entries))
+	m.messages.Add(float64(stored))
+	m.bytes.Add(float64(bytes))
+	m.repeats.Add(float64(repeats))
 }
 
 // dedupe shows how many ids are remembered, and since when.

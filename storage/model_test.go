@@ -42,6 +42,7 @@ type modelRecord struct {
 	topic   string
 	payload string
 	time    time.Time
+	counts  time.Time // for starts by time: a time in the future counts as the present
 }
 
 type modelID struct {
@@ -84,7 +85,7 @@ func (m *model) publish(topic, id, payload string, at, firstAttempt time.Time, t
 	m.head = offset
 	m.terms[offset] = term
 	if row.first == offset && result.Err == nil {
-		m.records = append(m.records, modelRecord{offset, topic, payload, at})
+		m.records = append(m.records, modelRecord{offset, topic, payload, at, at})
 	}
 	return result
 }
@@ -372,12 +373,14 @@ func (r *run) resolve() {
 	}
 	at := r.clock.at.Add(-time.Duration(r.rand.IntN(int(2 * time.Hour))))
 	got := resolve(protocol.Start{Kind: protocol.StartTime, Time: at}).After
+	reached := int64(0) // the latest time so far
 	for _, m := range r.model.records {
 		if m.offset > head {
 			break
 		}
-		if early := m.time.UnixMicro() < at.UnixMicro(); early != (m.offset <= got) {
-			r.t.Fatalf("start at %v is after %d, but offset %d is of %v", at, got, m.offset, m.time)
+		reached = max(reached, m.counts.UnixMicro())
+		if early := reached < at.UnixMicro(); early != (m.offset <= got) {
+			r.t.Fatalf("start at %v is after %d, but offset %d is of %v, which counts as %v", at, got, m.offset, m.time, m.counts)
 		}
 	}
 	p := r.log.PositionOf(r.place())

@@ -101,6 +101,7 @@ func (r *reader) step() error {
 		s.mu.RUnlock()
 		return ErrTrimmed
 	}
+	synced := s.synced // the file may lack what is above
 	p, known := plan{offsets: r.only, all: true}, true
 	if !r.picked {
 		p, known = r.planInMemory(seg)
@@ -124,7 +125,7 @@ func (r *reader) step() error {
 	var blocks []block
 	if p.scan {
 		s.mu.RLock()
-		blocks = s.window.from(r.cur+1, blocksAtOnce)
+		blocks, synced = s.window.from(r.cur+1, blocksAtOnce), s.synced
 		s.mu.RUnlock()
 	}
 	switch {
@@ -134,12 +135,12 @@ func (r *reader) step() error {
 	case salvage != nil:
 		err = r.damagedStep(seg, salvage, p, min(last, salvage.through))
 	case p.scan:
-		err = r.log.handles.view(seg, func(tx *bbolt.Tx) error { return r.scan(tx, last) })
+		err = r.log.handles.view(seg, func(tx *bbolt.Tx) error { return r.scan(tx, min(last, synced)) })
 	default:
 		err = r.pickOffsets(seg, p, last)
 	}
 	if errors.Is(err, errDamaged) && salvage == nil {
-		return r.log.survey(seg, end, err)
+		return r.log.survey(seg, min(end, synced), err)
 	}
 	return err
 }
@@ -238,13 +239,14 @@ func (r *reader) pickOffsets(seg *segment, p plan, last uint64) error {
 		s := &r.log.state
 		s.mu.RLock()
 		b, recent := s.window.at(offsets[0])
+		synced := s.synced
 		s.mu.RUnlock()
 		var err error
 		if recent {
 			offsets, err = r.pickFrom(&b, offsets, false)
 		} else {
 			err = r.log.handles.view(seg, func(tx *bbolt.Tx) error {
-				offsets, err = r.pickStored(tx, offsets)
+				offsets, err = r.pickStored(tx, offsets, synced)
 				return err
 			})
 		}
@@ -258,11 +260,12 @@ func (r *reader) pickOffsets(seg *segment, p plan, last uint64) error {
 	return nil
 }
 
-// pickStored collects from the blocks of a segment.
-func (r *reader) pickStored(tx *bbolt.Tx, offsets []uint64) (rest []uint64, err error) {
+// pickStored collects from the blocks of a segment, up to an offset: what is
+// above is in memory.
+func (r *reader) pickStored(tx *bbolt.Tx, offsets []uint64, synced uint64) (rest []uint64, err error) {
 	defer r.forget()
 	c := newBlockCursor(tx)
-	for len(offsets) > 0 && !r.full() {
+	for len(offsets) > 0 && offsets[0] <= synced && !r.full() {
 		b, ok, err := c.seek(offsets[0])
 		if err != nil {
 			return nil, err

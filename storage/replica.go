@@ -113,7 +113,7 @@ func (r *Replica) Synced() uint64 {
 
 // Unsynced returns since when the oldest items that are not on disk wait for that;
 // zero if there are none.
-func (r *Replica) Unsynced() time.Time { return r.applier.unsynced() }
+func (r *Replica) Unsynced() time.Time { return r.applier.ahead.since() }
 
 // Note returns the newest note that is on disk, nil if there is none.
 func (r *Replica) Note() []byte {
@@ -127,10 +127,14 @@ func (r *Replica) Note() []byte {
 // if all ids are known. It is for whoever judges repeats before they are ordered.
 func (r *Replica) Forgotten() time.Time { return r.applier.forgotten() }
 
-// AppendState appends what the replica would judge the next items by, for
-// comparing copies with each other: the head, and the ids that it remembers in
-// their order. Times are not in it: when a copy came to see a record is its own
-// affair.
+// AppendState appends what decides which of the next items are stored, for
+// comparing copies with each other: the head, and the keys of the ids that are
+// remembered, in their order. It follows from the newest DedupeWindow items that
+// have one, wherever the copy began.
+//
+// What a repeat is answered, which one copy does, may go further back: a message
+// that was repeated again and again for longer than the window is known as the
+// first by those copies that have had it.
 func (r *Replica) AppendState(b []byte) []byte { return r.applier.appendState(b) }
 
 // Run looks after what is applied until ctx ends: it syncs and seals it, and
@@ -174,14 +178,10 @@ func checkItems(items []Item, head uint64, note []byte) error {
 }
 
 // add makes a commit one that also has what the next one has.
-func (c *Commit) add(next *Commit) *Commit {
-	if c == nil {
-		return next
-	}
+func (c *Commit) add(next *Commit) {
 	c.Chunk.Through = next.Chunk.Through
 	c.Chunk.Count += next.Chunk.Count
 	c.Chunk.Records = slices.Concat(c.Chunk.Records, next.Chunk.Records) // the block's own must not grow
 	c.Topics = append(c.Topics, next.Topics...)
 	c.Answers = append(c.Answers, next.Answers...)
-	return c
 }

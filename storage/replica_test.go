@@ -172,7 +172,7 @@ func TestReplicaItems(t *testing.T) {
 
 // TestReplicaOrder refuses what cannot come next, as a whole.
 func TestReplicaOrder(t *testing.T) {
-	r := openReplica(t, t.TempDir(), ReplicaOptions{})
+	r := openReplica(t, t.TempDir(), ReplicaOptions{LogOptions: LogOptions{RetentionAge: -1}})
 	r.give("", item(5, 1, "a", "", "1"))
 	for name, items := range map[string][]Item{
 		"again":    {item(5, 1, "a", "", "x")},

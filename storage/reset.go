@@ -22,7 +22,7 @@ func (t *tail) begin(first uint64) error {
 	seg.first, seg.index = first, newTopicIndex()
 	s.segs, s.spares = []*segment{seg}, nil
 	s.window = window{limit: s.window.limit}
-	s.head, s.synced, s.note = first-1, first-1, nil
+	s.head, s.synced, s.aheadRows, s.note = first-1, first-1, 0, nil
 	s.kept.clear()
 	s.mu.Unlock()
 	t.dedupe = newDedupe(l.opts.DedupeWindow)

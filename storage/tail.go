@@ -66,6 +66,8 @@ func (t *tail) publish(b *batch, durable bool) *Commit {
 	s.head = blk.last()
 	if durable {
 		s.synced, s.note = s.head, b.block.note
+	} else {
+		s.aheadRows += uint64(b.block.rows)
 	}
 	s.window.push(blk, s.synced)
 	t.log.metrics.window.Set(float64(s.window.bytes))

@@ -217,7 +217,8 @@ func (k *keeper) rowsFrom(s *segment, from uint64) (firsts []uint64, values [][]
 	return firsts, values, next, err
 }
 
-// storedRows returns the number of digest rows in the segments.
+// storedRows returns the number of digest rows in the segments. What is not synced
+// does not count: a crash takes it away, and then older rows are needed.
 func (k *keeper) storedRows() uint64 {
 	st := &k.log.state
 	st.mu.RLock()
@@ -226,7 +227,7 @@ func (k *keeper) storedRows() uint64 {
 	for _, s := range st.segs {
 		n += s.info.rows
 	}
-	return n
+	return n - st.aheadRows
 }
 
 // neededRows returns the first offset of the blocks that hold the newest n digest

@@ -79,10 +79,14 @@ func (n *Node) returned(index uint64, e *clusterv1.Envelope) {
 			n.broadcast()
 		}
 	}
-	if m.beats[patience-1] == index && n.sent > 0 {
-		n.until.Store(int64(n.sent + liveFor))
-		n.sent = 0
+	if m.beats[patience-1] == index && n.out.sent > 0 {
+		if n.now()-n.out.sent > beatEvery {
+			n.out.calm = index
+		}
+		n.until.Store(int64(n.out.sent + liveFor))
+		n.out.sent = 0
 		poke(n.woken)
+		poke(n.back)
 	}
 }
 
@@ -100,15 +104,16 @@ func (n *Node) changedTo(e Event) error {
 	}
 	switch e.Kind {
 	case Joined:
-		n.joined = true
+		n.me.joined = true
 	case CheckpointBegan:
 		n.pages.snapshot, n.pages.of = n.state.AppendState(nil), n.state.index
 	case Gone:
-		n.joined = false
+		n.me.joined = false
 		n.until.Store(0)
 		poke(n.woken)
 		switch e.Reason {
 		case Left:
+			n.me.left = true
 		case Replaced:
 			return fmt.Errorf("another node has come with the name %q: give each node a name of its own, or leave this one stopped", n.opts.Name)
 		default:
@@ -129,15 +134,15 @@ func (n *Node) becomeBoot() {
 	}
 	n.boot.Store(boot)
 	n.queue.restart(boot)
-	n.sent = 0
+	n.out.sent = 0
 }
 
 // sayHello does so once for each boot, when the node has caught up.
 func (n *Node) sayHello() {
-	if n.read.applied < n.read.target || n.joined || n.sent > 0 || n.leaving {
+	if n.read.applied < n.read.target || n.me.joined || n.out.sent > 0 || n.me.leaving {
 		return
 	}
-	n.sent = max(n.now(), 1)
+	n.out.sent = max(n.now(), 1)
 	n.must(&clusterv1.Record{Record: &clusterv1.Record_Hello{
 		Hello: &clusterv1.Hello{Name: n.opts.Name, Read: n.read.applied, Version: n.opts.Version},
 	}})
@@ -149,14 +154,12 @@ func (n *Node) must(records ...*clusterv1.Record) {
 	}
 }
 
-// beats writes a heartbeat each second, once the one before has come back, and
-// expires with it who has been silent.
+// beats writes a heartbeat each second, or as soon as the one before has come back if
+// that takes longer, and expires with it who has been silent.
 func (n *Node) beats(ctx context.Context) {
-	tick := time.NewTicker(beatEvery)
-	defer tick.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-time.After(beatEvery):
 		case <-ctx.Done():
 			return
 		}
@@ -164,17 +167,30 @@ func (n *Node) beats(ctx context.Context) {
 		if n.opts.Heads != nil {
 			beat.Streams = n.opts.Heads()
 		}
-		n.mu.Lock()
-		if n.joined && n.sent == 0 && !n.leaving {
-			n.sent = n.now()
-			beat.Checkpoint = n.state.checkpoint
-			for _, e := range n.state.silent(n.boot.Load()) {
-				n.must(&clusterv1.Record{Record: &clusterv1.Record_Expire{Expire: e}})
+		for !n.beat(beat) {
+			select {
+			case <-n.back:
+			case <-ctx.Done():
+				return
 			}
-			n.must(&clusterv1.Record{Record: &clusterv1.Record_Heartbeat{Heartbeat: beat}})
 		}
-		n.mu.Unlock()
 	}
+}
+
+// beat writes a heartbeat unless one is out.
+func (n *Node) beat(beat *clusterv1.Heartbeat) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.me.joined || n.me.leaving || n.out.sent > 0 {
+		return false
+	}
+	n.out.sent = n.now()
+	beat.Checkpoint = n.state.checkpoint
+	for _, e := range n.state.silent(n.Boot(), n.out.calm) {
+		n.must(&clusterv1.Record{Record: &clusterv1.Record_Expire{Expire: e}})
+	}
+	n.must(&clusterv1.Record{Record: &clusterv1.Record_Heartbeat{Heartbeat: beat}})
+	return true
 }
 
 // pulse tells when the node becomes live and when it must pause.
@@ -216,11 +232,13 @@ func (n *Node) goodbye(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, goodbyeWait)
 	defer cancel()
 	n.mu.Lock()
-	n.leaving = true
-	if n.joined {
-		n.must(&clusterv1.Record{Record: &clusterv1.Record_Goodbye{Goodbye: &clusterv1.Goodbye{}}})
+	defer n.mu.Unlock()
+	n.me.leaving = true
+	if !n.me.joined && n.out.sent == 0 {
+		return // it never said hello
 	}
-	for n.joined && ctx.Err() == nil {
+	n.must(&clusterv1.Record{Record: &clusterv1.Record_Goodbye{Goodbye: &clusterv1.Goodbye{}}})
+	for !n.me.left && ctx.Err() == nil {
 		changed := n.changed
 		n.mu.Unlock()
 		select {
@@ -229,7 +247,6 @@ func (n *Node) goodbye(ctx context.Context) {
 		}
 		n.mu.Lock()
 	}
-	n.mu.Unlock()
 }
 
 // Status is how a node is doing.
@@ -248,6 +265,6 @@ func (n *Node) Status() Status {
 	defer n.mu.Unlock()
 	return Status{
 		CaughtUp: n.read.ready && n.read.applied >= n.read.target, Applied: n.read.applied, Target: n.read.target,
-		Joined: n.joined, Live: n.Live(), Queued: n.Queued(), Problem: n.read.problem,
+		Joined: n.me.joined, Live: n.Live(), Queued: n.Queued(), Problem: n.read.problem,
 	}
 }

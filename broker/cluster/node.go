@@ -65,13 +65,13 @@ type Node struct {
 	boot  atomic.Uint64 // changed on the goroutine that applies
 	until atomic.Int64  // may act until then, since start; 0 never
 	woken chan struct{} // has a token when until was set
+	back  chan struct{} // has a token when a heartbeat has come back
 
 	mu      sync.Mutex
 	state   *State
 	read    progress
-	leaving bool          // it says goodbye
-	sent    time.Duration // when the heartbeat was written that has not come back; 0 if none is out
-	joined  bool
+	out     beating
+	me      membership
 	changed chan struct{} // closed when leases may have changed, or whether it is live
 	pages   checkpointer
 }
@@ -82,6 +82,21 @@ type progress struct {
 	problem string // why there is none
 	applied uint64 // index up to which the log was read
 	target  uint64 // index at which the node has caught up
+}
+
+// membership is what the log says of this node.
+type membership struct {
+	joined  bool // its boot is there
+	leaving bool // it says goodbye
+	left    bool // that has been applied
+}
+
+// beating is what a node knows of its own heartbeats.
+type beating struct {
+	sent time.Duration // when the one was written that has not come back; 0 if none is out
+	// Index of the last one that took longer than the pace to come back. Kafka was away or slow then, and it
+	// may be longer so for others: only what came since then says that they are silent.
+	calm uint64
 }
 
 // New returns a node that begins when Run does.
@@ -103,7 +118,7 @@ func New(o Options) (*Node, error) {
 	}
 	return &Node{
 		opts: o, queue: newQueue(), state: NewState(o.Parts...), start: time.Now(),
-		woken: make(chan struct{}, 1), changed: make(chan struct{}), pages: checkpointer{kick: make(chan struct{}, 1)},
+		woken: make(chan struct{}, 1), back: make(chan struct{}, 1), changed: make(chan struct{}), pages: checkpointer{kick: make(chan struct{}, 1)},
 	}, nil
 }
 

@@ -113,11 +113,11 @@ func (s *State) expire(at At, e *clusterv1.Expire) {
 	s.remove(at, e.GetBoot(), Expired)
 }
 
-// Silent returns the boots that an expiry written by boot would find silent, with
-// the index of their last heartbeats.
-func (s *State) silent(boot uint64) []*clusterv1.Expire {
+// silent returns the boots that an expiry written by boot would find silent, with
+// the index of their last heartbeats. Its own heartbeats count from behind calm on.
+func (s *State) silent(boot, calm uint64) []*clusterv1.Expire {
 	me := s.nodes[boot]
-	if me == nil {
+	if me == nil || me.beats[0] <= calm {
 		return nil
 	}
 	var all []*clusterv1.Expire

@@ -57,7 +57,7 @@ func (m *Machine) replayRest(op byte, r *reader) bool {
 	case deltaCursor, deltaCursor | flagRedrive:
 		m.cursors[sourceOf(op)] = r.position()
 	case deltaGeneration:
-		m.generation = r.upTo(maxNumber)
+		m.generation = max(m.generation, r.upTo(maxNumber))
 	case deltaPaused, deltaPaused | flagOn:
 		m.paused = op&flagOn != 0
 	case deltaSettings:

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Version is that of Apache Kafka.
@@ -30,6 +31,9 @@ const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
   </dependencies>
 </project>
 `
+
+// copyGoal is of the plugin of Maven that fetches.
+const copyGoal = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies"
 
 // UnavailableError says what this machine lacks to run Kafka, and what to do.
 // Tests skip for it.
@@ -137,15 +141,26 @@ func fetch(ctx context.Context, dir string) error {
 	if err := os.WriteFile(file, []byte(pom), 0o644); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", "-f", file, "dependency:copy-dependencies", "-DoutputDirectory="+dir)
+	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", "-f", file, copyGoal, "-DoutputDirectory="+dir)
+	cmd.WaitDelay = time.Second // for what it has started
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
 		return fmt.Errorf("fetch Kafka from Maven Central: %w", context.Cause(ctx))
 	}
 	if err != nil {
-		return &UnavailableError{fmt.Sprintf("Maven could not fetch it (%v); go online once, or set TIDEWIRE_CACHE to a directory that has it:\n%s", err, tail(out, 20))}
+		return &UnavailableError{fmt.Sprintf("Maven could not fetch it (%v, %s); go online once, or set TIDEWIRE_CACHE to a directory that has it", err, complaint(out))}
 	}
 	return nil
+}
+
+// complaint is the first line of Maven's output that says what went wrong.
+func complaint(out []byte) string {
+	for line := range strings.Lines(string(out)) {
+		if _, text, ok := strings.Cut(line, "[ERROR] "); ok {
+			return strings.TrimSpace(text)
+		}
+	}
+	return "and it did not say why"
 }
 
 // storageTemplate fills dir with what Kafka's format command leaves in the store

@@ -101,7 +101,7 @@ func writeCreate(w *wireWriter, spec TopicSpec, patience time.Duration) {
 	}
 	w.end()
 	w.int32(int32(patience.Milliseconds()))
-	w.bool(false)
+	w.no()
 	w.end()
 }
 
@@ -128,8 +128,8 @@ func (c *Client) Configs(ctx context.Context, topic string) (map[string]string, 
 		w.string(topic)
 		w.null() // all of them
 		w.end()
-		w.bool(false)
-		w.bool(false)
+		w.no()
+		w.no()
 		w.end()
 	}})
 	if err != nil {
@@ -138,20 +138,20 @@ func (c *Client) Configs(ctx context.Context, topic string) (map[string]string, 
 	r.int32() // throttle
 	n := r.count()
 	code, message := r.int16(), r.string()
-	r.int8()
+	r.skip(1)
 	r.bytes()
 	configs := map[string]string{}
 	for range r.count() {
 		name := r.string()
 		configs[name] = r.string()
-		r.take(3) // read only, source, sensitive
+		r.skip(3) // read only, source, sensitive
 		for range r.count() {
 			r.bytes()
 			r.bytes()
-			r.int8()
+			r.skip(1)
 			r.end()
 		}
-		r.int8()
+		r.skip(1)
 		r.bytes()
 		r.end()
 	}

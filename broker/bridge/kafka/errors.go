@@ -71,7 +71,7 @@ func (e *Error) Unwrap() error { return e.Cause }
 
 // Is makes errors.Is find the kind.
 func (e *Error) Is(target error) bool {
-	k, ok := target.(Kind) //nolint:errorlint // it is asked whether the target itself is a kind
+	k, ok := target.(Kind)
 	return ok && k == e.Kind
 }
 

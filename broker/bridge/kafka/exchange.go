@@ -194,7 +194,7 @@ func (c *Client) do(ctx context.Context, q call) (answer *wireReader, sent bool,
 	if err != nil {
 		sent = !x.state.CompareAndSwap(exchangeNew, exchangeGivenUp)
 		x.interrupt()
-		return nil, sent, c.explain(ctx, q, err)
+		return nil, sent, c.explain(q, sent, err)
 	}
 	r := &wireReader{b: msg.(*exchange).answer}
 	r.end() // tagged fields of the header

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -14,8 +15,9 @@ import (
 )
 
 // explain turns what the library says about a connection or a request into a
-// sentence that says what to change.
-func (c *Client) explain(ctx context.Context, q call, err error) *Error {
+// sentence that says what to change. begun says whether the request was begun;
+// else it is about making a connection.
+func (c *Client) explain(q call, begun bool, err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
@@ -28,17 +30,35 @@ func (c *Client) explain(ctx context.Context, q call, err error) *Error {
 	if e := c.explainLogin(err); e != nil {
 		return e
 	}
-	timeout := os.IsTimeout(err) || errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil
+	timeout := os.IsTimeout(err) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	switch {
 	case errors.Is(err, kafkago.BrokerNotAvailable):
 		return failf(Unreachable, nil, "broker %d of Kafka is not known at the moment", q.broker)
+	case (timeout || cut) && !begun:
+		return failf(Unreachable, err, "no connection to Kafka at %s was made%s", c.brokers(), c.suspicion())
 	case timeout:
 		return failf(Unreachable, err, "Kafka did not answer %s in time; look whether it runs and %s can be reached", q.api.name, c.brokers())
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+	case cut:
 		return failf(Unreachable, err, "Kafka closed the connection instead of answering %s; if this lasts, it may expect TLS or SASL, or be older than 3.1", q.api.name)
 	default:
 		return failf(Unreachable, err, "no connection to Kafka at %s; look whether it runs and can be reached", c.brokers())
 	}
+}
+
+// suspicion is what may be wrong if a connection cannot even be set up, though
+// somebody listens.
+func (c *Client) suspicion() string {
+	what := "; if this lasts, look whether Kafka runs and can be reached"
+	if c.opts.TLS == nil {
+		what += ", whether this port expects TLS"
+	} else {
+		what += ", whether this port speaks TLS"
+	}
+	if s := c.opts.SASL; s.Mechanism != "" {
+		what += fmt.Sprintf(", and whether user %q, its password and mechanism %s are right", s.User, s.Mechanism)
+	}
+	return what
 }
 
 func (c *Client) brokers() string { return strings.Join(c.opts.Brokers, ",") }

@@ -183,3 +183,6 @@ func add(t *testing.T, f *kafka.Fetcher, n int32, offset int64) *reading {
 	}
 	return r
 }
+
+// pass lets virtual time pass.
+func pass(d time.Duration) { time.Sleep(d) }

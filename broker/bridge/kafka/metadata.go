@@ -78,9 +78,7 @@ func (m *metadata) refresh(done chan struct{}) {
 	m.mu.Lock()
 	pause := time.Until(m.last.Add(refreshPause + rand.N(refreshPause/2)))
 	m.mu.Unlock()
-	if sleep(c.ctx, pause) != nil {
-		pause = 0
-	}
+	_ = sleep(c.ctx, pause) // if the client is closed, the request says so
 	m.mu.Lock()
 	m.last = time.Now()
 	names := make([]string, 0, len(m.wanted))
@@ -146,8 +144,8 @@ func (c *Client) askMetadata(ctx context.Context, names []string) (map[string]kn
 			w.string(name)
 			w.end()
 		}
-		w.bool(false) // create no topics
-		w.bool(false) // no permissions
+		w.no() // create no topics
+		w.no() // no permissions
 		w.end()
 	}})
 	if err != nil {
@@ -182,7 +180,7 @@ func (c *Client) askMetadata(ctx context.Context, names []string) (map[string]kn
 func readTopic(r *wireReader) (Topic, error) {
 	code := r.int16()
 	t := Topic{Name: r.string(), ID: r.id()}
-	r.int8() // internal
+	r.skip(1) // internal
 	t.Partitions = make([]PartitionInfo, r.count())
 	for range t.Partitions {
 		r.int16() // the leader says it all

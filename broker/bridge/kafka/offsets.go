@@ -70,33 +70,37 @@ func (c *Client) offsets(ctx context.Context, t Topic, moment int64) ([]int64, e
 			return nil, failf(NoLeader, nil, "nobody leads %s at the moment", Partition{t.Name, p.Number})
 		}
 	}
-	for _, group := range byTopic(t.Partitions, func(p PartitionInfo) int32 { return p.Leader }) {
-		if err := c.leaderOffsets(ctx, t.Name, group, moment, list); err != nil {
+	for _, group := range groupBy(t.Partitions, func(p PartitionInfo) int32 { return p.Leader }) {
+		r, _, err := c.do(ctx, call{api: apiListOffsets, broker: group[0].Leader, body: func(w *wireWriter) {
+			writeOffsets(w, t.Name, group, moment)
+		}})
+		if err != nil {
+			return nil, err
+		}
+		if err := readOffsets(r, t.Name, len(group), list); err != nil {
 			return nil, err
 		}
 	}
 	return list, nil
 }
 
-func (c *Client) leaderOffsets(ctx context.Context, topic string, group []PartitionInfo, moment int64, list []int64) error { //nolint:revive // one request, five things to know
-	r, _, err := c.do(ctx, call{api: apiListOffsets, broker: group[0].Leader, body: func(w *wireWriter) {
-		w.int32(-1)
-		w.int8(0)
-		w.count(1)
-		w.string(topic)
-		w.count(len(group))
-		for _, p := range group {
-			w.int32(p.Number)
-			w.int32(p.Epoch)
-			w.int64(moment)
-			w.end()
-		}
+func writeOffsets(w *wireWriter, topic string, group []PartitionInfo, moment int64) {
+	w.int32(-1) // a consumer
+	w.no()      // what is not committed yet by a transaction, too
+	w.count(1)
+	w.string(topic)
+	w.count(len(group))
+	for _, p := range group {
+		w.int32(p.Number)
+		w.int32(p.Epoch)
+		w.int64(moment)
 		w.end()
-		w.end()
-	}})
-	if err != nil {
-		return err
 	}
+	w.end()
+	w.end()
+}
+
+func readOffsets(r *wireReader, topic string, want int, list []int64) error {
 	r.int32() // throttle
 	seen := 0
 	for range r.count() {
@@ -117,7 +121,7 @@ func (c *Client) leaderOffsets(ctx context.Context, topic string, group []Partit
 		}
 		r.end()
 	}
-	if r.err != nil || seen != len(group) {
+	if r.err != nil || seen != want {
 		return failf(Corrupt, r.err, "the answer of Kafka about the offsets of topic %s cannot be read", topic)
 	}
 	return nil

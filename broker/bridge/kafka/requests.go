@@ -51,7 +51,7 @@ func writeProduce(w *wireWriter, timeout time.Duration, batches []*produceBatch)
 	w.null()    // no transaction
 	w.int16(-1) // acks: all
 	w.int32(int32(timeout.Milliseconds()))
-	groups := byTopic(batches, func(b *produceBatch) string { return b.partition.Topic })
+	groups := groupBy(batches, func(b *produceBatch) string { return b.partition.Topic })
 	w.count(len(groups))
 	for _, group := range groups {
 		w.string(group[0].partition.Topic)
@@ -97,13 +97,12 @@ func readProduced(r *wireReader, batches []*produceBatch) {
 	}
 }
 
-// byTopic groups what belongs to the same topic, in the order of first
-// appearance.
-func byTopic[T any, K comparable](list []T, topic func(T) K) [][]T {
+// groupBy puts together what has the same key, in the order of first appearance.
+func groupBy[T any, K comparable](list []T, key func(T) K) [][]T {
 	var groups [][]T
 	index := map[K]int{}
 	for _, v := range list {
-		k := topic(v)
+		k := key(v)
 		i, ok := index[k]
 		if !ok {
 			i = len(groups)
@@ -175,10 +174,10 @@ func writeFetch(w *wireWriter, q fetchCall, parts []*fetchPart) {
 	w.int32(int32(q.wait.Milliseconds()))
 	w.int32(1) // answer as soon as there is a byte
 	w.int32(int32(min(q.maxBytes, math.MaxInt32)))
-	w.int8(0)   // what is not committed yet by a transaction, too
+	w.no()      // what is not committed yet by a transaction, too
 	w.int32(0)  // no session
 	w.int32(-1) // and none is wanted
-	groups := byTopic(parts, func(p *fetchPart) TopicID { return p.id })
+	groups := groupBy(parts, func(p *fetchPart) TopicID { return p.id })
 	w.count(len(groups))
 	for _, group := range groups {
 		w.id(group[0].id)

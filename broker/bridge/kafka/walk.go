@@ -120,7 +120,7 @@ func readRecords(body []byte, raw rawBatch, count int, from int64) ([]Record, er
 	for range count {
 		size := r.varint()
 		one := wireReader{b: r.take(int(min(size, int64(len(r.b))+1)))}
-		one.int8()
+		one.skip(1)
 		at := first + one.varint()
 		offset := raw.base + one.varint()
 		rec := Record{Offset: offset, Time: millis(at), Key: one.nullable(), Value: one.nullable(), Headers: one.headers()}

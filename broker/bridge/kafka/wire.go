@@ -19,13 +19,9 @@ func (w *wireWriter) int16(v int16)    { w.b = binary.BigEndian.AppendUint16(w.b
 func (w *wireWriter) int32(v int32)    { w.b = binary.BigEndian.AppendUint32(w.b, uint32(v)) }
 func (w *wireWriter) int64(v int64)    { w.b = binary.BigEndian.AppendUint64(w.b, uint64(v)) }
 func (w *wireWriter) uvarint(v uint64) { w.b = binary.AppendUvarint(w.b, v) }
-func (w *wireWriter) bool(v bool) {
-	if v {
-		w.int8(1)
-	} else {
-		w.int8(0)
-	}
-}
+
+// no writes a false.
+func (w *wireWriter) no() { w.int8(0) }
 
 // count begins an array of n elements.
 func (w *wireWriter) count(n int) { w.uvarint(uint64(n) + 1) }
@@ -75,12 +71,8 @@ func (r *wireReader) fail() {
 	r.b = nil
 }
 
-func (r *wireReader) int8() int8 {
-	if t := r.take(1); t != nil {
-		return int8(t[0])
-	}
-	return 0
-}
+// skip passes over n bytes.
+func (r *wireReader) skip(n int) { r.take(n) }
 
 func (r *wireReader) int16() int16 {
 	if t := r.take(2); t != nil {
@@ -178,7 +170,7 @@ func (r *wireReader) end() {
 			r.fail()
 			return
 		}
-		r.take(int(size))
+		r.skip(int(size))
 	}
 }
 

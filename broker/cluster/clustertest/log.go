@@ -69,6 +69,9 @@ type Faults struct {
 	// Write and Answer are the time until a value is stored, and until the node knows;
 	// Read is the time until it sees what is stored. Each is drawn between zero and that.
 	Write, Answer, Read time.Duration
+	// Recover is how long after the log was away, or the node stalled, nothing passes yet:
+	// drawn likewise, each time anew.
+	Recover time.Duration
 	// Repeat is the chance that a value is stored once more, up to RepeatAfter later:
 	// Kafka's producers try again.
 	Repeat      float64
@@ -131,7 +134,7 @@ func (w *Way) repeats() bool {
 
 // open waits until nothing is stalled.
 func (w *Way) open(ctx context.Context) error {
-	for {
+	for waited := false; ; waited = true {
 		w.log.mu.Lock()
 		away, changed := w.log.away, w.log.changed
 		w.log.mu.Unlock()
@@ -139,6 +142,9 @@ func (w *Way) open(ctx context.Context) error {
 		stalled := w.stalled
 		w.mu.Unlock()
 		if !away && !stalled {
+			if waited {
+				return pause(ctx, w.draw(func(f Faults) time.Duration { return f.Recover }))
+			}
 			return ctx.Err()
 		}
 		select {

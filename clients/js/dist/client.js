@@ -9,6 +9,8 @@ import { Subscription } from "./subscription.js";
 import { decode, encode } from "./wire/codec.js";
 /** A session must have lasted so long for the next failure to count as the first: a broker that closes at once is failing too. */
 const stable = 10_000;
+/** When a new token is asked for again, if there was none or the broker did not take it. */
+const askAgain = 5000;
 /** How long a session that was sent away waits for its answers. */
 const farewell = 5000;
 /** A timer takes no longer time: what is to be later is earlier then, and not at once. */
@@ -215,7 +217,7 @@ export class Connection extends Lasting {
     }
     error(error) {
         if (error.request === "refresh")
-            this.#refresh(1000);
+            this.#refresh(askAgain);
         else if (error.ref)
             this.#outbox.answered([{ ref: error.ref, error }]);
         else if (!error.request)
@@ -267,7 +269,7 @@ export class Connection extends Lasting {
             if (turn !== this.#turn)
                 return;
             if (!token || token === this.#shown)
-                return this.#refresh(1000);
+                return this.#refresh(askAgain);
             this.#shown = token;
             this.send({ refresh: { token } });
         });

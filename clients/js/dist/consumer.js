@@ -77,8 +77,7 @@ export class Consumer extends Member {
         super.lost();
         for (const [ref, s] of this.#said) {
             s.again = true;
-            if (/^nack|ext/.test(s.kind))
-                this.#answered(ref);
+            this.#send(ref);
         }
     }
     deliver({ term, partition, generation, records, attempts }) {
@@ -100,11 +99,12 @@ export class Consumer extends Member {
         if (!this.#live.size || this.#options.extend === false)
             return;
         this.#keeper = setTimeout(() => {
-            // Without a connection it would be said too late, and for each time that it was not.
-            if (this.state === "live")
-                for (const d of this.#live.values())
-                    if (!d.settled)
-                        d.extend(this.#ackWait);
+            for (const d of this.#live.values())
+                if (!d.settled)
+                    d.extend(this.#ackWait);
+            // Which worker has called close cannot be told; one that waits for it waits for itself.
+            if (this.#draining && this.#running)
+                this.link.warn(`${this.title} waits for workers to end`);
             this.#keep();
         }, this.#ackWait / 3);
     }
@@ -159,11 +159,16 @@ export class Consumer extends Member {
         if (this.#live.get(d.position) === d)
             this.#live.delete(d.position);
     }
-    /** Tells the broker what was said; without a connection, over the next one. */
+    /** Tells the broker what was said; without a connection, over the next one, if it holds by then. */
     #send(ref) {
         const s = this.#said.get(ref);
-        if (!s || this.state !== "live")
+        if (!s)
             return;
+        if (this.state !== "live") {
+            if (/^nack|ext/.test(s.kind))
+                this.#answered(ref);
+            return;
+        }
         try {
             this.link.send({ [s.kind]: { ...s.frame, sub: this.sub } });
         }

@@ -43,9 +43,15 @@ export class Outbox {
             this.#link.warn("the outbox of an earlier page:", entry, error);
         try {
             for (const entry of (await store.load()).reverse()) {
-                const item = this.#item(entry, true);
-                item.promise.catch((error) => this.#loaded && refused(error, entry));
-                this.#row.unshift(item);
+                try {
+                    const item = this.#item(entry, true);
+                    item.promise.catch((error) => this.#loaded && refused(error, entry));
+                    this.#row.unshift(item);
+                }
+                catch (error) {
+                    refused(error, entry);
+                    this.#store("remove", entry);
+                }
             }
         }
         catch (error) {
@@ -62,7 +68,15 @@ export class Outbox {
     get waiting() {
         return this.#row.some((item) => item.ref);
     }
+    /** Makes an item. What cannot be written is refused here, not over each connection. */
     #item(entry, sent) {
+        try {
+            const messages = [{ ...wire(entry), payload: entry.payload.subarray(0, 0) }];
+            encode({ publish: { messages, repeatAgeMs: entry.first } });
+        }
+        catch (error) {
+            throw new TidewireError("invalid_message", error.message);
+        }
         const size = entry.payload.length + 3 * JSON.stringify({ ...entry, payload: 0 }).length;
         this.#bytes += size;
         return { ...deferred(), entry, size, sent, ref: 0 };
@@ -79,21 +93,14 @@ export class Outbox {
         const [payload, contentType] = encodeData(data);
         const first = Date.now();
         const entry = {
-            id: randomId(),
-            contentType,
             ...options,
+            id: options.id ?? randomId(),
+            contentType: options.contentType ?? contentType,
             topic,
             payload,
             expires: typeof expires === "number" ? first + expires : expires && +expires,
             first,
         };
-        // What cannot be written is refused here, not over each connection. Any payload can be.
-        try {
-            encode({ publish: { messages: [{ ...wire(entry), payload: undefined }] } });
-        }
-        catch (error) {
-            throw new TidewireError("invalid_message", error.message);
-        }
         const item = this.#item(entry, false);
         this.#row.push(item);
         if (!entry.ephemeral)

@@ -133,7 +133,10 @@ function consumer() {
   const lines = Object.entries(exports)
     .filter(([, target]) => target.types)
     .map(([name], i) => `export * as part${i} from "@tidewire/client${name.slice(1)}";\n`);
-  writeFileSync(join(program, "index.mts"), lines.join(""));
+  // What has no value may be given as undefined.
+  const use = `import { connect } from "@tidewire/client";
+    connect("http://localhost", { token: undefined }).publish("a", 1, { id: undefined, signal: undefined });\n`;
+  writeFileSync(join(program, "index.mts"), [...lines, use].join(""));
   for (const [module, moduleResolution] of [
     ["nodenext", "nodenext"],
     ["es2022", "bundler"],

@@ -25,6 +25,9 @@ import type {
 /** A session must have lasted so long for the next failure to count as the first: a broker that closes at once is failing too. */
 const stable = 10_000;
 
+/** When a new token is asked for again, if there was none or the broker did not take it. */
+const askAgain = 5000;
+
 /** How long a session that was sent away waits for its answers. */
 const farewell = 5000;
 
@@ -230,7 +233,7 @@ export class Connection extends Lasting implements api.Client, Link, Taker {
   }
 
   error(error: WireError): void {
-    if (error.request === "refresh") this.#refresh(1000);
+    if (error.request === "refresh") this.#refresh(askAgain);
     else if (error.ref) this.#outbox.answered([{ ref: error.ref, error }]);
     else if (!error.request) this.#lastWord = error;
   }
@@ -279,7 +282,7 @@ export class Connection extends Lasting implements api.Client, Link, Taker {
       const turn = this.#turn;
       const token = await this.#token().catch(() => this.#shown);
       if (turn !== this.#turn) return;
-      if (!token || token === this.#shown) return this.#refresh(1000);
+      if (!token || token === this.#shown) return this.#refresh(askAgain);
       this.#shown = token;
       this.send({ refresh: { token } });
     });

@@ -112,7 +112,7 @@ export class Consumer extends Member implements Public {
     super.lost();
     for (const [ref, s] of this.#said) {
       s.again = true;
-      if (/^nack|ext/.test(s.kind)) this.#answered(ref);
+      this.#send(ref);
     }
   }
 
@@ -139,8 +139,9 @@ export class Consumer extends Member implements Public {
     this.#keeper = undefined;
     if (!this.#live.size || this.#options.extend === false) return;
     this.#keeper = setTimeout(() => {
-      // Without a connection it would be said too late, and for each time that it was not.
-      if (this.state === "live") for (const d of this.#live.values()) if (!d.settled) d.extend(this.#ackWait);
+      for (const d of this.#live.values()) if (!d.settled) d.extend(this.#ackWait);
+      // Which worker has called close cannot be told; one that waits for it waits for itself.
+      if (this.#draining && this.#running) this.link.warn(`${this.title} waits for workers to end`);
       this.#keep();
     }, this.#ackWait / 3);
   }
@@ -196,10 +197,14 @@ export class Consumer extends Member implements Public {
     if (this.#live.get(d.position) === d) this.#live.delete(d.position);
   }
 
-  /** Tells the broker what was said; without a connection, over the next one. */
+  /** Tells the broker what was said; without a connection, over the next one, if it holds by then. */
   #send(ref: number): void {
     const s = this.#said.get(ref);
-    if (!s || this.state !== "live") return;
+    if (!s) return;
+    if (this.state !== "live") {
+      if (/^nack|ext/.test(s.kind)) this.#answered(ref);
+      return;
+    }
     try {
       this.link.send({ [s.kind]: { ...s.frame, sub: this.sub } });
     } catch (error) {

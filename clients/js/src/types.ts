@@ -20,17 +20,17 @@ export interface ConnectOptions {
    * connect, and again before the token in force expires: a new one then takes its
    * place without a new connection, so give one that lasts longer than the last.
    */
-  token?: string | (() => string | Promise<string>);
+  token?: string | (() => string | Promise<string>) | undefined;
   /** Name and version of the program, for the broker's listings. Default: `tidewire-js`. */
-  name?: string;
+  name?: string | undefined;
   /** Bounds what is published and not yet answered, and may keep it over a reload. */
-  outbox?: OutboxOptions;
+  outbox?: OutboxOptions | undefined;
   /** Longest time for one attempt, from dialling to the broker's welcome, in milliseconds. Default: 10,000. */
-  timeout?: number;
+  timeout?: number | undefined;
   /** The class to make connections with. Default: the global `WebSocket`; Node.js has one from version 22 on. */
-  WebSocket?: WebSocketClass;
+  WebSocket?: WebSocketClass | undefined;
   /** False: nothing is written to the console. Default: true; what goes wrong is said there once. */
-  log?: boolean;
+  log?: boolean | undefined;
 }
 
 /** A class with the interface of the browser's WebSocket, such as that of the package `ws`. */
@@ -42,11 +42,11 @@ export type WebSocketClass = new (
 /** Bounds of what is published and not yet answered. */
 export interface OutboxOptions {
   /** Messages. Default: 1,000. */
-  messages?: number;
+  messages?: number | undefined;
   /** Bytes, of everything in them. Default: 8 MiB. */
-  bytes?: number;
+  bytes?: number | undefined;
   /** Keeps them over a reload; `@tidewire/client/idb` has one. */
-  store?: OutboxStore;
+  store?: OutboxStore | undefined;
 }
 
 /** A message of the outbox as a store keeps it. All values can be cloned structurally. */
@@ -54,11 +54,11 @@ export interface OutboxEntry {
   topic: string;
   id: string;
   payload: Uint8Array;
-  contentType?: string;
-  key?: string;
-  headers?: Record<string, string>;
+  contentType?: string | undefined;
+  key?: string | undefined;
+  headers?: Record<string, string> | undefined;
   /** Milliseconds since 1970. */
-  expires?: number;
+  expires?: number | undefined;
   /** When it was published first, in milliseconds since 1970 by this machine's clock. */
   first: number;
 }
@@ -82,19 +82,19 @@ export type Data = string | Uint8Array | ArrayBuffer | object | number | boolean
 /** What `publish` takes besides topic and data. */
 export interface PublishOptions {
   /** Identity of the message within its topic, at most 128 bytes. Default: a random one. */
-  id?: string;
+  id?: string | undefined;
   /** Ordering key: consumers have messages of one key in flight one at a time. */
-  key?: string;
+  key?: string | undefined;
   /** Application headers; names in lower case. */
-  headers?: Record<string, string>;
+  headers?: Record<string, string> | undefined;
   /** Media type. Default: that of JSON for objects, `text/plain` for text, none for bytes. */
-  contentType?: string;
+  contentType?: string | undefined;
   /** Only for who is subscribed now, never stored. */
-  ephemeral?: boolean;
+  ephemeral?: boolean | undefined;
   /** When the message is not delivered any more; a number is milliseconds from now. */
-  expires?: Date | number;
+  expires?: Date | number | undefined;
   /** Gives up waiting: what was not sent is not sent then, what was may or may not be stored. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** What the broker says of a message that it has taken. */
@@ -166,21 +166,21 @@ export interface SubscribeOptions {
    * `new` (default), `earliest`, `last:N`, `last-per-topic`, a duration before now
    * such as `-10m`, an RFC 3339 time, or a position, which means after it.
    */
-  from?: string;
+  from?: string | undefined;
   /** Keeps the position; what it has kept goes before `from`. */
-  store?: PositionStore;
+  store?: PositionStore | undefined;
   /** The stream to read. Needed only where the filter could match topics of several. */
-  stream?: string;
+  stream?: string | undefined;
   /** What the broker may send before the handler has handled it, in bytes. Default: 256 KiB. */
-  credit?: number;
+  credit?: number | undefined;
   /** What happens when the handler cannot keep up: it gets everything later (default), or only the newest of each topic. */
-  slow?: "catch_up" | "conflate";
+  slow?: "catch_up" | "conflate" | undefined;
   /** With `conflate`: each topic comes at most once in so many milliseconds. */
-  conflateMs?: number;
+  conflateMs?: number | undefined;
   /** False: what this client publishes itself is left out. Default: true. */
-  echo?: boolean;
+  echo?: boolean | undefined;
   /** Ends the subscription. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Where a subscription is: `asking` the broker, `behind` what is stored, `live`, or `ended`. */
@@ -235,9 +235,13 @@ export interface Delivery extends Message {
   readonly generation: number;
   /** Says that it is done. Resolves when that is on the broker's disk; rejects if it is another member's by now. */
   ack(): Promise<void>;
-  /** Says that it failed: it comes again after `delay` milliseconds, or as the settings say. */
-  nack(options?: { delay?: number }): Promise<void>;
-  /** Asks for more time: `by` milliseconds from now on, or the consumer's ack wait. */
+  /**
+   * Says that it failed: it comes again after `delay` milliseconds, or as the settings
+   * say. Without a connection nothing is said and nothing waits: it comes again by
+   * itself, to another member at once, else when the ack wait is over.
+   */
+  nack(options?: { delay?: number | undefined }): Promise<void>;
+  /** Asks for more time: `by` milliseconds from now on, or the consumer's ack wait. Without a connection nothing is asked. */
   extend(by?: number): Promise<void>;
   /** Says that no attempt will ever handle it: it becomes a dead letter. */
   reject(reason?: string): Promise<void>;
@@ -249,32 +253,32 @@ export type Worker = (m: Delivery) => unknown;
 /** How a consumer is joined. Where the consumer is there already, none are needed. */
 export interface ConsumeOptions {
   /** Handlers that run at a time. Default: 1. */
-  concurrency?: number;
+  concurrency?: number | undefined;
   /** Messages that the broker may have under way to this client. Default: `concurrency`. */
-  window?: number;
+  window?: number | undefined;
   /** Where a new consumer begins. Default: `earliest`. */
-  from?: string;
-  stream?: string;
+  from?: string | undefined;
+  stream?: string | undefined;
   /** False: a handler that takes longer than the ack wait must call `extend` itself. Default: true. */
-  extend?: boolean;
+  extend?: boolean | undefined;
   /** Settings of the consumer: for its creation, and to change those that are given. */
-  settings?: ConsumerSettings;
-  signal?: AbortSignal;
+  settings?: ConsumerSettings | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** Settings of a consumer, as docs/consumers.md says. */
 export interface ConsumerSettings {
-  ackWaitMs?: number;
-  backoffBaseMs?: number;
-  backoffCapMs?: number;
-  backoffFactor?: number;
-  backoffJitter?: boolean;
-  maxDeliver?: number;
-  maxInFlight?: number;
-  maxInFlightBytes?: number;
-  maxWaiting?: number;
-  exclusive?: boolean;
-  ordered?: boolean;
+  ackWaitMs?: number | undefined;
+  backoffBaseMs?: number | undefined;
+  backoffCapMs?: number | undefined;
+  backoffFactor?: number | undefined;
+  backoffJitter?: boolean | undefined;
+  maxDeliver?: number | undefined;
+  maxInFlight?: number | undefined;
+  maxInFlightBytes?: number | undefined;
+  maxWaiting?: number | undefined;
+  exclusive?: boolean | undefined;
+  ordered?: boolean | undefined;
 }
 
 /** What a consumer tells besides messages. */
@@ -297,18 +301,19 @@ export interface Consumer extends AsyncDisposable {
   on<K extends keyof ConsumerEvents>(event: K, listener: (value: ConsumerEvents[K]) => void): () => void;
   /**
    * Takes no more, waits for the workers that run and until what they said is on disk,
-   * and leaves. A worker may call it, but not wait for it.
+   * and leaves. A worker may call it, but not wait for it: it would wait for itself.
+   * The console says from time to time that workers are waited for.
    */
   close(): Promise<void>;
 }
 
 /** Which messages `history` gives: those after `from`, or those before `before`, newest first. */
 export interface HistoryOptions {
-  from?: string;
-  before?: string;
+  from?: string | undefined;
+  before?: string | undefined;
   /** At most 1,000. Default: 100. */
-  limit?: number;
-  signal?: AbortSignal;
+  limit?: number | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** A part of what is stored on a topic. */
@@ -352,5 +357,5 @@ export interface Client extends AsyncDisposable {
   /** Reads what is stored on a topic, over HTTP. */
   history(topic: string, options?: HistoryOptions): Promise<History>;
   /** Waits until what was published is answered, at most `timeout` milliseconds (5,000), and ends everything. */
-  close(options?: { timeout?: number }): Promise<void>;
+  close(options?: { timeout?: number | undefined }): Promise<void>;
 }

@@ -2,7 +2,7 @@ import type { Client, Message, OutboxStore, PositionStore, SubscribeOptions, Sub
 /** How a database is opened. */
 export interface StoreOptions {
     /** Version of the app's own schema. Default: 1. Raise it when `upgrade` has to do something new. */
-    version?: number;
+    version?: number | undefined;
     /**
      * Makes or changes the app's object stores; called as IndexedDB's `upgradeneeded` is, with the
      * version that is there (0: none). It may return a promise of requests of `tx`. Leave alone what
@@ -10,7 +10,7 @@ export interface StoreOptions {
      */
     upgrade?(db: IDBDatabase, oldVersion: number, tx: IDBTransaction): unknown;
     /** False: nothing is written to the console. Default: true; each thing that goes wrong is said there once. */
-    log?: boolean;
+    log?: boolean | undefined;
 }
 /** The app's IndexedDB database, with what the client keeps in it. */
 export interface Store extends AsyncDisposable {

@@ -8,7 +8,7 @@ export interface TabsOptions extends ConnectOptions {
      * them. Give it where the page does not have the token, as with a cookie: one name for
      * each user.
      */
-    group?: string;
+    group?: string | undefined;
 }
 /** Connects in the browser that is given, which has all that it takes. */
 export declare function connectIn(env: Env, url: string | string[], options: TabsOptions): Client;

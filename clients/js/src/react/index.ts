@@ -127,7 +127,7 @@ export interface SubscribedValue<T> extends Subscribed {
 /** What `useSubscription` takes besides the filter. It is compared by value; other functions and objects are taken over without a new subscription. */
 export interface MessagesOptions extends SubscribeOptions {
   /** How many messages are held. Default: 100. */
-  keep?: number;
+  keep?: number | undefined;
 }
 
 /** With these, `useSubscription` makes one value of all messages. */

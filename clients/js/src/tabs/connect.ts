@@ -11,7 +11,7 @@ export interface TabsOptions extends ConnectOptions {
    * them. Give it where the page does not have the token, as with a cookie: one name for
    * each user.
    */
-  group?: string;
+  group?: string | undefined;
 }
 
 /** Claims that differ from one token of the same rights to the next. */

@@ -198,11 +198,13 @@ test("over a lost connection acks and rejects are said again, nacks are not", as
   expect(await Promise.all(done.map(outcome))).toEqual([undefined, undefined, undefined, undefined]);
 });
 
-test("what is said without a connection is said over the next one", async () => {
-  const { net, peer, worker } = await member();
-  peer.say(deliver(1, 1));
+test("an ack without a connection is said over the next one; a nack and an extend are not", async () => {
+  const { net, peer, worker } = await member({ concurrency: 3 });
+  peer.say(deliver(1, 1, 2, 3));
   peer.end();
   await worker.end("1");
+  const late = [worker.running.get("2")!.m.nack({ delay: 5000 }), worker.running.get("3")!.m.extend()];
+  expect(await Promise.all(late.map(outcome))).toEqual([undefined, undefined]);
   await pass(500);
   net.last.welcome();
   const sub = net.last.sent[0]?.connect?.subscriptions?.[0]?.sub ?? 0;
@@ -329,6 +331,19 @@ test("close takes no more, waits for workers and answers, and leaves", async () 
   expect(next.sub).toBe(0);
 });
 
+test("that a closed consumer waits for workers, which may wait for just that, is said in the console", async () => {
+  const warn = vi.spyOn(console, "warn").mockReturnValue();
+  const { client, peer } = await open({ log: true });
+  const c = client.consume("c", "a", () => c.close());
+  peer.say(subscribed(1), deliver(1, 1));
+  await pass(9_999);
+  expect(warn).not.toHaveBeenCalled();
+  await pass(1);
+  expect(warn.mock.calls).toEqual([["tidewire:", "the consumer c waits for workers to end"]]);
+  await Promise.all([client.close({ timeout: 1 }), pass(1)]);
+  expect(vi.getTimerCount()).toBe(0);
+});
+
 test("closing a client waits for its consumers, at most so long", async () => {
   const { client, peer, worker } = await member();
   peer.say(deliver(1, 1));
@@ -413,13 +428,13 @@ test("what cannot be written, said while it rests, keeps no close waiting", asyn
   const { peer, worker, c } = await member();
   peer.say(deliver(1, 1));
   peer.say({ error: { sub: 1, code: "overloaded", message: "x", retryable: true } });
-  const said = worker.running.get("1")!.m.nack({ delay: Number.NaN });
+  const said = worker.running.get("1")!.m.reject(Symbol("no text") as never);
   await worker.end("1");
   void c.close();
   expect(c.state).toBe("asking");
   await pass(500);
   peer.say(subscribed(peer.take("subscribe")[0]!.sub!));
-  expect(await outcome(said)).toMatch(/out of range/);
+  expect(await outcome(said)).toMatch(/Symbol/);
   expect(c.state).toBe("ended");
 });
 

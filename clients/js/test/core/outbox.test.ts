@@ -444,6 +444,34 @@ test("nothing is sent before the store has given what it has, and a load that fa
   expect(told).toEqual(["disk"]);
 });
 
+test("what a store has spoilt is told and removed, and stops nothing else", async () => {
+  const store = new Store();
+  const removed: string[] = [];
+  store.remove = (e) => void removed.push(e.id);
+  const bad = [{ payload: undefined }, { payload: "text" }, { first: -1 }, { topic: Symbol("t") }];
+  store.kept.push(kept("old1"), ...bad.map((more, i) => kept(`bad${i}`, more as never)), kept("old2"));
+  const w = start({ outbox: { store } });
+  const told: unknown[] = [];
+  w.client.on("refused", (e) => told.push([e.id, (e.error as { code?: string }).code]));
+  publish(w, "new");
+  await settle();
+  expect(w.states).toEqual(["connecting"]);
+  w.net.last.welcome();
+  expect(texts(w.net.last)).toEqual(["old1", "old2", "new"]);
+  const ids = bad.map((_, i) => `bad${i}`).reverse();
+  expect(told).toEqual(ids.map((id) => [id, "invalid_message"]));
+  expect(removed).toEqual(ids);
+  expect(w.client.state).toBe("open");
+});
+
+test("an option that is undefined is as good as none", async () => {
+  const { client, peer } = await open({ token: undefined, outbox: { messages: undefined } });
+  void client.publish("t", { a: 1 }, { id: undefined, contentType: undefined, expires: undefined });
+  const [message] = peer.take("publish")[0]!.messages!;
+  expect(message).toMatchObject({ contentType: "application/json", expiresAt: 0 });
+  expect(message?.id).toMatch(/^\d+(-\d+){3}$/);
+});
+
 test("a message of an earlier page that is refused is told", async () => {
   const store = new Store();
   store.kept.push(kept("old"));

@@ -121,7 +121,7 @@ test("the same token again is asked for again, and not sent", async () => {
   await pass(7000);
   expect(peer.take("refresh")).toEqual([]);
   now = "b";
-  await pass(1000);
+  await pass(5000);
   expect(peer.take("refresh")).toMatchObject([{ token: "b" }]);
 });
 
@@ -135,11 +135,11 @@ test("while a token is replaced the function may throw or hang", async () => {
   how = "throw";
   await pass(6500);
   how = "new";
-  await pass(1000);
+  await pass(5000);
   expect(peer.take("refresh")).toMatchObject([{ token: "new" }]);
   how = "hang";
   peer.say({ refreshed: { expiresAt: after(8000) } });
-  await pass(1000);
+  await pass(5000);
   peer.say({ error: { code: "token_expired", message: "x" } }).end(3505);
   expect(client.state).toBe("waiting");
   await pass(500);
@@ -158,7 +158,7 @@ test("a refused refresh changes nothing: another token is asked for", async () =
   expect(peer.take("refresh")).toMatchObject([{ token: "t2" }]);
   peer.say({ error: { request: "refresh", code: "unauthorized", message: "x" } });
   expect(client.state).toBe("open");
-  await pass(1000);
+  await pass(5000);
   expect(peer.take("refresh")).toMatchObject([{ token: "t3" }]);
 });
 

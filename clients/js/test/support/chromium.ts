@@ -39,9 +39,17 @@ function executable(file: string): boolean {
 /** A `describe` that is skipped where there is no browser; setup-chromium.ts says so, and fails where CI is set. */
 export const inBrowser = describe.skipIf(!chromiumPath());
 
-/** Starts the browser. Whoever starts it closes it; it ends with this process in any case. */
-export async function launchChromium(args: string[] = []): Promise<Browser> {
-  return chromium.launch({ executablePath: chromiumPath()!, headless: true, args: [...flags, ...args] });
+/**
+ * Starts the browser. Whoever starts it closes it; it ends with this process in any
+ * case. With `cache` it has a back-forward cache, which playwright switches off.
+ */
+export async function launchChromium(args: string[] = [], { cache = false } = {}): Promise<Browser> {
+  return chromium.launch({
+    executablePath: chromiumPath()!,
+    headless: true,
+    args: [...flags, ...args],
+    ignoreDefaultArgs: cache ? ["--disable-back-forward-cache"] : [],
+  });
 }
 
 /** A server of pages: an origin of its own, with storage of its own. */

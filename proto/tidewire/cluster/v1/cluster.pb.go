@@ -117,6 +117,12 @@ type Record struct {
 	//	*Record_CheckpointBegin
 	//	*Record_CheckpointPage
 	//	*Record_CheckpointEnd
+	//	*Record_ConsumerCreate
+	//	*Record_ConsumerDelete
+	//	*Record_ConsumerJoin
+	//	*Record_ConsumerLeave
+	//	*Record_ConsumerDecided
+	//	*Record_ConsumerAsk
 	Record        isRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -249,6 +255,60 @@ func (x *Record) GetCheckpointEnd() *CheckpointEnd {
 	return nil
 }
 
+func (x *Record) GetConsumerCreate() *ConsumerCreate {
+	if x != nil {
+		if x, ok := x.Record.(*Record_ConsumerCreate); ok {
+			return x.ConsumerCreate
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetConsumerDelete() *ConsumerDelete {
+	if x != nil {
+		if x, ok := x.Record.(*Record_ConsumerDelete); ok {
+			return x.ConsumerDelete
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetConsumerJoin() *ConsumerJoin {
+	if x != nil {
+		if x, ok := x.Record.(*Record_ConsumerJoin); ok {
+			return x.ConsumerJoin
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetConsumerLeave() *ConsumerLeave {
+	if x != nil {
+		if x, ok := x.Record.(*Record_ConsumerLeave); ok {
+			return x.ConsumerLeave
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetConsumerDecided() *ConsumerDecided {
+	if x != nil {
+		if x, ok := x.Record.(*Record_ConsumerDecided); ok {
+			return x.ConsumerDecided
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetConsumerAsk() *ConsumerAsk {
+	if x != nil {
+		if x, ok := x.Record.(*Record_ConsumerAsk); ok {
+			return x.ConsumerAsk
+		}
+	}
+	return nil
+}
+
 type isRecord_Record interface {
 	isRecord_Record()
 }
@@ -290,7 +350,32 @@ type Record_CheckpointPage struct {
 }
 
 type Record_CheckpointEnd struct {
-	CheckpointEnd *CheckpointEnd `protobuf:"bytes,10,opt,name=checkpoint_end,json=checkpointEnd,proto3,oneof"` // 20 to 39: consumers.
+	CheckpointEnd *CheckpointEnd `protobuf:"bytes,10,opt,name=checkpoint_end,json=checkpointEnd,proto3,oneof"`
+}
+
+type Record_ConsumerCreate struct {
+	// 20 to 39: consumers, see consumers.proto.
+	ConsumerCreate *ConsumerCreate `protobuf:"bytes,20,opt,name=consumer_create,json=consumerCreate,proto3,oneof"`
+}
+
+type Record_ConsumerDelete struct {
+	ConsumerDelete *ConsumerDelete `protobuf:"bytes,21,opt,name=consumer_delete,json=consumerDelete,proto3,oneof"`
+}
+
+type Record_ConsumerJoin struct {
+	ConsumerJoin *ConsumerJoin `protobuf:"bytes,22,opt,name=consumer_join,json=consumerJoin,proto3,oneof"`
+}
+
+type Record_ConsumerLeave struct {
+	ConsumerLeave *ConsumerLeave `protobuf:"bytes,23,opt,name=consumer_leave,json=consumerLeave,proto3,oneof"`
+}
+
+type Record_ConsumerDecided struct {
+	ConsumerDecided *ConsumerDecided `protobuf:"bytes,24,opt,name=consumer_decided,json=consumerDecided,proto3,oneof"`
+}
+
+type Record_ConsumerAsk struct {
+	ConsumerAsk *ConsumerAsk `protobuf:"bytes,25,opt,name=consumer_ask,json=consumerAsk,proto3,oneof"`
 }
 
 func (*Record_Hello) isRecord_Record() {}
@@ -312,6 +397,18 @@ func (*Record_CheckpointBegin) isRecord_Record() {}
 func (*Record_CheckpointPage) isRecord_Record() {}
 
 func (*Record_CheckpointEnd) isRecord_Record() {}
+
+func (*Record_ConsumerCreate) isRecord_Record() {}
+
+func (*Record_ConsumerDelete) isRecord_Record() {}
+
+func (*Record_ConsumerJoin) isRecord_Record() {}
+
+func (*Record_ConsumerLeave) isRecord_Record() {}
+
+func (*Record_ConsumerDecided) isRecord_Record() {}
+
+func (*Record_ConsumerAsk) isRecord_Record() {}
 
 // The first record of a boot: with it the node is there.
 type Hello struct {
@@ -819,7 +916,7 @@ func (x *Define) GetAfter() uint64 {
 }
 
 // Everything about a stream that decides what a node makes of a record of its
-// Kafka topic. It never changes within a term.
+// Kafka topic. It never changes within a term. Without partitions the stream is no more.
 type Definition struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Stream     string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
@@ -829,15 +926,18 @@ type Definition struct {
 	KafkaId      []byte `protobuf:"bytes,4,opt,name=kafka_id,json=kafkaId,proto3" json:"kafka_id,omitempty"`
 	Partitions   uint32 `protobuf:"varint,5,opt,name=partitions,proto3" json:"partitions,omitempty"`
 	DedupeWindow uint64 `protobuf:"varint,6,opt,name=dedupe_window,json=dedupeWindow,proto3" json:"dedupe_window,omitempty"`
-	// What the stream holds; none for the stream that holds the rest.
+	// What the stream holds, as far as no stream before it does: `before` has the
+	// filters of those. No filters for the stream that may hold everything.
 	Filters []string `protobuf:"bytes,7,rep,name=filters,proto3" json:"filters,omitempty"`
 	// The newest so many messages of each topic are given; 0 for all.
 	PerTopic        uint64 `protobuf:"varint,8,opt,name=per_topic,json=perTopic,proto3" json:"per_topic,omitempty"`
 	MaxPayloadBytes uint64 `protobuf:"varint,9,opt,name=max_payload_bytes,json=maxPayloadBytes,proto3" json:"max_payload_bytes,omitempty"`
-	// Key of the checksum that proves that a node wrote a record.
+	// Key of the checksum that proves that a node wrote a record. It stays over terms:
+	// records of the terms before are still in the topic.
 	Secret []byte `protobuf:"bytes,10,opt,name=secret,proto3" json:"secret,omitempty"`
 	// Version of the rules of apply with which the term begins.
-	Format        uint32 `protobuf:"varint,11,opt,name=format,proto3" json:"format,omitempty"`
+	Format        uint32   `protobuf:"varint,11,opt,name=format,proto3" json:"format,omitempty"`
+	Before        []string `protobuf:"bytes,12,rep,name=before,proto3" json:"before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -947,6 +1047,13 @@ func (x *Definition) GetFormat() uint32 {
 		return x.Format
 	}
 	return 0
+}
+
+func (x *Definition) GetBefore() []string {
+	if x != nil {
+		return x.Before
+	}
+	return nil
 }
 
 // Where a checkpoint begins: its pages are the state right after this
@@ -1587,11 +1694,11 @@ var File_tidewire_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_tidewire_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"!tidewire/cluster/v1/cluster.proto\x12\x13tidewire.cluster.v1\"q\n" +
+	"!tidewire/cluster/v1/cluster.proto\x12\x13tidewire.cluster.v1\x1a#tidewire/cluster/v1/consumers.proto\"q\n" +
 	"\bEnvelope\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x06R\x04boot\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x125\n" +
-	"\arecords\x18\x03 \x03(\v2\x1b.tidewire.cluster.v1.RecordR\arecords\"\x8c\x05\n" +
+	"\arecords\x18\x03 \x03(\v2\x1b.tidewire.cluster.v1.RecordR\arecords\"\xdd\b\n" +
 	"\x06Record\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tidewire.cluster.v1.HelloH\x00R\x05hello\x12>\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1e.tidewire.cluster.v1.HeartbeatH\x00R\theartbeat\x125\n" +
@@ -1603,7 +1710,13 @@ const file_tidewire_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x10checkpoint_begin\x18\b \x01(\v2$.tidewire.cluster.v1.CheckpointBeginH\x00R\x0fcheckpointBegin\x12N\n" +
 	"\x0fcheckpoint_page\x18\t \x01(\v2#.tidewire.cluster.v1.CheckpointPageH\x00R\x0echeckpointPage\x12K\n" +
 	"\x0echeckpoint_end\x18\n" +
-	" \x01(\v2\".tidewire.cluster.v1.CheckpointEndH\x00R\rcheckpointEndB\b\n" +
+	" \x01(\v2\".tidewire.cluster.v1.CheckpointEndH\x00R\rcheckpointEnd\x12N\n" +
+	"\x0fconsumer_create\x18\x14 \x01(\v2#.tidewire.cluster.v1.ConsumerCreateH\x00R\x0econsumerCreate\x12N\n" +
+	"\x0fconsumer_delete\x18\x15 \x01(\v2#.tidewire.cluster.v1.ConsumerDeleteH\x00R\x0econsumerDelete\x12H\n" +
+	"\rconsumer_join\x18\x16 \x01(\v2!.tidewire.cluster.v1.ConsumerJoinH\x00R\fconsumerJoin\x12K\n" +
+	"\x0econsumer_leave\x18\x17 \x01(\v2\".tidewire.cluster.v1.ConsumerLeaveH\x00R\rconsumerLeave\x12Q\n" +
+	"\x10consumer_decided\x18\x18 \x01(\v2$.tidewire.cluster.v1.ConsumerDecidedH\x00R\x0fconsumerDecided\x12E\n" +
+	"\fconsumer_ask\x18\x19 \x01(\v2 .tidewire.cluster.v1.ConsumerAskH\x00R\vconsumerAskB\b\n" +
 	"\x06record\"I\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -1639,7 +1752,7 @@ const file_tidewire_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"definition\x18\x01 \x01(\v2\x1f.tidewire.cluster.v1.DefinitionR\n" +
 	"definition\x12\x14\n" +
-	"\x05after\x18\x02 \x01(\x06R\x05after\"\xcc\x02\n" +
+	"\x05after\x18\x02 \x01(\x06R\x05after\"\xe4\x02\n" +
 	"\n" +
 	"Definition\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x12\n" +
@@ -1656,7 +1769,8 @@ const file_tidewire_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x11max_payload_bytes\x18\t \x01(\x04R\x0fmaxPayloadBytes\x12\x16\n" +
 	"\x06secret\x18\n" +
 	" \x01(\fR\x06secret\x12\x16\n" +
-	"\x06format\x18\v \x01(\rR\x06format\"\x11\n" +
+	"\x06format\x18\v \x01(\rR\x06format\x12\x16\n" +
+	"\x06before\x18\f \x03(\tR\x06before\"\x11\n" +
 	"\x0fCheckpointBegin\"T\n" +
 	"\x0eCheckpointPage\x12\x14\n" +
 	"\x05begin\x18\x01 \x01(\x04R\x05begin\x12\x16\n" +
@@ -1744,6 +1858,12 @@ var file_tidewire_cluster_v1_cluster_proto_goTypes = []any{
 	(*DefinedTerm)(nil),     // 19: tidewire.cluster.v1.DefinedTerm
 	(*Cycle)(nil),           // 20: tidewire.cluster.v1.Cycle
 	(*PartState)(nil),       // 21: tidewire.cluster.v1.PartState
+	(*ConsumerCreate)(nil),  // 22: tidewire.cluster.v1.ConsumerCreate
+	(*ConsumerDelete)(nil),  // 23: tidewire.cluster.v1.ConsumerDelete
+	(*ConsumerJoin)(nil),    // 24: tidewire.cluster.v1.ConsumerJoin
+	(*ConsumerLeave)(nil),   // 25: tidewire.cluster.v1.ConsumerLeave
+	(*ConsumerDecided)(nil), // 26: tidewire.cluster.v1.ConsumerDecided
+	(*ConsumerAsk)(nil),     // 27: tidewire.cluster.v1.ConsumerAsk
 }
 var file_tidewire_cluster_v1_cluster_proto_depIdxs = []int32{
 	1,  // 0: tidewire.cluster.v1.Envelope.records:type_name -> tidewire.cluster.v1.Record
@@ -1757,22 +1877,28 @@ var file_tidewire_cluster_v1_cluster_proto_depIdxs = []int32{
 	12, // 8: tidewire.cluster.v1.Record.checkpoint_begin:type_name -> tidewire.cluster.v1.CheckpointBegin
 	13, // 9: tidewire.cluster.v1.Record.checkpoint_page:type_name -> tidewire.cluster.v1.CheckpointPage
 	14, // 10: tidewire.cluster.v1.Record.checkpoint_end:type_name -> tidewire.cluster.v1.CheckpointEnd
-	4,  // 11: tidewire.cluster.v1.Heartbeat.streams:type_name -> tidewire.cluster.v1.StreamHeads
-	5,  // 12: tidewire.cluster.v1.StreamHeads.heads:type_name -> tidewire.cluster.v1.Head
-	11, // 13: tidewire.cluster.v1.Define.definition:type_name -> tidewire.cluster.v1.Definition
-	16, // 14: tidewire.cluster.v1.State.nodes:type_name -> tidewire.cluster.v1.NodeState
-	17, // 15: tidewire.cluster.v1.State.leases:type_name -> tidewire.cluster.v1.LeaseState
-	18, // 16: tidewire.cluster.v1.State.streams:type_name -> tidewire.cluster.v1.DefinedStream
-	20, // 17: tidewire.cluster.v1.State.cycle:type_name -> tidewire.cluster.v1.Cycle
-	21, // 18: tidewire.cluster.v1.State.parts:type_name -> tidewire.cluster.v1.PartState
-	3,  // 19: tidewire.cluster.v1.NodeState.last:type_name -> tidewire.cluster.v1.Heartbeat
-	19, // 20: tidewire.cluster.v1.DefinedStream.terms:type_name -> tidewire.cluster.v1.DefinedTerm
-	11, // 21: tidewire.cluster.v1.DefinedTerm.definition:type_name -> tidewire.cluster.v1.Definition
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	22, // 11: tidewire.cluster.v1.Record.consumer_create:type_name -> tidewire.cluster.v1.ConsumerCreate
+	23, // 12: tidewire.cluster.v1.Record.consumer_delete:type_name -> tidewire.cluster.v1.ConsumerDelete
+	24, // 13: tidewire.cluster.v1.Record.consumer_join:type_name -> tidewire.cluster.v1.ConsumerJoin
+	25, // 14: tidewire.cluster.v1.Record.consumer_leave:type_name -> tidewire.cluster.v1.ConsumerLeave
+	26, // 15: tidewire.cluster.v1.Record.consumer_decided:type_name -> tidewire.cluster.v1.ConsumerDecided
+	27, // 16: tidewire.cluster.v1.Record.consumer_ask:type_name -> tidewire.cluster.v1.ConsumerAsk
+	4,  // 17: tidewire.cluster.v1.Heartbeat.streams:type_name -> tidewire.cluster.v1.StreamHeads
+	5,  // 18: tidewire.cluster.v1.StreamHeads.heads:type_name -> tidewire.cluster.v1.Head
+	11, // 19: tidewire.cluster.v1.Define.definition:type_name -> tidewire.cluster.v1.Definition
+	16, // 20: tidewire.cluster.v1.State.nodes:type_name -> tidewire.cluster.v1.NodeState
+	17, // 21: tidewire.cluster.v1.State.leases:type_name -> tidewire.cluster.v1.LeaseState
+	18, // 22: tidewire.cluster.v1.State.streams:type_name -> tidewire.cluster.v1.DefinedStream
+	20, // 23: tidewire.cluster.v1.State.cycle:type_name -> tidewire.cluster.v1.Cycle
+	21, // 24: tidewire.cluster.v1.State.parts:type_name -> tidewire.cluster.v1.PartState
+	3,  // 25: tidewire.cluster.v1.NodeState.last:type_name -> tidewire.cluster.v1.Heartbeat
+	19, // 26: tidewire.cluster.v1.DefinedStream.terms:type_name -> tidewire.cluster.v1.DefinedTerm
+	11, // 27: tidewire.cluster.v1.DefinedTerm.definition:type_name -> tidewire.cluster.v1.Definition
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_tidewire_cluster_v1_cluster_proto_init() }
@@ -1780,6 +1906,7 @@ func file_tidewire_cluster_v1_cluster_proto_init() {
 	if File_tidewire_cluster_v1_cluster_proto != nil {
 		return
 	}
+	file_tidewire_cluster_v1_consumers_proto_init()
 	file_tidewire_cluster_v1_cluster_proto_msgTypes[1].OneofWrappers = []any{
 		(*Record_Hello)(nil),
 		(*Record_Heartbeat)(nil),
@@ -1791,6 +1918,12 @@ func file_tidewire_cluster_v1_cluster_proto_init() {
 		(*Record_CheckpointBegin)(nil),
 		(*Record_CheckpointPage)(nil),
 		(*Record_CheckpointEnd)(nil),
+		(*Record_ConsumerCreate)(nil),
+		(*Record_ConsumerDelete)(nil),
+		(*Record_ConsumerJoin)(nil),
+		(*Record_ConsumerLeave)(nil),
+		(*Record_ConsumerDecided)(nil),
+		(*Record_ConsumerAsk)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

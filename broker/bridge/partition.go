@@ -1,0 +1,355 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tidewire/tidewire/broker/bridge/kafka"
+	"github.com/tidewire/tidewire/protocol"
+	"github.com/tidewire/tidewire/storage"
+)
+
+// Partition is one partition of a [Stream], a log as the broker needs it: Append
+// writes to Kafka, Run applies what comes from there, the node's own records
+// among it, and reading is reading the copy.
+//
+// Who does what: publishers fill the outbox; the producer empties it and tells
+// how it went; the fetcher hands over what it has read and waits until it is
+// applied; the goroutine of Run alone uses the intake, applies and answers.
+type Partition struct {
+	*storage.Replica
+	stream  *Stream
+	name    kafka.Partition
+	number  int
+	outbox  outbox
+	intake  intake
+	inbox   chan arrival
+	metrics *metrics
+	logger  *slog.Logger
+	status  status
+	run     run
+}
+
+// run belongs to the goroutine of Run.
+type run struct {
+	apply    func(*storage.Commit)
+	epoch    int32 // of the leader whose log was verified; -1 before the first
+	draining time.Time
+	synced   chan error // takes the end of the copy's Run
+	syncEnd  error
+}
+
+// arrival is what the fetcher has read; it waits for done.
+type arrival struct {
+	fetched kafka.Fetched
+	done    chan struct{}
+}
+
+// Times of Run.
+const (
+	drainTime  = 5 * time.Second        // for answers, after the end was asked for
+	busyTick   = 100 * time.Millisecond // between looks at what waits
+	idleTick   = time.Second
+	applyTurn  = 500 * time.Millisecond // for one try to apply, so that publishers are not forgotten meanwhile
+	verifyRest = 500 * time.Millisecond // between tries to compare
+)
+
+// Append writes the entries to Kafka as one: they follow each other in the log,
+// as far as one write has room for them. While too much waits it waits for
+// space, until ctx ends. An error means that none of them was taken.
+func (p *Partition) Append(ctx context.Context, entries ...*storage.Entry) error {
+	return p.outbox.put(ctx, entries)
+}
+
+// Run applies what Kafka has until ctx ends; then nothing more is taken in, and
+// what was gets its answer, or is told after some seconds that it has none. An
+// error means that the copy cannot go on; then the process must end.
+func (p *Partition) Run(ctx context.Context, apply func(*storage.Commit)) error {
+	syncing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	p.run = run{apply: apply, epoch: -1, synced: make(chan error, 1)}
+	go func() { p.run.synced <- p.Replica.Run(syncing) }()
+	err := p.stream.link.fetcher.Add(kafka.Source{
+		Partition: p.name, ID: p.stream.def.TopicID, Offset: int64(p.intake.note.head), Sink: p.sink,
+	})
+	if err == nil {
+		err = p.loop(ctx)
+		p.stream.link.fetcher.Remove(p.name)
+	}
+	p.outbox.close(errClosed())
+	p.outbox.end()
+	p.answer()
+	stop()
+	if p.run.synced != nil {
+		p.run.syncEnd = <-p.run.synced
+	}
+	return errors.Join(err, p.run.syncEnd)
+}
+
+// sink hands over what was read, and returns when it is applied.
+func (p *Partition) sink(ctx context.Context, f kafka.Fetched) error {
+	a := arrival{f, make(chan struct{})}
+	for _, wait := range []func() bool{
+		func() bool {
+			select {
+			case p.inbox <- a:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		},
+		func() bool {
+			select {
+			case <-a.done:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		},
+	} {
+		if !wait() {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (p *Partition) loop(ctx context.Context) error {
+	timer := time.NewTimer(idleTick)
+	defer timer.Stop()
+	ended := ctx.Done()
+	for {
+		select {
+		case a := <-p.inbox:
+			err := p.arrived(a.fetched)
+			close(a.done)
+			if err != nil {
+				return err
+			}
+		case <-p.outbox.ready:
+		case err := <-p.run.synced:
+			p.run.synced, p.run.syncEnd = nil, err
+			return nil // err tells
+		case <-timer.C:
+		case <-ended:
+			ended = nil
+			p.outbox.close(errClosed())
+			p.run.draining = time.Now().Add(drainTime)
+		}
+		busy := p.tick()
+		if p.over(busy) {
+			return nil
+		}
+		if busy {
+			timer.Reset(busyTick)
+		} else {
+			timer.Reset(idleTick)
+		}
+	}
+}
+
+// over reports whether Run is to end.
+func (p *Partition) over(busy bool) bool {
+	return !p.run.draining.IsZero() && (!busy || !time.Now().Before(p.run.draining))
+}
+
+// tick does what time and answers ask for, and returns whether something waits
+// for its answer.
+func (p *Partition) tick() (busy bool) {
+	now := time.Now()
+	busy = p.outbox.expire(now)
+	p.answer()
+	if line := p.status.progress(now); line != "" {
+		p.logger.Info(line)
+	}
+	if p.run.draining.IsZero() && p.status.mustSing(now, p.outbox.lost()) {
+		p.outbox.sing(p.number)
+	}
+	return busy
+}
+
+// answer hands out the answers that no commit has.
+func (p *Partition) answer() {
+	answers := p.outbox.takeAnswers()
+	if len(answers) == 0 {
+		return
+	}
+	_, head := p.Bounds()
+	for i := range answers {
+		p.metrics.unanswered(answers[i].Result.Err)
+	}
+	p.run.apply(&storage.Commit{
+		Chunk:   protocol.Chunk{Partition: uint32(p.number), Term: p.stream.def.Term, After: head, Through: head},
+		Answers: answers,
+	})
+}
+
+// arrived takes what the fetcher has read. Only what ends the process is an
+// error.
+func (p *Partition) arrived(f kafka.Fetched) error {
+	if p.status.haltedBy() != nil {
+		return nil
+	}
+	if f.Err != nil {
+		return p.fetchFailed(f.Err)
+	}
+	p.status.reached(f.HighWatermark)
+	if f.Epoch != p.run.epoch {
+		if !p.verifyEpoch(f.Epoch) {
+			return nil
+		}
+		p.status.reached(f.HighWatermark) // whatever went wrong meanwhile
+	}
+	items, err := p.intake.take(f.Batches, p.judged)
+	if err != nil {
+		p.halt(err)
+		return nil
+	}
+	if len(items) > 0 {
+		if err := p.store(items, p.intake.encoded()); err != nil {
+			return err
+		}
+	}
+	_, head := p.Bounds()
+	if p.status.applied(head) {
+		p.logger.Info("caught up with Kafka", "offset", head)
+	}
+	p.status.setMark(p.intake.note.mark)
+	p.metrics.applied(head, f.HighWatermark)
+	return nil
+}
+
+// judged is told of every record that was read, and returns who waits for it.
+func (p *Partition) judged(rec *kafka.Record, v *verdict) func(storage.Result) {
+	p.metrics.judged(v)
+	switch v.reason {
+	case Accepted, canary:
+		if v.origin.Boot != p.stream.link.boot {
+			return nil
+		}
+		p.status.heard(time.Now())
+		if e := p.outbox.came(v.origin.Sequence); e != nil {
+			return e.Done
+		}
+	default:
+		if p.stream.opts.Bad != nil && offsetOf(rec.Offset) > p.intake.head {
+			p.stream.opts.Bad(Refused{Reason: v.reason, Partition: p.name, Record: *rec})
+		}
+	}
+	return nil
+}
+
+// store applies items. While the copy has no room, or is too far ahead of its
+// disk, publishers are seen to.
+func (p *Partition) store(items []storage.Item, note []byte) error {
+	for {
+		turn, cancel := context.WithTimeout(context.Background(), applyTurn)
+		commit, err := p.Replica.Apply(turn, items, note)
+		cancel()
+		if commit != nil {
+			p.run.apply(commit)
+		}
+		if err == nil {
+			return nil
+		}
+		_, head := p.Bounds()
+		for len(items) > 0 && items[0].Offset <= head {
+			items = items[1:]
+		}
+		select {
+		case p.run.syncEnd = <-p.run.synced:
+			p.run.synced = nil
+		default:
+		}
+		busy := p.tick()
+		if !errors.Is(err, context.DeadlineExceeded) || p.run.synced == nil || p.over(busy) {
+			p.lose(items)
+			if errors.Is(err, context.DeadlineExceeded) {
+				return nil // it is read again after the start
+			}
+			return fmt.Errorf("apply to the copy of %s: %w", p.name, err)
+		}
+	}
+}
+
+// lose answers those whose records were read and not applied.
+func (p *Partition) lose(items []storage.Item) {
+	commit := &storage.Commit{}
+	_, head := p.Bounds()
+	commit.Chunk = protocol.Chunk{Partition: uint32(p.number), Term: p.stream.def.Term, After: head, Through: head}
+	for i := range items {
+		if e := items[i].Entry; e != nil && e.Done != nil {
+			commit.Answers = append(commit.Answers, storage.Answer{Entry: e, Result: storage.Result{Err: errLost()}})
+		}
+	}
+	p.run.apply(commit)
+}
+
+// Resolve says where a start begins; see [storage.Replica.Resolve]. A position
+// above what is applied here is normal: somebody has read it on another node.
+// Up to Kafka's end it is waited for, which takes a moment; beyond it the log
+// was put back.
+func (p *Partition) Resolve(s protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, error) {
+	at, err := p.Replica.Resolve(s, f, head)
+	if err != nil || !at.Ahead {
+		return at, err
+	}
+	end, err := p.end(s.Position.Offset)
+	if err != nil {
+		return storage.Resolved{}, err
+	}
+	if s.Position.Offset > end {
+		_, last := p.Bounds()
+		last = max(last, end)
+		at = storage.Resolved{After: last, Gap: &storage.Gap{
+			Reason: storage.GapRolledBack, Term: s.Position.Term, After: last, Through: s.Position.Offset, Next: last,
+		}}
+	}
+	if err := p.await(at.After); err != nil {
+		return storage.Resolved{}, err
+	}
+	at.Ahead = false
+	return at, nil
+}
+
+// Times of Resolve.
+const (
+	endTime   = 2 * time.Second // to ask Kafka for its end
+	aheadTime = 3 * time.Second // to come to where others are
+)
+
+// end returns Kafka's end, which is asked for if the one that is known lies below
+// an offset.
+func (p *Partition) end(offset uint64) (uint64, error) {
+	if known := p.status.known(); offset <= known {
+		return known, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	bounds, err := p.stream.bounds(ctx)
+	if err != nil || p.number >= len(bounds) {
+		return 0, errNotHere()
+	}
+	p.status.reached(bounds[p.number].End)
+	return uint64(bounds[p.number].End), nil
+}
+
+// await waits until an offset is applied.
+func (p *Partition) await(offset uint64) error {
+	deadline := time.NewTimer(aheadTime)
+	defer deadline.Stop()
+	for {
+		head, moved := p.status.place()
+		if head >= offset {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-deadline.C:
+			return errNotHere()
+		}
+	}
+}
