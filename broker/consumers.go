@@ -180,7 +180,7 @@ func (c *consumers) create(ctx context.Context, name string, filter protocol.Fil
 	if err != nil {
 		return nil, false, err
 	}
-	return c.keeper.create(ctx, name, st, settings, consumer.Places{Main: main, Redrive: st.log.PositionOf(st.head())})
+	return c.keeper.create(ctx, name, settings, consumer.Places{Main: main, Redrive: st.log.PositionOf(st.head())})
 }
 
 // alone keeps the consumers of a broker that is no node of a cluster.
@@ -188,7 +188,11 @@ type alone struct{ *consumers }
 
 func (c alone) wait(ctx context.Context) *protocol.Error { return c.control.wait(ctx) }
 
-func (c alone) create(ctx context.Context, name string, st *partition, settings consumer.Settings, at consumer.Places) (p post, created bool, err *protocol.Error) {
+func (c alone) create(ctx context.Context, name string, settings consumer.Settings, at consumer.Places) (p post, created bool, err *protocol.Error) {
+	st, err := c.broker.named(settings.Stream)
+	if err != nil {
+		return nil, false, err
+	}
 	c.mu.Lock()
 	if p := c.by[name]; p != nil {
 		c.mu.Unlock()
@@ -197,7 +201,7 @@ func (c alone) create(ctx context.Context, name string, st *partition, settings 
 	var d *dispatcher
 	m, failed := c.registry.Create(name, settings, at, nowOf())
 	if failed == nil {
-		d, failed = newDispatcher(c.broker, st, m)
+		d, failed = newDispatcher(c.broker, st.parts[0], m)
 	}
 	if failed != nil {
 		c.mu.Unlock()
@@ -257,6 +261,10 @@ func (st *partition) resolveConsumer(from string, filter protocol.Filter) (proto
 	}
 	if start.Kind == protocol.StartLastPerTopic {
 		return protocol.Position{}, protocol.Errorf(protocol.CodeInvalidStart, "a consumer gets every message, so it cannot begin with `last-per-topic`: give another start")
+	}
+	start, perr := st.own(start, filter)
+	if perr != nil {
+		return protocol.Position{}, perr
 	}
 	at, perr := st.resolve(start, filter, st.head())
 	if perr != nil {

@@ -169,7 +169,7 @@ func (d *dispatcher) takeAhead(s *source, src consumer.Source, m *member, now in
 		return handed{}, false, false
 	}
 	attempt, sent := d.machine.Take(consumer.Message{Source: src, At: at, Key: d.keyOf(record), Size: len(record)}, m.id, now)
-	return handed{offset: offset, attempt: uint32(attempt), source: src, loaded: loaded{framed, s.term}}, sent, false
+	return handed{offset: offset, attempt: uint32(attempt), source: src, loaded: loaded{framed, s.term, d.stream.number}}, sent, false
 }
 
 func (d *dispatcher) keyOf(record []byte) uint64 {

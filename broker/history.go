@@ -43,12 +43,15 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 	if err != nil {
 		return nil, err
 	}
-	parts := st.read(q.Filter)
-	if len(parts) > 1 {
+	in := st.read(q.Filter)
+	if len(in) > 1 {
 		return nil, protocol.Errorf(protocol.CodeUnsupported, "the history of a pattern cannot be read in a stream of several partitions: ask for one topic, or subscribe")
 	}
+	if q.From, err = in[0].own(q.From, q.Filter); err != nil {
+		return nil, err
+	}
 	if q.Back {
-		return parts[0].historyBack(ctx, q)
+		return in[0].historyBack(ctx, q)
 	}
 	if q.From.Kind == protocol.StartLastPerTopic {
 		if !q.Filter.Exact() {
@@ -56,7 +59,7 @@ func (b *Broker) History(ctx context.Context, who *Identity, q HistoryQuery) (*P
 		}
 		q.From = protocol.Start{Kind: protocol.StartLast, Last: 1}
 	}
-	return parts[0].history(ctx, q)
+	return in[0].history(ctx, q)
 }
 
 func (pt *partition) history(ctx context.Context, q HistoryQuery) (*Page, error) {

@@ -230,7 +230,7 @@ func (s *Session) consume(req *tidewirev1.Subscribe) *protocol.Error {
 		return err
 	}
 	about := p.about()
-	sub := newSubscription(s, about.stream.stream, req.Sub, about.filter, []*partition{about.stream})
+	sub := newSubscription(s, req.Sub, about.filter, []*partition{about.stream})
 	m := &member{id: s.broker.consumers.nextMember(), window: windowOf(settingsNow(p), req.Window), session: s, sub: sub}
 	m.wake = func() { s.poke(sub) }
 	sub.consuming = consuming{post: p, worker: m}

@@ -8,16 +8,17 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
-// loaded is a record of the log, framed by protocol.AppendFramed, and the term in
-// which it was written.
+// loaded is a record of the log, framed by protocol.AppendFramed, and the term and
+// the partition in which it was written.
 type loaded struct {
-	framed []byte
-	term   protocol.Term
+	framed    []byte
+	term      protocol.Term
+	partition uint32
 }
 
 // message reads the record.
 func (r loaded) message() protocol.Message {
-	c := protocol.Chunk{Term: r.term, Count: 1, Records: r.framed}
+	c := protocol.Chunk{Partition: r.partition, Term: r.term, Count: 1, Records: r.framed}
 	for m, err := range c.Messages() {
 		if err == nil {
 			return m
@@ -51,7 +52,7 @@ func (pt *partition) pick(f protocol.Filter, offsets []uint64, found map[uint64]
 		}
 		for record, framed := range c.Framed() {
 			offset, _ := protocol.RecordPlace(record)
-			found[offset] = loaded{framed, c.Term}
+			found[offset] = loaded{framed, c.Term, c.Partition}
 		}
 		offsets = above(offsets, max(c.Through, offsets[0]))
 	}

@@ -73,7 +73,7 @@ func settingsNow(p post) (s consumer.Settings) {
 // keeper is where the consumers of a broker are kept: on this node alone, or in a cluster.
 type keeper interface {
 	// create makes a consumer and returns when it is durable. Of two of one name the first wins.
-	create(ctx context.Context, name string, st *partition, s consumer.Settings, at consumer.Places) (p post, created bool, err *protocol.Error)
+	create(ctx context.Context, name string, s consumer.Settings, at consumer.Places) (p post, created bool, err *protocol.Error)
 	// wait returns when what was changed is durable.
 	wait(ctx context.Context) *protocol.Error
 	// run works until ctx ends.

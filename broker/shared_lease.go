@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/tidewire/tidewire/broker/cluster"
@@ -32,7 +33,7 @@ func createRecord(name string, plan []byte) *clusterv1.Record {
 }
 
 // create implements keeper.
-func (sh *SharedConsumers) create(ctx context.Context, name string, _ *partition, s consumer.Settings, at consumer.Places) (post, bool, *protocol.Error) {
+func (sh *SharedConsumers) create(ctx context.Context, name string, s consumer.Settings, at consumer.Places) (post, bool, *protocol.Error) {
 	wait := &creation{plan: consumer.Plan(name, s, at, nowOf()), done: make(chan bool, 1)}
 	sh.mu.Lock()
 	if c := sh.copies.Get(name); c != nil {
@@ -89,10 +90,25 @@ func (sh *SharedConsumers) vacant(s *cluster.State, c *consumer.Copy) {
 	sh.depose(st)
 	st.asked = false
 	sh.free[st] = time.Now()
-	nodes := s.Nodes()
-	if len(st.members) > 0 || len(nodes) > 0 && nodes[0].Boot == sh.boot {
+	if len(st.members) > 0 || !manned(s, c) && first(s) == sh.boot {
 		sh.claim(st)
 	}
+}
+
+// manned reports whether some node that is there has members.
+func manned(s *cluster.State, c *consumer.Copy) bool {
+	return slices.ContainsFunc(c.Members(), func(m consumer.Member) bool {
+		_, there := s.Node(m.Boot)
+		return there
+	})
+}
+
+// first is the node that has been there longest, 0 if none is.
+func first(s *cluster.State) uint64 {
+	if nodes := s.Nodes(); len(nodes) > 0 {
+		return nodes[0].Boot
+	}
+	return 0
 }
 
 // claimed begins the time of another node, or of this one.
@@ -208,16 +224,23 @@ func (sh *SharedConsumers) look() {
 		}
 	}
 	live := sh.node.Live()
-	again := live && !sh.live // what had to rest goes on
+	again := live && !sh.live
 	sh.live = live
-	var reigns []*reign
+	var rested []listener
 	for _, st := range sh.stations {
+		if again {
+			rested = append(rested, st)
+		}
 		if r := st.reign; again && r != nil && r.d != nil {
-			reigns = append(reigns, r)
+			rested = append(rested, r.d)
 		}
 	}
 	sh.mu.Unlock()
-	for _, r := range reigns {
-		r.d.lookAfter()
+	for _, l := range rested {
+		l.lookAfter()
 	}
 }
+
+// Live tells that the node may act, or must pause; see [cluster.Options]. It is found
+// out a moment later otherwise.
+func (sh *SharedConsumers) Live(bool) { sh.look() }

@@ -63,7 +63,7 @@ func (w *town) start(name string) *townNode {
 	}
 	b := broker.New(n.logs[0], broker.Options{Logger: logger}, broker.Stream{Name: broker.DeadStream, Logs: []broker.Log{n.logs[1]}})
 	n.part = b.ShareConsumers()
-	node, err := cluster.New(cluster.Options{Name: name, Version: 1, Log: n.way, Parts: []cluster.Part{n.part}, Logger: logger})
+	node, err := cluster.New(cluster.Options{Name: name, Version: 1, Log: n.way, Parts: []cluster.Part{n.part}, Live: n.part.Live, Logger: logger})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -332,6 +332,7 @@ func TestSharedExclusive(t *testing.T) {
 		exclusive := true
 		first := a.hire()
 		first.consume("w", "job.*", 0, &tidewirev1.ConsumerSettings{Exclusive: &exclusive})
+		w.settled()
 		c.publishMany("job.a", 2)
 		old := first.take(2)
 		second := b.hire()
@@ -375,6 +376,7 @@ func TestSharedIsManagedFromAnyNode(t *testing.T) {
 		h := a.hire()
 		one := uint32(1)
 		h.consume("w", "job.*", 0, &tidewirev1.ConsumerSettings{MaxDeliver: &one})
+		w.settled()
 		if info, err := c.broker.PauseConsumer(t.Context(), "w", true); err != nil || !info.Paused {
 			t.Fatalf("%+v, %v", info, err)
 		}
@@ -452,6 +454,7 @@ func TestSharedFetch(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.publishMany("job.a", 5)
+		w.settled()
 		for i, n := range []*townNode{a, b} {
 			r, err := n.broker.Fetch(t.Context(), workerIdentity, "w", &broker.FetchRequest{Max: 2, Wait: time.Second})
 			if err != nil || len(r.Chunks) != 1 || r.Chunks[0].Count != 2 {

@@ -162,13 +162,15 @@ func (m *member) dismiss(err *protocol.Error) {
 }
 
 // take returns what was granted, as far as this node has read its stream. When it
-// returns nothing the member will be woken.
+// returns nothing the member will be woken. A node that the others may take for dead delivers
+// nothing: what it was granted may be with somebody else by now.
 func (s *station) take(m *member, n int) (work []handed, generation uint64, again bool) {
 	for {
 		head := s.stream.head()
 		s.shared.mu.Lock()
 		generation = s.copy.Generation()
-		if m.left {
+		if m.left || !s.shared.node.Live() {
+			m.idle = true
 			s.shared.mu.Unlock()
 			return nil, generation, false
 		}
@@ -256,7 +258,7 @@ func (s *station) settle(f *protocol.Settle, m *member, done func(*tidewirev1.Ac
 		number = m.id
 	}
 	acked := &tidewirev1.Acked{Ref: f.Ref, Sub: f.Sub, Term: f.Term.String()}
-	s.begin(&clusterv1.ConsumerAsk{What: &clusterv1.ConsumerAsk_Settle{Settle: s.settleRecord(f, number)}}, func(a *clusterv1.ConsumerAnswer, err *protocol.Error) {
+	s.begin(&clusterv1.ConsumerAsk{What: &clusterv1.ConsumerAsk_Settle{Settle: settleRecord(f, number)}}, func(a *clusterv1.ConsumerAnswer, err *protocol.Error) {
 		acked.Settled, acked.Refused = uint32(a.GetSettled()), a.GetRefused()
 		s.count(f.Kind, acked.Settled)
 		if f.Confirm || len(acked.Refused) > 0 || err != nil {
@@ -271,9 +273,8 @@ func (s *station) count(kind protocol.SettleKind, n uint32) {
 	s.counts.count(kind, n)
 }
 
-// settleRecord is what goes to whoever decides. Who does not say a generation means the one that
-// is in force now.
-func (s *station) settleRecord(f *protocol.Settle, member uint64) *clusterv1.ConsumerSettle {
+// settleRecord is what goes to whoever decides.
+func settleRecord(f *protocol.Settle, member uint64) *clusterv1.ConsumerSettle {
 	r := &clusterv1.ConsumerSettle{
 		Kind: uint32(f.Kind), Member: member, Generation: f.Generation, Term: uint64(f.Term), UpTo: f.UpTo, Confirm: f.Confirm, Reason: valid(f.Reason),
 	}
@@ -283,9 +284,6 @@ func (s *station) settleRecord(f *protocol.Settle, member uint64) *clusterv1.Con
 	if f.Delay != nil {
 		us := f.Delay.Microseconds()
 		r.DelayUs = &us
-	}
-	if r.Generation == 0 {
-		s.look(func(m *consumer.Machine) { r.Generation = m.Generation() })
 	}
 	return r
 }

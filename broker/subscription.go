@@ -54,14 +54,15 @@ type membership struct {
 	member int    // index in group.members
 }
 
-// newSubscription returns a subscription with a part in each of the partitions. A
-// single part lies beside it: what is told to millions is found in one place.
-func newSubscription(s *Session, st *stream, number uint32, filter protocol.Filter, in []*partition) *subscription {
+// newSubscription returns a subscription with a part in each of the partitions, of
+// which there is one at least. A single part lies beside it: what is told to
+// millions is found in one place.
+func newSubscription(s *Session, number uint32, filter protocol.Filter, in []*partition) *subscription {
 	whole := &struct {
 		subscription
 		only [1]part
 		list [1]*part
-	}{subscription: subscription{session: s, stream: st, number: number, filter: filter, behind: len(in), catching: len(in)}}
+	}{subscription: subscription{session: s, stream: in[0].stream, number: number, filter: filter, behind: len(in), catching: len(in)}}
 	sub, parts := &whole.subscription, whole.only[:]
 	sub.parts = whole.list[:0]
 	if len(in) > 1 {
@@ -138,7 +139,7 @@ func (s *Session) subscribe(req *tidewirev1.Subscribe) (*subscription, []any, *p
 	if perr != nil {
 		return nil, nil, perr
 	}
-	sub := newSubscription(s, st, req.Sub, filter, st.read(filter))
+	sub := newSubscription(s, req.Sub, filter, st.read(filter))
 	sub.wishes, sub.credit = wishes, creditOf(req)
 	for _, p := range sub.parts {
 		p.target = p.partition.head()
@@ -188,11 +189,12 @@ func (sub *subscription) announce(start protocol.Start, at []storage.Resolved) [
 // before the oldest record of the first round: whoever comes back with that
 // position gets what was superseded since, and not all that ever was.
 func (sub *subscription) begin(start protocol.Start) ([]storage.Resolved, *protocol.Error) {
-	switch {
-	case start.Kind == protocol.StartLast && len(sub.parts) > 1:
+	if start.Kind == protocol.StartLast && len(sub.parts) > 1 {
 		return sub.beforeLast(start.Last)
-	case start.Kind == protocol.StartPosition:
-		if err := sub.stream.complete(start.Vector(), sub.filter); err != nil {
+	}
+	v := start.Vector()
+	if start.Kind == protocol.StartPosition {
+		if err := sub.stream.complete(v, sub.filter); err != nil {
 			return nil, err
 		}
 	}
@@ -202,7 +204,10 @@ func (sub *subscription) begin(start protocol.Start) ([]storage.Resolved, *proto
 		if start.Kind == protocol.StartLastPerTopic {
 			at[i], err = p.beginLatest()
 		} else {
-			at[i], err = p.partition.resolve(start, sub.filter, p.target)
+			own := start
+			own.Several = nil
+			own.Position, _ = v.At(p.partition.number)
+			at[i], err = p.partition.resolve(own, sub.filter, p.target)
 		}
 		if err != nil {
 			return nil, err
@@ -247,15 +252,21 @@ func (sub *part) beginLatest() (storage.Resolved, *protocol.Error) {
 	return storage.Resolved{After: sub.latest.offsets[0] - 1}, nil
 }
 
-// resolve says where a start begins in the partition.
-func (pt *partition) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {
-	if start.Kind == protocol.StartPosition {
-		if err := pt.complete(start.Vector(), f); err != nil {
-			return storage.Resolved{}, err
-		}
-		at, _ := start.Vector().At(pt.number)
-		start = protocol.Start{Kind: protocol.StartPosition, Position: at}
+// own returns the part of a start that is the partition's, which alone the filter
+// reads.
+func (pt *partition) own(start protocol.Start, f protocol.Filter) (protocol.Start, *protocol.Error) {
+	if start.Kind != protocol.StartPosition {
+		return start, nil
 	}
+	if err := pt.complete(start.Vector(), f); err != nil {
+		return start, err
+	}
+	at, _ := start.Vector().At(pt.number)
+	return protocol.Start{Kind: protocol.StartPosition, Position: at}, nil
+}
+
+// resolve says where a start, whose position is the partition's own, begins.
+func (pt *partition) resolve(start protocol.Start, f protocol.Filter, head uint64) (storage.Resolved, *protocol.Error) {
 	if start.Kind != protocol.StartPosition && start.Kind != protocol.StartNew {
 		pt.broker.resolving <- struct{}{} // these search the log: not for everybody at once
 		defer func() { <-pt.broker.resolving }()

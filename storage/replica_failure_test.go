@@ -57,7 +57,9 @@ func TestReplicaRunAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := openReplica(t, t.TempDir(), ReplicaOptions{RunAhead: 100_000})
 		began := time.Now()
-		apply := func(ctx context.Context, from uint64) (*Commit, error) { return r.Apply(ctx, stamped(from, 1, 60_000), nil) }
+		apply := func(ctx context.Context, from uint64) (*Commit, error) {
+			return r.Apply(ctx, stamped(from, 1, 60_000), nil)
+		}
 		for _, from := range []uint64{1, 2} {
 			if _, err := apply(t.Context(), from); err != nil {
 				t.Fatal(err)

@@ -111,7 +111,7 @@ func (s *Stream) compare(ctx context.Context) error {
 		if f.Fatal {
 			fatal = append(fatal, f.Sentence)
 		} else {
-			s.opts.Logger.Warn(f.Sentence, "stream", s.def.Stream)
+			s.opts.Logger.Warn("a topic of Kafka is not quite as it should be", "stream", s.def.Stream, "what", f.Sentence)
 		}
 	}
 	if err := joined(fatal); err != nil {
@@ -246,7 +246,7 @@ func (s *Stream) Degraded() (all []string) {
 		if why := p.status.degraded(time.Now(), p.outbox.trouble()); why != "" {
 			all = append(all, p.name.String()+": "+why)
 		}
-		all = append(all, p.Replica.Degraded()...)
+		all = append(all, p.Degraded()...)
 	}
 	return all
 }
@@ -271,7 +271,7 @@ func (s *Stream) Close() error {
 	var errs []error
 	for _, p := range s.partitions {
 		p.metrics.unregister()
-		errs = append(errs, p.Replica.Close())
+		errs = append(errs, p.Close())
 	}
 	return errors.Join(errs...)
 }

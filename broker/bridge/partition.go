@@ -163,7 +163,7 @@ func (p *Partition) tick() (busy bool) {
 	busy = p.outbox.expire(now)
 	p.answer()
 	if line := p.status.progress(now); line != "" {
-		p.logger.Info(line)
+		p.logger.Info("not ready yet", "progress", line)
 	}
 	if p.run.draining.IsZero() && p.status.mustSing(now, p.outbox.lost()) {
 		p.outbox.sing(p.number)
@@ -247,7 +247,7 @@ func (p *Partition) judged(rec *kafka.Record, v *verdict) func(storage.Result) {
 func (p *Partition) store(items []storage.Item, note []byte) error {
 	for {
 		turn, cancel := context.WithTimeout(context.Background(), applyTurn)
-		commit, err := p.Replica.Apply(turn, items, note)
+		commit, err := p.Apply(turn, items, note)
 		cancel()
 		if commit != nil {
 			p.run.apply(commit)

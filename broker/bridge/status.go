@@ -177,9 +177,9 @@ func (s *status) ready(now time.Time, unsynced time.Time) error {
 	case s.halted != nil:
 		return s.halted
 	case !s.met && s.reading != nil:
-		return fmt.Errorf("Kafka cannot be read: %w", s.reading)
+		return fmt.Errorf("reading from Kafka fails: %w", s.reading)
 	case !s.met:
-		return errors.New("Kafka was not reached yet")
+		return errors.New("nothing was heard of Kafka yet")
 	case !s.caughtUp:
 		return errors.New(s.catchingUp())
 	case !unsynced.IsZero() && now.Sub(unsynced) >= stuckAfter:

@@ -2,11 +2,18 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tidewire/tidewire/broker/bridge/kafka"
 	"github.com/tidewire/tidewire/protocol"
@@ -19,8 +26,42 @@ import (
 type world struct {
 	t       *testing.T
 	net     *kfake.VirtualNetwork
-	cluster *kfake.Cluster
+	cluster *kfake.Cluster // nil in the tests on real Kafka
+	brokers []string       // else
 	def     Definition
+
+	mu    sync.Mutex
+	away  bool
+	conns []net.Conn
+}
+
+// cut takes Kafka away from all nodes, or gives it back.
+func (w *world) cut(away bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.away = away
+	if away {
+		for _, c := range w.conns {
+			_ = c.Close()
+		}
+		w.conns = nil
+	}
+}
+
+func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	w.mu.Lock()
+	away := w.away
+	w.mu.Unlock()
+	if away {
+		return nil, errors.New("nobody is there")
+	}
+	c, err := w.net.DialContext(ctx, network, address)
+	if err == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.conns = append(w.conns, c)
+	}
+	return c, err
 }
 
 // inWorld runs a test in a bubble, with a topic of so many partitions.
@@ -47,7 +88,11 @@ func newWorld(t *testing.T, partitions int) *world {
 
 func (w *world) client() *kafka.Client {
 	w.t.Helper()
-	c, err := kafka.New(kafka.Options{Brokers: w.cluster.ListenAddrs(), Dial: w.net.DialContext, Logger: slog.New(slog.DiscardHandler)})
+	o := kafka.Options{Brokers: w.brokers, Logger: slog.New(slog.DiscardHandler)}
+	if w.cluster != nil {
+		o.Brokers, o.Dial = w.cluster.ListenAddrs(), w.dial
+	}
+	c, err := kafka.New(o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -205,3 +250,72 @@ func (w *world) create(c *kafka.Client) {
 		w.t.Fatal(err)
 	}
 }
+
+// produce writes records as a client of Kafka does.
+func (w *world) produce(partition int32, records ...kafka.Record) {
+	w.t.Helper()
+	c := w.client()
+	defer c.Close()
+	p := c.NewProducer(kafka.ProducerOptions{})
+	defer p.Close()
+	done := make(chan kafka.Produced, 1)
+	err := p.Produce(kafka.Write{
+		Partition: kafka.Partition{Topic: w.def.Topic, Number: partition}, Records: records,
+		Deadline: time.Now().Add(time.Minute), Done: func(r kafka.Produced) { done <- r },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if r := <-done; r.Err != nil {
+		w.t.Fatal(r.Err)
+	}
+}
+
+// plain is a record of a client of Kafka.
+func plain(topic, payload string) kafka.Record {
+	return kafka.Record{Key: []byte(topic), Value: []byte(payload), Time: time.Now()}
+}
+
+// stored publishes and wants it to be stored.
+func (n *node) stored(topic, id, payload string) storage.Result {
+	n.w.t.Helper()
+	r := <-n.publish(entryOf(topic, id, payload))
+	if r.Err != nil {
+		n.w.t.Fatalf("%s on %s: %v", payload, topic, r.Err)
+	}
+	return r
+}
+
+// until waits until a condition holds.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for range 600 {
+		if holds() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("a minute has passed without: %s", what)
+}
+
+// timeOut lets Kafka store the next writes and say that it could not.
+func (w *world) timeOut(n int) {
+	w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: n})
+}
+
+// swallow lets Kafka take writes and neither store nor answer them, until release
+// is called.
+func (w *world) swallow() (release func()) {
+	var off atomic.Bool
+	w.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		if off.Load() {
+			return nil, nil, false
+		}
+		w.cluster.KeepControl()
+		return nil, nil, true
+	})
+	return func() { off.Store(true) }
+}
+
+// pass lets virtual time pass.
+func pass(d time.Duration) { time.Sleep(d) }

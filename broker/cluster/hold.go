@@ -2,13 +2,18 @@ package cluster
 
 import (
 	"context"
+	"time"
 )
+
+// holdPause is how long a node leaves a lease to others that it gave up.
+const holdPause = time.Second
 
 // Hold calls run whenever this node holds the lease and may act, one call at a time, and asks for
 // the lease whenever it is free. The context of run ends when the lease is lost or the node
 // must pause; after a pause run is called again, with the same generation if no
 // other node came in between. A run that returns by itself gives up the lease, and
-// Hold asks for it again. Hold returns when ctx ends, and then gives up the lease too.
+// Hold asks for it again a second later, so that another node may try. Hold returns when ctx ends, and then gives up the lease too. There
+// is one Hold for each lease of a node.
 func (n *Node) Hold(ctx context.Context, lease string, run func(ctx context.Context, generation uint64)) {
 	var done Lease // what was given up, and may not have been applied yet
 	for {
@@ -16,11 +21,16 @@ func (n *Node) Hold(ctx context.Context, lease string, run func(ctx context.Cont
 		if !ok {
 			return
 		}
-		if n.use(ctx, l, run) {
-			done = l
-			if n.Release(lease, l.Generation) != nil {
-				done = Lease{} // nothing gets through: hold on
-			}
+		if !n.use(ctx, l, run) {
+			continue
+		}
+		done = l
+		if n.Release(lease, l.Generation) != nil {
+			done = Lease{} // nothing gets through: hold on
+		}
+		select {
+		case <-time.After(holdPause):
+		case <-ctx.Done():
 		}
 	}
 }

@@ -83,7 +83,9 @@ func (n *Node) returned(index uint64, e *clusterv1.Envelope) {
 		if n.now()-n.out.sent > beatEvery {
 			n.out.calm = index
 		}
-		n.until.Store(int64(n.out.sent + liveFor))
+		if !n.me.leaving {
+			n.until.Store(int64(n.out.sent + liveFor))
+		}
 		n.out.sent = 0
 		poke(n.woken)
 		poke(n.back)
@@ -146,6 +148,7 @@ func (n *Node) sayHello() {
 	n.must(&clusterv1.Record{Record: &clusterv1.Record_Hello{
 		Hello: &clusterv1.Hello{Name: n.opts.Name, Read: n.read.applied, Version: n.opts.Version},
 	}})
+	n.queue.setOpen(true)
 }
 
 func (n *Node) must(records ...*clusterv1.Record) {
@@ -198,6 +201,11 @@ func (n *Node) pulse(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	was := false
+	defer func() {
+		if was && n.opts.Live != nil {
+			n.opts.Live(false)
+		}
+	}()
 	for {
 		select {
 		case <-n.woken:
@@ -234,6 +242,9 @@ func (n *Node) goodbye(ctx context.Context) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.me.leaving = true
+	n.queue.setOpen(false)
+	n.until.Store(0)
+	poke(n.woken)
 	if !n.me.joined && n.out.sent == 0 {
 		return // it never said hello
 	}

@@ -25,8 +25,11 @@ const (
 	goodbyeWait = time.Second
 )
 
-// ErrFull is returned by [Node.Write] when too much waits to be written already.
-var ErrFull = errors.New("too much waits to be written to the control log: Kafka does not take it")
+// Errors of [Node.Write]. Nothing was written then, and never will be.
+var (
+	ErrFull = errors.New("too much waits to be written to the control log: Kafka does not take it")
+	ErrAway = errors.New("this node is not part of the cluster at the moment")
+)
 
 // Options are what a [Node] needs. Zero values are useful but for Name and Log.
 type Options struct {
@@ -132,7 +135,7 @@ func (n *Node) Live() bool { return n.now() < time.Duration(n.until.Load()) }
 // Write appends records to the log, behind everything written before. It does not wait; they
 // count once they come back and are applied, or never: after the boot with which
 // they were written is gone, none of them will. Parts may call it.
-// The error is [ErrFull], or that a text is not UTF-8; then nothing is written.
+// The error is [ErrAway], [ErrFull], or that a text is not UTF-8.
 func (n *Node) Write(records ...*clusterv1.Record) error { return n.queue.put(false, records...) }
 
 // Queued is how many bytes wait to be written.
@@ -182,8 +185,18 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	cancel(nil)
 	work.Wait()
+	n.end()
 	if err := context.Cause(inner); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// end wakes who acts by a lease.
+func (n *Node) end() {
+	n.queue.setOpen(false)
+	n.until.Store(0)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.broadcast()
 }

@@ -34,6 +34,7 @@ type queue struct {
 	kick chan struct{} // has a token when there is something to write
 
 	mu       sync.Mutex
+	open     bool // hello was put, and no goodbye
 	boot     uint64
 	sequence uint64
 	records  [][]byte // in the order of put
@@ -62,7 +63,7 @@ func (q *queue) answered(lease string) {
 	delete(q.asked, lease)
 }
 
-// put adds records, all or none. Beyond the bound only what must be is taken.
+// put adds records behind the hello, all or none. What must be is taken in any case.
 func (q *queue) put(must bool, records ...*clusterv1.Record) error {
 	encoded := make([][]byte, len(records))
 	size := 0
@@ -76,7 +77,11 @@ func (q *queue) put(must bool, records ...*clusterv1.Record) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !must && q.bytes+size > maxQueued {
+	switch {
+	case must:
+	case !q.open:
+		return ErrAway
+	case q.bytes+size > maxQueued:
 		return ErrFull
 	}
 	q.records = append(q.records, encoded...)
@@ -85,10 +90,18 @@ func (q *queue) put(must bool, records ...*clusterv1.Record) error {
 	return nil
 }
 
+// setOpen says whether anything is taken but what must be.
+func (q *queue) setOpen(open bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.open = open
+}
+
 // restart forgets everything: from now on it writes for another boot.
 func (q *queue) restart(boot uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.open = false
 	q.boot, q.sequence, q.records, q.bytes = boot, 0, nil, 0
 	clear(q.asked)
 	if q.stop != nil {

@@ -264,7 +264,7 @@ func TestGoneBootsAreForgottenOldestFirst(t *testing.T) {
 // TestRandomRecords applies records of which many do not hold, and compares a state that started at
 // the beginning with one that is loaded now and then.
 func TestRandomRecords(t *testing.T) {
-	runs, start := 1000, time.Now()
+	runs, start := 400, time.Now()
 	soak, _ := time.ParseDuration(os.Getenv("TIDEWIRE_SOAK"))
 	if testing.Short() {
 		runs = 100

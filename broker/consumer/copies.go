@@ -214,7 +214,7 @@ func (c *Copies) AppendState(b []byte) []byte {
 			}
 			b = appendString(appendString(appendString(b, m.Session), m.Client), m.Subject)
 		}
-		state := is.Machine.AppendState(nil)
+		state := is.AppendState(nil)
 		b = binary.AppendUvarint(b, uint64(len(state)))
 		b = append(b, state...)
 	}

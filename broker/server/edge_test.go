@@ -36,8 +36,24 @@ func newTestEdge(t testing.TB, o Options) *testEdge {
 // newTestEdgeOn returns one on a given log.
 func newTestEdgeOn(t testing.TB, log *brokertest.Log, o Options) *testEdge {
 	t.Helper()
-	e := &testEdge{t: t, log: log}
 	b := broker.New(log, broker.Options{MaxPayload: o.Limits.PayloadBytes})
+	return newTestEdgeOf(t, b, log, o)
+}
+
+// newTestEdgeParted returns one whose stream main has so many partitions.
+func newTestEdgeParted(t testing.TB, partitions int) *testEdge {
+	t.Helper()
+	logs := brokertest.NewPartitions(partitions)
+	main := broker.Stream{Name: broker.MainStream}
+	for _, l := range logs {
+		main.Logs = append(main.Logs, l)
+	}
+	return newTestEdgeOf(t, broker.New(nil, broker.Options{}, main), logs[0], anyone())
+}
+
+func newTestEdgeOf(t testing.TB, b *broker.Broker, log *brokertest.Log, o Options) *testEdge {
+	t.Helper()
+	e := &testEdge{t: t, log: log}
 	s, err := New(b, o)
 	if err != nil {
 		t.Fatal(err)

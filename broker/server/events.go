@@ -92,7 +92,7 @@ func (s *Server) eventsRequest(r *http.Request) (*tidewirev1.Subscribe, *broker.
 	}
 	// A browser repeats its first address on each reconnect: the id is newer.
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		if _, err := protocol.ParsePosition(id); err != nil {
+		if _, err := protocol.ParseVector(id); err != nil {
 			e := protocol.AsError(err)
 			return nil, nil, protocol.Errorf(e.Code, "Last-Event-ID: %s", e.Message)
 		}

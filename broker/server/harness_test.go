@@ -16,6 +16,7 @@ import (
 	"github.com/lxzan/gws"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/brokertest"
 	"github.com/tidewire/tidewire/broker/server"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -25,7 +26,8 @@ import (
 // edge is a broker on a real log behind a real server, reached over net.Pipe.
 type edge struct {
 	t        testing.TB
-	log      broker.Log
+	log      broker.Log   // the first of logs
+	logs     []broker.Log // partitions of main
 	broker   *broker.Broker
 	server   *server.Server
 	listener *pipeListener
@@ -52,13 +54,30 @@ func newEdge(t testing.TB, o server.Options, bo broker.Options) *edge {
 // newEdgeOn starts one on a given log.
 func newEdgeOn(t testing.TB, log broker.Log, o server.Options, bo broker.Options) *edge {
 	t.Helper()
-	b := broker.New(log, bo)
+	return newEdgeOf(t, broker.New(log, bo), []broker.Log{log}, o)
+}
+
+// newParted starts one whose stream main has so many partitions.
+func newParted(t testing.TB, partitions int, o server.Options, bo broker.Options) *edge {
+	t.Helper()
+	if partitions == 1 {
+		return newEdgeOn(t, brokertest.NewLog(), o, bo)
+	}
+	main := broker.Stream{Name: broker.MainStream}
+	for _, l := range brokertest.NewPartitions(partitions) {
+		main.Logs = append(main.Logs, l)
+	}
+	return newEdgeOf(t, broker.New(nil, bo, main), main.Logs, o)
+}
+
+func newEdgeOf(t testing.TB, b *broker.Broker, logs []broker.Log, o server.Options) *edge {
+	t.Helper()
 	o.Access.Loopback = true
 	s, err := server.New(b, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &edge{t: t, log: log, broker: b, server: s, listener: newPipeListener()}
+	e := &edge{t: t, log: logs[0], logs: logs, broker: b, server: s, listener: newPipeListener()}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -95,21 +114,37 @@ func memoryDir(t testing.TB) string {
 func (e *edge) publish(messages ...protocol.Message) {
 	e.t.Helper()
 	var answered sync.WaitGroup
-	entries := make([]*storage.Entry, len(messages))
+	entries := make([][]*storage.Entry, len(e.logs))
 	for i := range messages {
 		m := &messages[i]
 		answered.Add(1)
-		entries[i] = &storage.Entry{Topic: m.Topic, Record: protocol.AppendRecord(nil, m), Done: func(r storage.Result) {
+		in := protocol.Partition(m.Topic, len(e.logs))
+		entries[in] = append(entries[in], &storage.Entry{Topic: m.Topic, Record: protocol.AppendRecord(nil, m), Done: func(r storage.Result) {
 			if r.Err != nil {
 				e.t.Error(r.Err)
 			}
 			answered.Done()
-		}}
+		}})
 	}
-	if err := e.log.Append(context.Background(), entries...); err != nil {
-		e.t.Fatal(err)
+	for in, part := range entries {
+		if len(part) == 0 {
+			continue
+		}
+		if err := e.logs[in].Append(context.Background(), part...); err != nil {
+			e.t.Fatal(err)
+		}
 	}
 	answered.Wait()
+}
+
+// end returns where the log ends, and how many offsets it has given.
+func (e *edge) end() (at protocol.Vector, given uint64) {
+	for _, l := range e.logs {
+		_, head := l.Bounds()
+		at = l.PositionOf(head).With(at.Places)
+		given += head
+	}
+	return at, given
 }
 
 func msg(topic, payload string) protocol.Message {
@@ -316,13 +351,22 @@ func decodeJSON(b []byte) (any, error) {
 		After    uint64            `json:"after"`
 		Through  uint64            `json:"through"`
 		Error    *tidewirev1.Error `json:"error"`
+
+		Partition uint32   `json:"partition"`
+		Subs      []uint32 `json:"subs"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil {
 		return nil, err
 	}
 	switch head.Type {
 	case "deliver":
-		return jsonDeliver(head.Sub, head.After, head.Through, head.Position, head.Messages)
+		d, err := jsonDeliver(head.Sub, head.After, head.Through, head.Messages)
+		if err != nil || head.Position == "" { // then the messages are ephemeral
+			return d, err
+		}
+		at, others, err := placed(head.Position, head.Partition)
+		d.Partition, d.Term, d.Others = head.Partition, at.Term, others
+		return d, err
 	case "published":
 		p := &protocol.Published{}
 		for _, r := range head.Results {
@@ -337,7 +381,8 @@ func decodeJSON(b []byte) (any, error) {
 	case "gap":
 		return into[tidewirev1.Gap](b)
 	case "progress":
-		return into[tidewirev1.Progress](b)
+		at, others, err := placed(head.Position, head.Partition)
+		return &protocol.Progress{Subs: head.Subs, At: at, Others: others}, err
 	case "go_away":
 		return into[tidewirev1.GoAway](b)
 	case "ping":
@@ -371,18 +416,27 @@ func into[T any](b []byte) (any, error) {
 	return v, err
 }
 
-func jsonDeliver(sub uint32, after, through uint64, position string, messages []protocolJSON) (any, error) {
-	var end protocol.Position
-	var err error
-	if position != "" { // else the messages are ephemeral
-		end, err = protocol.ParsePosition(position)
+// placed takes the position of a frame apart.
+func placed(position string, partition uint32) (at protocol.Position, others []protocol.Place, err error) {
+	v, err := protocol.ParseVector(position)
+	at, ok := v.At(partition)
+	if err == nil && !ok {
+		err = fmt.Errorf("the position %s lacks partition %d of its frame", position, partition)
 	}
-	if err != nil {
-		return nil, err
+	others = []protocol.Place{} // the text says it all
+	for _, p := range v.Places {
+		if p.Partition != partition {
+			others = append(others, p)
+		}
 	}
-	d := &protocol.Deliver{Sub: sub, Chunk: protocol.Chunk{Term: end.Term, After: after, Through: through}}
+	return at, others, err
+}
+
+func jsonDeliver(sub uint32, after, through uint64, messages []protocolJSON) (*protocol.Deliver, error) {
+	d := &protocol.Deliver{Sub: sub, Chunk: protocol.Chunk{After: after, Through: through}}
 	for _, m := range messages {
 		var at protocol.Position
+		var err error
 		if m.Position != "" {
 			at, err = protocol.ParsePosition(m.Position)
 		}

@@ -122,8 +122,8 @@ func TestPing(t *testing.T) {
 			t.Errorf("the living client was closed: %v", alive.err)
 		default:
 		}
-		if _, head := e.log.Bounds(); r.subs[1].offset != head {
-			t.Errorf("progress told %d, the log is at %d", r.subs[1].offset, head)
+		if _, head := e.log.Bounds(); r.subs[1].offset[0] != head {
+			t.Errorf("progress told %d, the log is at %d", r.subs[1].offset[0], head)
 		}
 	})
 }

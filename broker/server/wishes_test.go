@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/tidewire/tidewire/broker"
-	"github.com/tidewire/tidewire/broker/brokertest"
 	"github.com/tidewire/tidewire/broker/server"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -84,8 +83,9 @@ func feed(c *client, frame any) {
 // and in order; who is conflated has the newest of each topic; nobody has what
 // has expired; and nobody sees a hole.
 func TestCutWithWishes(t *testing.T) {
-	for _, codec := range []protocol.Codec{protocol.Proto{}, protocol.JSON{}} {
-		t.Run(codec.Subprotocol(), func(t *testing.T) {
+	for name, way := range cutWays() {
+		t.Run(name, func(t *testing.T) {
+			codec := way.codec
 			step, first := 1, 0
 			if _, text := codec.(protocol.JSON); text && os.Getenv("TIDEWIRE_SOAK") == "" {
 				step, first = 11, int(time.Now().UnixNano()%11)
@@ -93,7 +93,7 @@ func TestCutWithWishes(t *testing.T) {
 			if testing.Short() {
 				step = 37
 			}
-			e := newEdgeOn(t, brokertest.NewLog(), server.Options{}, broker.Options{})
+			e := newParted(t, way.partitions, server.Options{}, broker.Options{})
 			e.publish(msg("first", "so that the log has a position"))
 			t.Logf("every %d bytes from %d", step, first)
 			for cut := first; ; cut += step {
@@ -106,13 +106,13 @@ func TestCutWithWishes(t *testing.T) {
 }
 
 func cutWithWishes(t *testing.T, e *edge, codec protocol.Codec, cut int) (whole bool) {
-	_, head := e.log.Bounds()
-	r := newReader(t, e.log.PositionOf(head).String(), wishFilters...)
+	at, _ := e.end()
+	r := newReader(t, at.String(), wishFilters...)
 	r.wish, r.answer = wishes, feed
 	commits := wishScript()
 	done := func() bool {
 		for n, f := range wishFilters {
-			if got := r.subs[uint32(n+1)].got; missing(t, uint32(n+1), f, got) != "" {
+			if got := r.subs[uint32(n+1)].got; missing(t, uint32(n+1), f, byTopic(e, got)) != "" {
 				return false
 			}
 		}
@@ -147,7 +147,7 @@ func cutWithWishes(t *testing.T, e *edge, codec protocol.Codec, cut int) (whole 
 	_ = c.socket.NetConn().Close()
 	for n, f := range wishFilters {
 		s := r.subs[uint32(n+1)]
-		if why := wrong(t, uint32(n+1), f, s.got); why != "" || len(s.gaps) > 0 {
+		if why := wrong(t, e, uint32(n+1), f, s.got); why != "" || len(s.gaps) > 0 {
 			t.Fatalf("cut after %d bytes, subscription %d to %s: %s, gaps %v\n got %q\nfrom %q", cut, n+1, f, why, s.gaps, s.got, expect(t, f))
 		}
 	}
@@ -181,8 +181,9 @@ func missing(t *testing.T, sub uint32, filter string, got []string) string {
 }
 
 // wrong says what came that may not have come.
-func wrong(t *testing.T, sub uint32, filter string, got []string) string {
-	all := expect(t, filter)
+func wrong(t *testing.T, e *edge, sub uint32, filter string, got []string) string {
+	all := byTopic(e, expect(t, filter))
+	got = byTopic(e, got)
 	if !isConflated(sub) {
 		if !slices.Equal(got, all) {
 			return "not what was published"

@@ -102,7 +102,7 @@ func (o *ConsumeOptions) check(name string) error {
 			return err
 		}
 	}
-	if _, err := protocol.ParseStart(o.From); err != nil && !isVector(o.From) {
+	if _, err := protocol.ParseStart(o.From); err != nil {
 		return err
 	}
 	if o.Concurrency < 0 || o.Window < 0 || o.Window > math.MaxUint32 {

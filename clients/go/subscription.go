@@ -40,9 +40,10 @@ type Subscription struct {
 	cursor cursor
 	queue  queue
 	flow   flow
-	kept   place // see Position
-	told   bool  // OnCaughtUp was called, or will be
-	err    error // why it has ended
+	kept   place  // see Position
+	others vector // where the loop is in the other partitions than that of its message
+	told   bool   // OnCaughtUp was called, or will be
+	err    error  // why it has ended
 
 	dropped bool // it has ended, and what is in the queue is not wanted
 }
@@ -79,9 +80,8 @@ func newSubscription(c *Client, filter string, o SubscribeOptions) (*Subscriptio
 	if _, err := protocol.ParseFilter(filter); err != nil {
 		return nil, err
 	}
-	several := isVector(o.From)
 	start, err := protocol.ParseStart(o.From)
-	if err != nil && !several {
+	if err != nil {
 		return nil, err
 	}
 	if o.QueueBytes <= 0 {
@@ -97,7 +97,7 @@ func newSubscription(c *Client, filter string, o SubscribeOptions) (*Subscriptio
 		queue: queue{limit: o.QueueBytes},
 	}
 	s.cursor.from = o.From
-	if several || start.Kind == protocol.StartPosition {
+	if start.Kind == protocol.StartPosition {
 		s.cursor.place, s.kept = place{text: o.From}, place{text: o.From}
 	}
 	return s, nil
@@ -120,13 +120,26 @@ func (s *Subscription) Err() error {
 // Position returns what to keep in order to go on later, as
 // SubscribeOptions.From: all before it was handled. It moves behind a message
 // when the loop asks for the next one, so the last message of a loop that is left
-// counts as not handled; take the Position of the message itself where it was.
-// In a stream of several partitions a position lists all of them, and that of one
-// message does not do.
+// counts as not handled; take its PositionAfter where it was.
 func (s *Subscription) Position() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.kept.String()
+}
+
+// PositionAfter returns what Position will be when m, the message that the loop got
+// last, was handled. In a stream of several partitions that lists all that the
+// filter reads, and the position of m itself does not do.
+func (s *Subscription) PositionAfter(m *Message) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case m.Position.IsZero(): // it is ephemeral, and moves nothing
+		return s.kept.String()
+	case len(s.others) == 0:
+		return m.Position.String()
+	}
+	return s.others.with(m.Position).String()
 }
 
 // Messages returns a loop over the messages:
@@ -243,6 +256,11 @@ func (s *Subscription) passed(e *event) {
 // goes back into the queue.
 func (s *Subscription) passChunk(ctx context.Context, e event, yield func(*Message, error) bool) bool {
 	skip := e.seen
+	if !e.chunk.Ephemeral() {
+		s.mu.Lock()
+		s.others = e.others
+		s.mu.Unlock()
+	}
 	for m, err := range e.chunk.Messages() {
 		if err != nil {
 			s.end(fmt.Errorf("a message of the broker cannot be read: %w", err))

@@ -2,8 +2,6 @@ package tidewire
 
 import (
 	"slices"
-	"strconv"
-	"strings"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -15,12 +13,7 @@ import (
 // Each partition is a sequence of its own: a delivery of one says nothing about
 // the others. One offset for all, the naive way, takes the first delivery of a
 // partition that is behind for old and drops it.
-type vector []partitionOffset
-
-type partitionOffset struct {
-	partition uint32
-	offset    uint64
-}
+type vector []protocol.Place
 
 // vectorOf reads the cursors of Subscribed.
 func vectorOf(cursors []*tidewirev1.Cursor) vector {
@@ -32,8 +25,8 @@ func vectorOf(cursors []*tidewirev1.Cursor) vector {
 }
 
 func (v vector) find(partition uint32) (int, bool) {
-	return slices.BinarySearchFunc(v, partition, func(o partitionOffset, p uint32) int {
-		return int(int64(o.partition) - int64(p))
+	return slices.BinarySearchFunc(v, partition, func(o protocol.Place, p uint32) int {
+		return int(int64(o.Partition) - int64(p))
 	})
 }
 
@@ -41,7 +34,7 @@ func (v vector) find(partition uint32) (int, bool) {
 // appeared since.
 func (v vector) at(partition uint32) uint64 {
 	if i, ok := v.find(partition); ok {
-		return v[i].offset
+		return v[i].Offset
 	}
 	return 0
 }
@@ -50,9 +43,9 @@ func (v vector) at(partition uint32) uint64 {
 func (v *vector) set(partition uint32, offset uint64) {
 	i, ok := v.find(partition)
 	if !ok {
-		*v = slices.Insert(*v, i, partitionOffset{partition: partition})
+		*v = slices.Insert(*v, i, protocol.Place{Partition: partition})
 	}
-	(*v)[i].offset = offset
+	(*v)[i].Offset = offset
 }
 
 // others returns a copy without a partition; nil if it has no other.
@@ -60,33 +53,14 @@ func (v vector) others(partition uint32) vector {
 	if i, ok := v.find(partition); ok && len(v) == 1 && i == 0 {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(v), func(o partitionOffset) bool { return o.partition == partition })
+	return slices.DeleteFunc(slices.Clone(v), func(o protocol.Place) bool { return o.Partition == partition })
 }
 
 // with returns the place that has the offset of p in its partition and those of v
-// in all others: what proto says of a position that lists several partitions.
+// in the others.
 func (v vector) with(p protocol.Position) place {
 	if len(v) == 0 {
 		return place{position: p}
 	}
-	all := slices.Clone(v)
-	all.set(p.Partition, p.Offset)
-	text := append([]byte("p"), p.Term.String()...)
-	for _, o := range all {
-		text = append(text, '-')
-		if o.partition != 0 {
-			text = append(strconv.AppendUint(text, uint64(o.partition), 10), '_')
-		}
-		text = strconv.AppendUint(text, o.offset, 10)
-	}
-	return place{text: string(text)}
-}
-
-// isVector reports whether a start is a position that lists several partitions.
-// Only the broker can tell whether it is a good one.
-func isVector(from string) bool {
-	return strings.HasPrefix(from, "p") && strings.Count(from, "-") > 1 &&
-		!strings.ContainsFunc(from, func(c rune) bool {
-			return (c < '0' || c > '9') && (c < 'a' || c > 'z') && c != '-' && c != '_'
-		})
+	return place{text: p.With(v).String()}
 }

@@ -1,6 +1,7 @@
 package tidewire
 
 import (
+	"strconv"
 	"testing"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
@@ -77,6 +78,9 @@ func TestPositionInsideChunk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if want := at(10) + "-2_" + strconv.FormatUint(m.Position.Offset, 10); s.PositionAfter(m) != want {
+				t.Errorf("after the message the position is %s, want %s", s.PositionAfter(m), want)
+			}
 			if m.Position.Offset == 3 {
 				break
 			}
@@ -85,15 +89,4 @@ func TestPositionInsideChunk(t *testing.T) {
 			t.Errorf("the position is %s, want %s", s.Position(), want)
 		}
 	})
-}
-
-func TestIsVector(t *testing.T) {
-	for text, want := range map[string]bool{
-		"p1z-1": false, "p1z-1-2_3": true, "p1z-1-2_3-9_1": true, "new": false, "-10m": false,
-		"2026-01-02T15:04:05Z": false, "p-1-2 3": false, "P1-1-2": false,
-	} {
-		if isVector(text) != want {
-			t.Errorf("isVector(%q) is %v", text, !want)
-		}
-	}
 }

@@ -48,7 +48,7 @@ func openPositions(file string, filters []string) (*positions, error) {
 		return nil, fmt.Errorf("%s is not a position file; give another name, or remove it to begin at --from", file)
 	}
 	for filter, position := range form.Positions {
-		if _, err := protocol.ParsePosition(position); err != nil {
+		if _, err := protocol.ParseVector(position); err != nil {
 			return nil, fmt.Errorf("%s holds no valid position for %q; remove it to begin at --from", file, filter)
 		}
 	}

@@ -24,7 +24,7 @@ const (
 type line struct {
 	sub *tidewire.Subscription
 
-	// Guarded by printer.mu: the position of the newest printed message, and that
+	// Guarded by printer.mu: the position after the newest printed message, and that
 	// of the subscription when it was printed. While the latter has not moved, the
 	// former is the newer one.
 	at, before string
@@ -120,10 +120,7 @@ func (p *printer) write(l *line, m *tidewire.Message) bool {
 		p.breakOff(err)
 		return false
 	}
-	l.before = l.sub.Position()
-	if l.at = l.before; !m.Ephemeral { // which is nowhere in the log
-		l.at = m.Position.String()
-	}
+	l.before, l.at = l.sub.Position(), l.sub.PositionAfter(m)
 	select {
 	case p.dirty <- struct{}{}:
 	default:

@@ -131,28 +131,31 @@ def publish(args):
 
 
 def subscribe(args):
-    file, position, cursor, left = args.position_file, args.start, 0, args.count
+    file, position, left = args.position_file, args.start, args.count
+    cursors = {}  # by partition; nearly every stream has one
     if file and os.path.exists(file):
         position = Path(file).read_text().strip()
 
     def session(connection):
-        nonlocal position, cursor, left
+        nonlocal position, left
         while True:
             frame = check(connection.receive())
-            if frame["type"] == "deliver" and frame.get("after", 0) > cursor:
+            partition = frame.get("partition", 0)
+            if frame["type"] == "deliver" and frame.get("after", 0) > cursors[partition]:
                 raise Lost("something was missed")  # the position fetches it
             for message in frame.get("messages", []):
                 show(message)
                 left -= 1
-                if left == 0:
-                    return save(file, message.get("position", position))  # an ephemeral one has none
+                if left == 0:  # an ephemeral one has no position, and one of several partitions is not enough
+                    return save(file, message.get("position", position) if len(cursors) == 1 else position)
             if frame["type"] == "subscribed":
-                cursor = frame["cursors"][0].get("offset", 0)
+                cursors.clear()
+                cursors.update((c.get("partition", 0), c.get("offset", 0)) for c in frame["cursors"])
             elif frame["type"] == "gap":
                 print("client.py: some messages are gone:", frame, file=sys.stderr, flush=True)
-                cursor = frame.get("offset", 0)
-            elif frame.get("through", 0) > cursor:  # deliver or progress
-                cursor = frame["through"]
+                cursors[partition] = frame.get("offset", 0)
+            elif frame.get("through", 0) > cursors.get(partition, 0):  # deliver or progress
+                cursors[partition] = frame["through"]
             else:
                 continue
             position = frame["position"]

@@ -25,6 +25,7 @@ const (
 // its arguments on standard input and returns the exit status.
 var children = map[string]func() int{
 	"bolt":  boltChild,
+	"copy":  copyChild,
 	"store": storeChild,
 }
 

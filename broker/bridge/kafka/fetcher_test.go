@@ -409,7 +409,7 @@ func TestFetchWhileKafkaIsAway(t *testing.T) {
 				t.Errorf("told: %v", errs)
 			}
 		}
-		if n := dials.Load() - before; n > 250 {
+		if n := dials.Load() - before; n > 350 {
 			t.Errorf("%d attempts to connect to three brokers in 30 s", n)
 		}
 		w.fill(t, 0, []string{"more"})

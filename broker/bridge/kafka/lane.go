@@ -22,7 +22,7 @@ func (p *Producer) placeLocked(q *queue) {
 			return
 		}
 	}
-	p.searchLocked(q, 0)
+	p.searchLocked([]*queue{q}, 0)
 }
 
 func (p *Producer) readyLocked(q *queue, broker int32, gen uint64) {
@@ -40,47 +40,49 @@ func (p *Producer) readyLocked(q *queue, broker int32, gen uint64) {
 	}
 }
 
-// searchLocked looks for the leader of a queue after a pause, until it is found
-// or nothing waits any more.
-func (p *Producer) searchLocked(q *queue, pause time.Duration) {
-	q.state = queueSearching
-	gen := q.gen
+// searchLocked looks for the leaders of queues after a pause. Those that a
+// request lost together are looked for together, so that a leader that is away
+// is tried by all of them at once and not by each.
+func (p *Producer) searchLocked(group []*queue, pause time.Duration) {
+	gens := make([]uint64, len(group))
+	for i, q := range group {
+		q.state = queueSearching
+		gens[i] = q.gen
+	}
 	p.wg.Go(func() {
-		for {
+		for len(group) > 0 {
 			if sleep(p.ctx, pause) != nil {
 				return
 			}
-			k := p.client.meta.get(p.ctx, q.partition.Topic, gen)
-			gen = k.gen
-			p.mu.Lock()
-			over := p.foundLocked(q, k)
-			if !over {
-				pause = q.pause.next()
+			answers := make([]known, len(group))
+			for i, q := range group {
+				answers[i] = p.client.meta.get(p.ctx, q.partition.Topic, gens[i])
 			}
-			p.mu.Unlock()
-			if over {
-				return
-			}
+			group, gens, pause = p.found(group, answers)
 		}
 	})
 }
 
-// foundLocked ends a search if the leader was found or nothing waits any more.
-func (p *Producer) foundLocked(q *queue, k known) bool {
-	if p.closed {
-		return true
+// found gives queues to the lanes of their leaders. It returns those that have
+// none, and how long to wait before asking again.
+func (p *Producer) found(group []*queue, answers []known) (left []*queue, gens []uint64, pause time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, q := range group {
+		k := answers[i]
+		switch info, err := k.leader(q.partition); {
+		case p.closed:
+		case q.batch == nil && len(q.waiting) == 0:
+			q.state = queueIdle
+		case err == nil:
+			p.readyLocked(q, info.Leader, k.gen)
+		default:
+			q.failure = asError(err)
+			left, gens = append(left, q), append(gens, k.gen)
+			pause = max(pause, q.pause.next())
+		}
 	}
-	if q.batch == nil && len(q.waiting) == 0 {
-		q.state = queueIdle
-		return true
-	}
-	info, err := k.leader(q.partition)
-	if err != nil {
-		q.failure = asError(err)
-		return false
-	}
-	p.readyLocked(q, info.Leader, k.gen)
-	return true
+	return left, gens, pause
 }
 
 // drive sends what is ready, one request at a time.
@@ -149,15 +151,22 @@ func (p *Producer) settle(batches []*batch, sent []*produceBatch) {
 	run(calls)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	var lost []*queue
+	var pause time.Duration
 	for _, s := range sent {
-		if p.closed {
-			return
-		}
-		if q := p.queues[s.partition]; q.failure != nil && !final(s) {
-			p.searchLocked(q, q.pause.next())
-		} else {
+		q := p.queues[s.partition]
+		if final(s) {
 			p.continueLocked(q)
+			continue
 		}
+		lost = append(lost, q)
+		pause = max(pause, q.pause.next())
+	}
+	if len(lost) > 0 {
+		p.searchLocked(lost, pause)
 	}
 }
 
@@ -178,7 +187,7 @@ func (p *Producer) judgeLocked(q *queue, b *batch, s *produceBatch, calls []func
 	return calls
 }
 
-// final reports whether trying the same again is no use.
+// final reports whether the same need not be tried again.
 func final(s *produceBatch) bool {
 	if s.err == nil {
 		return true

@@ -121,13 +121,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// A pauser makes random pauses that grow: below 0.6 s at first, since a new
-// leader is found within seconds, and up to 2 s in the long run.
+// A pauser makes random pauses: below 0.3 s for the first ten seconds or so,
+// since a leader that dies has a successor within seconds, and up to 2 s after
+// that.
 type pauser struct{ n int }
 
 func (p *pauser) next() time.Duration {
-	d := 25 * time.Millisecond << min(p.n, 4)
-	if p.n > 12 {
+	d := 25 * time.Millisecond << min(p.n, 3)
+	if p.n > 30 {
 		d = 1350 * time.Millisecond
 	}
 	p.n++

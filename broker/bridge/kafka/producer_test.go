@@ -224,7 +224,7 @@ func TestKafkaIsAway(t *testing.T) {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
-		if n := dials.Load(); n > 150 { // of three brokers
+		if n := dials.Load(); n > 250 { // of three brokers
 			t.Errorf("%d attempts to connect in 20 s", n)
 		}
 		o.write(t, p, 0, "back", 10*time.Second)
