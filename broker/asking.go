@@ -29,9 +29,13 @@ func (s *station) begin(a *clusterv1.ConsumerAsk, done func(*clusterv1.ConsumerA
 		a.Ask = s.broker.consumers.nextMember()
 	}
 	sh.mu.Lock()
-	if s.gone {
+	if s.gone || sh.ended != nil {
+		err := sh.ended
 		sh.mu.Unlock()
-		done(nil, errDeleted(s.name))
+		if err == nil {
+			err = errDeleted(s.name)
+		}
+		done(nil, err)
 		return
 	}
 	q := &asking{station: s, record: s.askRecord(a), done: done}
@@ -82,15 +86,21 @@ func (s *station) remove(ctx context.Context) *protocol.Error {
 	sh := s.shared
 	answer := make(chan stored, 1)
 	sh.mu.Lock()
-	if s.gone {
+	if s.gone || sh.ended != nil {
+		err := sh.ended
 		sh.mu.Unlock()
-		return nil
+		return err
 	}
 	number := s.broker.consumers.nextMember()
 	q := &asking{
 		station: s, applied: true, // it needs nobody's decision
 		record: &clusterv1.Record{Record: &clusterv1.Record_ConsumerDelete{ConsumerDelete: &clusterv1.ConsumerDelete{Consumer: s.copy.Incarnation()}}},
-		done:   func(*clusterv1.ConsumerAnswer, *protocol.Error) { answer <- stored{} },
+		done: func(_ *clusterv1.ConsumerAnswer, err *protocol.Error) {
+			if err != nil && err.Code == protocol.CodeUnknownConsumer {
+				err = nil // that is what was asked for
+			}
+			answer <- stored{err: err}
+		},
 	}
 	sh.asks[number] = q
 	sh.write(q.record)

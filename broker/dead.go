@@ -59,7 +59,14 @@ func (d *dispatcher) buryAll() {
 			return
 		}
 		d.mu.Unlock()
-		if err := d.buryBatch(batch); err != nil {
+		var err *protocol.Error
+		if d.rests != nil { // the others must know first that these are dying: else one might still be acknowledged
+			err = lasting(context.Background(), d.journal)
+		}
+		if err == nil {
+			err = d.buryBatch(batch)
+		}
+		if err != nil {
 			d.mu.Lock()
 			d.burial.busy, d.burial.due = false, nowOf()+buryPause.Microseconds()
 			d.conclude(nil)

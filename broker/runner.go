@@ -197,17 +197,17 @@ func (d *dispatcher) hearAll() {
 func (d *dispatcher) conclude(done func(stored)) {
 	d.journal.put(d.machine.Deltas(), done)
 	now := nowOf()
-	if d.machine.Dying() > 0 && !d.burial.busy && now >= d.burial.due {
+	if d.machine.Dying() > 0 && !d.burial.busy && now >= d.burial.due && !d.gone {
 		d.burial.busy = true
 		go d.buryAll()
 	}
 	d.wake(now)
 	due := d.machine.Timer(now)
-	if d.gone {
-		due = 0
-	}
 	if d.machine.Dying() > 0 && !d.burial.busy {
 		due = earlier(due, d.burial.due)
+	}
+	if d.gone {
+		due = 0
 	}
 	d.broker.consumers.runner.at(d, due)
 }

@@ -51,6 +51,7 @@ type SharedConsumers struct {
 	dirty    []*reign               // have something to write
 	unsent   []*clusterv1.Record    // what the node had no room for
 	live     bool
+	ended    *protocol.Error
 	after    []func() // to be done once mu is free
 }
 
@@ -175,7 +176,7 @@ func consumerOf(lease string) (name string, is bool) {
 // write puts records into the log. While the node is not there nothing is to be written: what
 // still matters is told when it has come back.
 func (sh *SharedConsumers) write(records ...*clusterv1.Record) {
-	if sh.boot == 0 {
+	if sh.boot == 0 || sh.ended != nil {
 		return
 	}
 	if len(sh.unsent) == 0 {

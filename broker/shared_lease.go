@@ -23,7 +23,12 @@ const (
 // creation is somebody who waits for a consumer to be there.
 type creation struct {
 	plan []byte
-	done chan bool // whether it is the own one
+	done chan created
+}
+
+type created struct {
+	own bool // it is the plan of who waits
+	err *protocol.Error
 }
 
 func createRecord(name string, plan []byte) *clusterv1.Record {
@@ -34,20 +39,27 @@ func createRecord(name string, plan []byte) *clusterv1.Record {
 
 // create implements keeper.
 func (sh *SharedConsumers) create(ctx context.Context, name string, s consumer.Settings, at consumer.Places) (post, bool, *protocol.Error) {
-	wait := &creation{plan: consumer.Plan(name, s, at, nowOf()), done: make(chan bool, 1)}
+	wait := &creation{plan: consumer.Plan(name, s, at, nowOf()), done: make(chan created, 1)}
 	sh.mu.Lock()
 	if c := sh.copies.Get(name); c != nil {
 		sh.mu.Unlock()
 		p, err := sh.consumers.find(name)
 		return p, false, err
 	}
+	if sh.ended != nil {
+		sh.mu.Unlock()
+		return nil, false, sh.ended
+	}
 	sh.creating[name] = append(sh.creating[name], wait)
 	sh.write(createRecord(name, wait.plan))
 	sh.mu.Unlock()
 	select {
-	case own := <-wait.done:
+	case c := <-wait.done:
+		if c.err != nil {
+			return nil, false, c.err
+		}
 		p, err := sh.consumers.find(name)
-		return p, own, err
+		return p, c.own, err
 	case <-ctx.Done():
 		return nil, false, protocol.Errorf(protocol.CodeUnknown, "the consumer was not created in time: ask again whether it is there")
 	}
@@ -67,7 +79,7 @@ func (sh *SharedConsumers) created(s *cluster.State, at cluster.At, r *clusterv1
 		}
 	}
 	for i, w := range sh.creating[r.GetName()] {
-		w.done <- is && own && i == 0
+		w.done <- created{own: is && own && i == 0}
 	}
 	delete(sh.creating, r.GetName())
 }
@@ -145,7 +157,7 @@ func (sh *SharedConsumers) claimed(s *cluster.State, at cluster.At, e cluster.Ev
 
 // reigns makes this node decide for a consumer, if the lease is its own.
 func (sh *SharedConsumers) reigns(st *station, l cluster.Lease) {
-	if l.Boot != sh.boot {
+	if l.Boot != sh.boot || sh.ended != nil {
 		return
 	}
 	r := &reign{
@@ -193,9 +205,38 @@ func (sh *SharedConsumers) run(ctx context.Context) error {
 			sh.look()
 		case <-ctx.Done():
 			sh.flush()
+			sh.end()
 			return nil
 		}
 	}
+}
+
+// end answers everybody who waits, now and from now on.
+func (sh *SharedConsumers) end() {
+	err := protocol.Errorf(protocol.CodeGoingAway, "the broker is shutting down: what was not confirmed will be delivered again")
+	sh.mu.Lock()
+	sh.ended = err
+	for _, all := range sh.creating {
+		for _, w := range all {
+			w.done <- created{err: err}
+		}
+	}
+	clear(sh.creating)
+	for _, a := range sh.asks {
+		sh.later(func() { a.done(nil, err) })
+	}
+	clear(sh.asks)
+	for _, st := range sh.stations {
+		sh.depose(st)
+		for _, m := range st.members {
+			if done := m.signed; done != nil {
+				m.signed = nil
+				sh.later(func() { done(stored{err: err}) })
+			}
+		}
+	}
+	sh.mu.Unlock()
+	sh.settleAfter()
 }
 
 // flush writes what the reigns have decided.

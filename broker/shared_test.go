@@ -26,6 +26,7 @@ type town struct {
 	main    *brokertest.Shared
 	dead    *brokertest.Shared
 	nodes   []*townNode
+	ways    []*clustertest.Way
 	seed    uint64
 }
 
@@ -45,6 +46,11 @@ type townNode struct {
 func newTown(t *testing.T, n int) *town {
 	t.Helper()
 	w := &town{t: t, control: clustertest.New(), main: brokertest.NewShared(), dead: brokertest.NewShared(), seed: 1}
+	t.Cleanup(func() {
+		for _, way := range w.ways {
+			way.Wait()
+		}
+	})
 	for i := range n {
 		w.nodes = append(w.nodes, w.start(fmt.Sprint("n", i)))
 	}
@@ -57,6 +63,7 @@ func (w *town) start(name string) *townNode {
 	w.t.Helper()
 	w.seed++
 	n := &townNode{town: w, name: name, way: w.control.Way(w.seed), logs: []*brokertest.Follower{w.main.Follow(), w.dead.Follow()}}
+	w.ways = append(w.ways, n.way)
 	logger := slog.New(slog.DiscardHandler)
 	if os.Getenv("LOGS") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", name)

@@ -100,8 +100,12 @@ func (s *station) staff() (list []MemberInfo, counts dispatched) {
 func (s *station) join(m *member, done func(stored)) {
 	s.shared.mu.Lock()
 	defer s.shared.mu.Unlock()
-	if s.gone {
+	switch {
+	case s.gone:
 		go done(stored{err: errDeleted(s.name)})
+		return
+	case s.shared.ended != nil:
+		go done(stored{err: s.shared.ended})
 		return
 	}
 	m.signed = done

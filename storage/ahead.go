@@ -5,11 +5,14 @@ import (
 	"sort"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // ahead is what of a [Replica] can be read and is not on disk yet, oldest first.
 type ahead struct {
-	limit int64         // bytes
+	limit int64 // bytes
+	gauge prometheus.Gauge
 	ready chan struct{} // has a token while something may wait
 
 	mu      sync.Mutex
@@ -22,8 +25,8 @@ type ahead struct {
 // maxSyncBytes bounds what one transaction stores.
 const maxSyncBytes = 4 * maxBatchBytes
 
-func newAhead(limit int64) ahead {
-	return ahead{limit: limit, ready: make(chan struct{}, 1), space: make(chan struct{})}
+func newAhead(limit int64, gauge prometheus.Gauge) ahead {
+	return ahead{limit: limit, gauge: gauge, ready: make(chan struct{}, 1), space: make(chan struct{})}
 }
 
 // wait waits until there is room for one more.
@@ -51,6 +54,7 @@ func (a *ahead) put(b *batch) {
 	defer a.mu.Unlock()
 	a.batches = append(a.batches, b)
 	a.bytes += int64(len(b.raw))
+	a.gauge.Set(float64(a.bytes))
 	poke(a.ready)
 }
 
@@ -84,6 +88,7 @@ func (a *ahead) drop(n int) {
 	if a.batches = a.batches[n:]; len(a.batches) == 0 {
 		a.batches = nil
 	}
+	a.gauge.Set(float64(a.bytes))
 	close(a.space)
 	a.space = make(chan struct{})
 }

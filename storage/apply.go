@@ -24,15 +24,19 @@ type applier struct {
 	write func(...*batch) error // writeBlocks, except in tests of failures
 	ahead ahead
 
-	mu   sync.Mutex // of whoever adds to the log; not held by the writer
-	note []byte     // the newest
+	mu      sync.Mutex // of whoever adds to the log; not held by the writer
+	note    []byte     // the newest
+	scratch blockBuilder
 
 	writing sync.Mutex // held while blocks are written, and by a reset
 }
 
 func newApplier(t *tail, runAhead int64) *applier {
-	return &applier{tail: t, write: t.writeBlocks, note: t.log.state.note, ahead: newAhead(runAhead)}
+	t.mark = func(context.Context) error { return errBegunAnew } // it need never have one
+	return &applier{tail: t, write: t.writeBlocks, note: t.log.state.note, ahead: newAhead(runAhead, t.log.metrics.ahead)}
 }
+
+var errBegunAnew = errors.New("the copy was begun anew meanwhile")
 
 // maxBlockSlots bounds the offsets of a block: a hole costs memory too.
 const maxBlockSlots = 8192
@@ -47,7 +51,7 @@ func (a *applier) apply(ctx context.Context, items []Item, note []byte) (*Commit
 	done := &Commit{Chunk: a.nothing()}
 	now := uint64(max(a.log.opts.Now().UnixMicro(), 1))
 	for first := true; len(items) > 0; first = false {
-		b := &batch{}
+		b := &batch{block: a.scratch}
 		b.begin(a.log.term(), a.head, a.time)
 		items = a.fill(b, items, now)
 		b.block.time, b.block.note = b.time, a.note
@@ -56,6 +60,7 @@ func (a *applier) apply(ctx context.Context, items []Item, note []byte) (*Commit
 			b.block.note = bytes.Clone(note)
 		}
 		b.raw = b.block.encode()
+		a.scratch = b.block.recycle()
 		if err := a.place(ctx, b); err != nil {
 			a.dedupe.revert()
 			a.head = a.log.state.head
@@ -314,14 +319,18 @@ func (a *applier) reset(first uint64) error {
 	return nil
 }
 
-// forgotten returns the time of the newest id that has left the window.
+// forgotten returns the time up to which ids may have been forgotten.
 func (a *applier) forgotten() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.dedupe.evicted == 0 {
-		return time.Time{}
+	end := a.time
+	if end == 0 {
+		end = uint64(max(a.log.opts.Now().UnixMicro(), 1)) // nothing is known yet
 	}
-	return time.UnixMicro(int64(a.dedupe.evicted))
+	if at := a.dedupe.forgotten(end); at > 0 {
+		return time.UnixMicro(int64(at))
+	}
+	return time.Time{}
 }
 
 func (a *applier) appendState(b []byte) []byte {

@@ -97,6 +97,14 @@ func (b *blockBuilder) begin(h blockHeader) {
 	*b = blockBuilder{blockHeader: h, table: b.table[:0], digests: b.digests[:0], body: b.body[:0]}
 }
 
+// recycle takes the memory of an encoded block away from its builder, for the next
+// one.
+func (b *blockBuilder) recycle() blockBuilder {
+	memory := blockBuilder{table: b.table, digests: b.digests, body: b.body}
+	b.table, b.digests, b.body = nil, nil, nil
+	return memory
+}
+
 // identify adds the digest row of the entry that is added next.
 func (b *blockBuilder) identify(key *DedupeKey, payload, first uint64) {
 	le := binary.LittleEndian

@@ -30,6 +30,7 @@ type dedupe struct {
 	used    int           // taken places in the table
 	seed    [2]uint64     // keeps strangers from choosing colliding ids
 	evicted uint64        // time of the newest row that has left, 0 if none has
+	blind   bool          // what came before the first row is not known
 	undo    []dedupeUndo
 }
 
@@ -74,6 +75,18 @@ func (d *dedupe) oldest() uint64 {
 		return 0
 	}
 	return d.row(uint32((d.next - uint64(d.len())) % d.limit)).time
+}
+
+// forgotten returns the time up to which ids may have been forgotten, 0 if none
+// was. end is the time of the log's end.
+func (d *dedupe) forgotten(end uint64) uint64 {
+	switch {
+	case !d.blind || d.next >= d.limit:
+		return d.evicted
+	case d.next == 0:
+		return max(d.evicted, end)
+	}
+	return max(d.evicted, d.oldest())
 }
 
 func (d *dedupe) row(slot uint32) *dedupeRow {

@@ -51,6 +51,7 @@ var (
 	keyEarliest = []byte("earliest") // offset after that segment
 	keyEvicted  = []byte("evicted")  // time of the newest digest row that was dropped
 	keyNewest   = []byte("newest")   // ordinal of the newest segment that was made active
+	keyBegan    = []byte("began")    // of a replica: the offset with which it began, if not 1
 	keyNote     = []byte("note")     // of a replica: the newest one when its last segment went
 	keySealed   = []byte("sealed")   // in a segment: its segmentInfo
 	keyOrdinal  = []byte("ordinal")  // in a segment
@@ -65,6 +66,7 @@ type metaState struct {
 	earliest uint64 // 1 at first
 	evicted  uint64
 	newest   uint64
+	began    uint64 // 0 means 1
 }
 
 func metaBuckets() [][]byte {
@@ -136,6 +138,7 @@ func (m *meta) load() (metaState, error) {
 			return fmt.Errorf("%s has format %d, this program knows format %d: use the version of tidewire that wrote it", m.path, v, logFormat)
 		}
 		s.trimmed, s.evicted = number(info.Get(keyTrimmed)), number(info.Get(keyEvicted))
+		s.began = number(info.Get(keyBegan))
 		s.earliest, s.newest = max(number(info.Get(keyEarliest)), 1), number(info.Get(keyNewest))
 		var err error
 		if s.terms, err = readChain(tx); err != nil {

@@ -30,6 +30,7 @@ type levels struct {
 	unsealed   prometheus.Gauge
 	diskBytes  prometheus.Gauge
 	window     prometheus.Gauge
+	ahead      prometheus.Gauge
 	dedupeRows prometheus.Gauge
 	dedupeAge  prometheus.Gauge
 	earliest   prometheus.Gauge
@@ -65,6 +66,7 @@ func newMetrics(r prometheus.Registerer, stream string) *metrics {
 			unsealed:   gauge("unsealed_segments", "Full segments that wait to be sealed. At 4 publishing waits for them."),
 			diskBytes:  gauge("segment_bytes", "Bytes of the segments on disk."),
 			window:     gauge("window_bytes", "Bytes of recent blocks in memory; of a stream in memory, of all its messages."),
+			ahead:      gauge("unsynced_bytes", "Bytes of blocks that can be read and are not synced yet; only a stream whose order Kafka decides has any."),
 			dedupeRows: gauge("dedupe_rows", "Message ids in the dedupe window."),
 			dedupeAge:  gauge("dedupe_window_seconds", "Age of the oldest message id in the dedupe window."),
 			earliest:   gauge("earliest_offset", "The retention edge: the first offset that can be read."),
@@ -81,7 +83,7 @@ func newMetrics(r prometheus.Registerer, stream string) *metrics {
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.commits, m.seconds, m.syncs, m.batch, m.messages, m.bytes, m.repeats, m.full, m.trimmed, m.sealed,
-		m.segments, m.unsealed, m.diskBytes, m.window, m.dedupeRows, m.dedupeAge, m.earliest, m.head, m.oldest,
+		m.segments, m.unsealed, m.diskBytes, m.window, m.ahead, m.dedupeRows, m.dedupeAge, m.earliest, m.head, m.oldest,
 	}
 }
 

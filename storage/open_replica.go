@@ -132,6 +132,6 @@ func (m *meta) reset(terms chain, last, first uint64) error {
 		return errors.Join(
 			putChain(tx, terms),
 			info.Delete(keyEvicted), info.Delete(keyNote), info.Delete(keyNewest),
-			info.Put(keyTrimmed, key(last)), info.Put(keyEarliest, key(first)))
+			info.Put(keyTrimmed, key(last)), info.Put(keyEarliest, key(first)), info.Put(keyBegan, key(first)))
 	})
 }

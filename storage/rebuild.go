@@ -57,7 +57,7 @@ func (x *topicIndex) addRecord(offset uint64, record []byte) error {
 // window and are not read leave behind only the time of the newest of them.
 func (o *opening) loadDedupe() error {
 	l, d := o.log, o.log.tail.dedupe
-	d.evicted = o.meta.evicted
+	d.evicted, d.blind = o.meta.evicted, o.meta.began > 1
 	segs, rows := l.state.segs, uint64(0)
 	from := len(segs)
 	for from > 0 && rows < d.limit {

@@ -99,9 +99,11 @@ func (r *Replica) Apply(ctx context.Context, items []Item, note []byte) (*Commit
 }
 
 // Reset drops everything, readers or not: the log goes on with the offset first,
-// knows no ids and has no note. It is for a hole that [MaxHole] does not allow, and
-// for a stream whose offsets have begun anew. Readers that are below are told
-// [ErrTrimmed].
+// knows no ids and has no note. It is for a copy that begins in the middle of its
+// stream, for a hole that [MaxHole] does not allow, and for a copy that is to be
+// read again. Readers that are below are told [ErrTrimmed], those above the head
+// wait; where the offsets mean something else from now on, that is another
+// [ReplicaOptions.Term]. After an error nothing has changed, or all has.
 func (r *Replica) Reset(first uint64) error { return r.applier.reset(first) }
 
 // Synced returns the last offset that is on disk: the head, after a crash.
@@ -122,9 +124,10 @@ func (r *Replica) Note() []byte {
 	return r.state.note
 }
 
-// Forgotten returns the time up to which ids may have been forgotten: a repeat
-// that was first tried before then can no longer be told from a new message. Zero
-// if all ids are known. It is for whoever judges repeats before they are ordered.
+// Forgotten returns the time up to which ids may have been forgotten, or come before
+// the copy began: a repeat that was first tried before then can no longer be told
+// from a new message. Zero if all ids are known. It is for whoever judges repeats
+// before they are ordered.
 func (r *Replica) Forgotten() time.Time { return r.applier.forgotten() }
 
 // AppendState appends what decides which of the next items are stored, for

@@ -1,10 +1,12 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -309,4 +311,74 @@ func TestReplicaNoteOutlives(t *testing.T) {
 		}
 		r = r.reopen()
 	}
+}
+
+// TestReplicaForgotten says from when on repeats can be told.
+func TestReplicaForgotten(t *testing.T) {
+	clock := newClock()
+	r := openReplica(t, t.TempDir(), ReplicaOptions{LogOptions: LogOptions{DedupeWindow: 10, Now: clock.now, RetentionAge: -1}})
+	began := uint64(clock.at.UnixMicro()) - 1000
+	is := func(what string, want time.Time) {
+		t.Helper()
+		for range 2 {
+			if got := r.Forgotten(); !got.Equal(want) {
+				t.Errorf("%s: forgotten up to %v, want %v", what, got, want)
+			}
+			r = r.reopen()
+		}
+	}
+	at := func(n uint64) time.Time { return time.UnixMicro(int64(began + n)) }
+	is("nothing", time.Time{})
+	for n := range uint64(10) {
+		r.give("", item(n+1, began+n, "a", fmt.Sprint(n), ""))
+	}
+	is("full", time.Time{})
+	r.give("", item(11, began+10, "a", "10", ""))
+	is("one has left", at(0))
+	if err := r.Reset(100); err != nil {
+		t.Fatal(err)
+	}
+	is("in the middle of a stream", clock.at)
+	r.give("", item(100, began+20, "a", "20", ""))
+	r.give("", item(101, began+21, "a", "21", ""))
+	is("in the middle of a stream, with two", at(20))
+	for n := range uint64(9) {
+		r.give("", item(102+n, began+22+n, "a", fmt.Sprint(22+n), ""))
+	}
+	is("a window behind", at(20))
+}
+
+// TestReplicaBackup makes a backup while not everything is synced: all that was
+// applied before the call is in it.
+func TestReplicaBackup(t *testing.T) {
+	r := openReplica(t, t.TempDir(), ReplicaOptions{Partition: 7, LogOptions: LogOptions{SegmentBytes: 1}})
+	now := uint64(time.Now().UnixMicro())
+	for n := range uint64(30) {
+		if _, err := r.Apply(t.Context(), []Item{item(n+1, now, "a", fmt.Sprint(n), strings.Repeat("x", 10_000))}, fmt.Append(nil, n+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := r.AppendState(nil)
+	var archive bytes.Buffer
+	r.during(func() {
+		if _, err := r.store.Backup(t.Context(), &archive, "test"); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := filepath.Join(t.TempDir(), "data")
+	if _, err := RestoreArchive(t.Context(), &archive, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Check(t.Context(), dir, nil)
+	if err != nil || len(report.Problems) > 0 || report.Records != 30 {
+		t.Fatalf("check: %+v, %v", report, err)
+	}
+	other := openReplica(t, dir, ReplicaOptions{Partition: 7, LogOptions: LogOptions{SegmentBytes: 1}})
+	if got := other.reader().readAll(">", 0, 0); len(got) != 30 || other.Synced() != 30 || string(other.Note()) != "30" || !bytes.Equal(other.AppendState(nil), state) {
+		t.Errorf("%d messages, synced %d, note %q", len(got), other.Synced(), other.Note())
+	}
+	if other.PositionOf(30) != r.PositionOf(30) {
+		t.Errorf("position %v became %v", r.PositionOf(30), other.PositionOf(30))
+	}
+	other.give("", item(31, now, "a", "later", "x"))
 }

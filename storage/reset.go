@@ -26,6 +26,7 @@ func (t *tail) begin(first uint64) error {
 	s.kept.clear()
 	s.mu.Unlock()
 	t.dedupe = newDedupe(l.opts.DedupeWindow)
+	t.dedupe.blind = first > 1
 	t.active, t.used, t.head, t.time = seg, 0, first-1, 0
 	for _, s := range old {
 		l.handles.forget(s)

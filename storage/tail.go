@@ -25,7 +25,7 @@ type tail struct {
 
 	tick chan struct{}               // has a token after a commit
 	seal chan struct{}               // the keeper asks for the active segment to end
-	mark func(context.Context) error // gives an offset to nothing
+	mark func(context.Context) error // gives an offset to nothing, for a term that has none
 }
 
 const shortWindow = 3600e6 // microseconds

@@ -36,6 +36,7 @@ type Follower struct {
 	*Log
 
 	shared *Shared
+	ended  bool // guarded by shared.mu
 
 	state   sync.Mutex
 	stalled bool
@@ -71,6 +72,9 @@ func (f *Follower) Append(_ context.Context, entries ...*storage.Entry) error {
 	s := f.shared
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if f.ended {
+		return protocol.Errorf(protocol.CodeGoingAway, "the log is closed")
+	}
 	for _, e := range entries {
 		shared := sharedEntry{Entry: *e, own: e, from: f, time: uint64(time.Now().UnixMicro())}
 		shared.Record, shared.Done, shared.Order = slices.Clone(e.Record), nil, nil
@@ -81,10 +85,20 @@ func (f *Follower) Append(_ context.Context, entries ...*storage.Entry) error {
 	return nil
 }
 
-// Run follows the order until ctx ends.
+// Run follows the order until ctx ends. What becomes of its own entries that it has not come to
+// then, nobody knows.
 func (f *Follower) Run(ctx context.Context, apply func(*storage.Commit)) error {
 	for next := 0; ; {
 		if !f.open(ctx) {
+			f.shared.mu.Lock()
+			f.ended = true
+			rest := f.shared.all[next:]
+			f.shared.mu.Unlock()
+			for i := range rest {
+				if rest[i].from == f {
+					rest[i].own.Done(storage.Result{Err: protocol.Errorf(protocol.CodeUnknown, "the log has ended")})
+				}
+			}
 			return nil
 		}
 		f.shared.mu.Lock()
@@ -95,7 +109,7 @@ func (f *Follower) Run(ctx context.Context, apply func(*storage.Commit)) error {
 			case <-changed:
 				continue
 			case <-ctx.Done():
-				return nil
+				continue
 			}
 		}
 		next += len(entries)

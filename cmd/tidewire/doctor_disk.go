@@ -47,7 +47,7 @@ func (d *doctor) openFiles(context.Context) finding {
 
 // judgeFiles divides the files as the broker does.
 func (d *doctor) judgeFiles(limit int) finding {
-	wanted, logs := d.settings.Limits.Connections, logsOnDisk(d.settings.Streams)
+	wanted, logs := d.settings.Limits.Connections, logsOnDisk(d.settings)
 	b, err := budgetFiles(limit, wanted, logs)
 	switch {
 	case err != nil:

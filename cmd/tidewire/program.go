@@ -74,13 +74,16 @@ func (p *Program) Run(ctx context.Context) error {
 	defer p.close("data directory", store)
 	logs := &logs{options: o, store: store}
 	defer logs.close(p)
-	if err := logs.open(); err != nil {
+	if err := logs.open(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // it was asked to end while it waited for Kafka
+		}
 		return err
 	}
 
 	b := broker.New(logs.main, o.broker(), logs.others...)
-	if err := b.OpenConsumers(logs.control); err != nil {
-		return fmt.Errorf("read what consumers have done: %w", err)
+	if err := logs.consumers(b); err != nil {
+		return err
 	}
 	if err := configured(p.Config.Consumers).check(b); err != nil {
 		return err
@@ -90,7 +93,7 @@ func (p *Program) Run(ctx context.Context) error {
 		return err
 	}
 	r := &running{
-		program: p, options: o, broker: b, server: s,
+		program: p, options: o, broker: b, server: s, cluster: logs.shared,
 		public: newDoor(s.Gate(public), s.HTTP(s.Public())),
 		admin:  newDoor(s.AdminGate(admin), s.HTTP(s.Admin())),
 	}
@@ -103,8 +106,10 @@ func (p *Program) edge(o options, logs *logs) server.Options {
 	edge.Process = p.Process
 	edge.Ready = logs.ready
 	edge.Degraded = logs.degraded
-	edge.Backup = func(ctx context.Context, w io.Writer) (storage.Manifest, error) {
-		return logs.store.Backup(ctx, w, p.Version)
+	if logs.shared == nil {
+		edge.Backup = func(ctx context.Context, w io.Writer) (storage.Manifest, error) {
+			return logs.store.Backup(ctx, w, p.Version)
+		}
 	}
 	return edge
 }
@@ -115,7 +120,7 @@ const connectionsLowered = "limits.connections is lowered to what the open files
 // fewer than the configuration wants.
 func (p *Program) shareFiles() (fileBudget, error) {
 	files, wanted := openFiles(), p.Config.Limits.Connections
-	b, err := budgetFiles(files, wanted, logsOnDisk(p.Config.Streams))
+	b, err := budgetFiles(files, wanted, logsOnDisk(p.Config))
 	if err == nil && b.connections < wanted {
 		p.Logger.Warn(connectionsLowered,
 			"setting", wanted, "connections", b.connections, "open_files", files)
@@ -135,6 +140,7 @@ type running struct {
 	options       options // in effect; those of the configuration change with a reload
 	broker        *broker.Broker
 	server        *server.Server
+	cluster       *clustered // nil unless it is a node of one
 	public, admin *door
 }
 
@@ -155,8 +161,10 @@ func (r *running) run(ctx context.Context) error {
 		defer fail()
 		logError = r.broker.Run(logging)
 	})
-	// Nobody is answered before the consumers are there that were promised.
-	refused := configured(r.options.config.Consumers).put(ctx, r.broker, r.program.Logger)
+	leave := r.cluster.enter(logging, fail)
+	// Nobody is answered before the consumers are there that were promised; in a
+	// cluster they may have to wait for Kafka, and readiness does with them.
+	refused := r.cluster.promise(ctx, r)
 	if refused == nil {
 		doors.Go(func() {
 			defer fail()
@@ -177,13 +185,17 @@ func (r *running) run(ctx context.Context) error {
 	}
 	stopLog()
 	logger.Wait()
+	left := leave()
 	r.public.close()
 	r.admin.close()
 	doors.Wait()
-	if logError != nil {
+	switch {
+	case logError != nil && r.cluster != nil:
+		return errors.Join(left, logError)
+	case logError != nil:
 		return fmt.Errorf("the log cannot be written any more, and what was waiting was answered with outcome_unknown (%w): look after the disk, then start the broker again", logError)
 	}
-	return errors.Join(refused, publicError, adminError)
+	return errors.Join(left, refused, publicError, adminError)
 }
 
 // errFailed is why a broker ends that nobody has asked to.
@@ -209,6 +221,9 @@ func (r *running) announce() {
 	data, err := filepath.Abs(p.Config.Data)
 	if err != nil {
 		data = p.Config.Data
+	}
+	if r.cluster != nil {
+		data += ", " + r.cluster.String()
 	}
 	base := "http://" + r.public.listener.Addr().String()
 	who := "clients need a key or a token"

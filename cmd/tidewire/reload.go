@@ -46,7 +46,7 @@ func (r *running) reload(ctx context.Context) {
 	o := r.options
 	o.config = merged
 	wanted := merged.Limits.Connections
-	if b, err := budgetFiles(openFiles(), wanted, logsOnDisk(merged.Streams)); err == nil {
+	if b, err := budgetFiles(openFiles(), wanted, logsOnDisk(merged)); err == nil {
 		o.files.connections = b.connections
 	}
 	if err := r.server.Reload(o.access(), o.limits()); err != nil {

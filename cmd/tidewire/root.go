@@ -37,7 +37,7 @@ missed.`,
 	root.SetHelpCommandGroupID(groupOthers)
 	root.SetCompletionCommandGroupID(groupOthers)
 	root.SetFlagErrorFunc(flagError)
-	add(root, groupBroker, newServeCommand(), newConfigCommand(), newBackupCommand(), newRestoreCommand(), newCheckCommand(), newDoctorCommand(), newStreamsCommand(), newTopicsCommand(), newConsumersCommand(), newDeadCommand(), newMessageCommand())
+	add(root, groupBroker, newServeCommand(), newConfigCommand(), newBackupCommand(), newRestoreCommand(), newCheckCommand(), newDoctorCommand(), newStreamsCommand(), newTopicsCommand(), newConsumersCommand(), newDeadCommand(), newMessageCommand(), newKafkaCommand())
 	add(root, groupMessages, messageCommands()...)
 	add(root, groupOthers, newTokenCommand(), newVersionCommand())
 	return root

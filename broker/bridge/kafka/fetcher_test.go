@@ -231,8 +231,13 @@ func TestAnOffsetOutOfRangeRestsUntilSeek(t *testing.T) {
 		f := w.fetcher(t, kafka.FetcherOptions{})
 		defer f.Close()
 		for _, offset := range []int64{0, 3, 11, 1000} {
+			asked := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Observe: true, Count: -1})
 			r := add(t, f, 0, offset)
 			pass(5 * time.Second)
+			if n := asked.Hits(); n > 3 {
+				t.Errorf("offset %d: asked for %d times", offset, n)
+			}
+			asked.Remove()
 			if errs := r.errors(); len(errs) != 1 || !errors.Is(errs[0], kafka.OutOfRange) {
 				t.Errorf("offset %d: %v", offset, errs)
 			}
@@ -267,6 +272,25 @@ func TestSeekDropsWhatWasReadAhead(t *testing.T) {
 		within(t, 5*time.Second, "fetched", func() bool { return len(r.all()) >= 6 })
 		pass(time.Second)
 		if want := []string{"v0", "v1", "v2", "v3", "v18", "v19"}; !slices.Equal(r.all(), want) {
+			t.Errorf("got %v", r.all())
+		}
+	})
+}
+
+// A poll that is under way while Seek is called must not bring its answer.
+func TestSeekDropsWhatIsUnderWay(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		w.fill(t, 0, names("v", 5))
+		f := w.fetcher(t, kafka.FetcherOptions{Wait: 5 * time.Second})
+		defer f.Close()
+		r := add(t, f, 0, 5)
+		within(t, time.Second, "reading has begun", func() bool { return len(r.fetched()) == 1 })
+		pass(time.Second) // a poll waits at offset 5
+		f.Seek(part(0), 3)
+		within(t, time.Second, "at once, not after the poll", func() bool { return len(r.all()) == 2 })
+		w.fill(t, 0, []string{"v5"})
+		within(t, time.Second, "and what comes later", func() bool { return len(r.all()) == 3 })
+		if !slices.Equal(r.all(), []string{"v3", "v4", "v5"}) {
 			t.Errorf("got %v", r.all())
 		}
 	})

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"strconv"
@@ -26,11 +27,12 @@ type metadata struct {
 	last    time.Time           // when it began
 }
 
-// known is an answer about one topic, or why there is none.
+// known is an answer about one topic.
 type known struct {
-	gen   uint64
-	topic Topic
-	err   error
+	gen    uint64
+	topic  Topic
+	err    error // what Kafka said instead
+	failed error // of the last request; topic and err are of an older one
 }
 
 // refreshPause is the least time between two requests, plus up to half of it.
@@ -59,17 +61,19 @@ func (m *metadata) get(ctx context.Context, name string, after uint64) known {
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return known{gen: after, err: failf(Unreachable, ctx.Err(), "Kafka did not say in time who leads topic %s", name)}
+			return known{gen: after, failed: failf(Unreachable, ctx.Err(), "Kafka did not say in time who leads topic %s", name)}
 		}
 	}
 }
 
-// peek returns what is known of a topic without asking anybody.
+// peek returns what is known of a topic without asking anybody. That the last
+// request failed does not count: who led the topic before may still lead it.
 func (m *metadata) peek(name string) (known, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k, ok := m.topics[name]
-	return k, ok
+	k.failed = nil
+	return k, ok && (k.err != nil || k.topic.Name != "")
 }
 
 // refresh asks for all topics that are wanted, after the pause.
@@ -96,10 +100,12 @@ func (m *metadata) refresh(done chan struct{}) {
 	defer m.mu.Unlock()
 	m.gen++
 	for _, name := range names {
-		k := known{gen: m.gen, err: err}
+		k := m.topics[name]
+		k.failed = err
 		if err == nil {
 			k.topic, k.err = list[name].topic, list[name].err
 		}
+		k.gen = m.gen
 		m.topics[name] = k
 	}
 	m.running = nil
@@ -202,8 +208,8 @@ func readTopic(r *wireReader) (Topic, error) {
 
 // leader returns who leads a partition according to k.
 func (k known) leader(p Partition) (PartitionInfo, error) {
-	if k.err != nil {
-		return PartitionInfo{}, k.err
+	if err := cmp.Or(k.failed, k.err); err != nil {
+		return PartitionInfo{}, err
 	}
 	if p.Number < 0 || int(p.Number) >= len(k.topic.Partitions) {
 		return PartitionInfo{}, failf(NoTopic, nil, "topic %s has %d partitions, not one of number %d", p.Topic, len(k.topic.Partitions), p.Number)

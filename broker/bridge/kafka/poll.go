@@ -19,7 +19,8 @@ type poll struct {
 }
 
 // shortWait is how long a poll waits that leaves out partitions whose sinks are
-// busy, so that they are not left out for long when they are ready again.
+// busy, so that they are not left out for long when they are ready again; and
+// one with new partitions, whose sinks want to know where the log ends.
 const shortWait = 25 * time.Millisecond
 
 func (l *poll) nudge() {
@@ -168,8 +169,12 @@ func (l *poll) gather(stop context.CancelFunc) ([]asking, time.Duration) {
 	if n := len(l.readers); n > 1 {
 		l.readers = append(l.readers[1:n:n], l.readers[0])
 	}
+	wait := f.opts.Wait
 	asked := make([]asking, 0, len(l.readers))
 	for _, r := range l.readers {
+		if r.told.watermark < 0 {
+			wait = min(wait, shortWait)
+		}
 		if r.queued > 0 && (r.queued >= f.opts.PartitionBytes || f.used >= f.opts.MaxBytes) {
 			continue
 		}
@@ -179,9 +184,9 @@ func (l *poll) gather(stop context.CancelFunc) ([]asking, time.Duration) {
 		}})
 	}
 	if len(asked) < len(l.readers) {
-		return asked, min(shortWait, f.opts.Wait)
+		wait = min(wait, shortWait)
 	}
-	return asked, f.opts.Wait
+	return asked, wait
 }
 
 // take gives what was fetched to the readers, and reports whether anything

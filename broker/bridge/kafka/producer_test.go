@@ -316,6 +316,33 @@ func TestADeniedWriteIsToldAtOnce(t *testing.T) {
 	})
 }
 
+// While nobody can say who leads what, whoever has a leader goes on.
+func TestWritesGoOnWithoutMetadata(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		p := w.client.NewProducer(kafka.ProducerOptions{})
+		defer p.Close()
+		var o outcomes
+		o.write(t, p, 0, "first", time.Minute)
+		within(t, time.Second, "stored", func() bool { return o.len() == 1 })
+		w.cluster.ControlKey(int16(kmsg.Metadata), func(kmsg.Request) (kmsg.Response, error, bool) {
+			w.cluster.KeepControl()
+			return nil, errors.New("cut"), true
+		})
+		lost := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{1}, Err: kerr.NotLeaderForPartition, Count: -1})
+		o.write(t, p, 1, "stuck", 5*time.Second)
+		within(t, time.Second, "partition 1 looks for its leader", func() bool { return lost.Hits() > 0 })
+		pass(time.Second)
+		for _, name := range names("v", 10) {
+			o.write(t, p, 0, name, time.Minute)
+			within(t, 20*time.Millisecond, "stored", func() bool { return o.get(name).Base > 0 })
+		}
+		within(t, 6*time.Second, "the other is told", func() bool { return o.get("stuck").Err != nil })
+		if err := o.get("stuck").Err; !errors.Is(err, kafka.Unknown) {
+			t.Error(err)
+		}
+	})
+}
+
 func TestATopicThatIsNotThere(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		p := w.client.NewProducer(kafka.ProducerOptions{})

@@ -256,7 +256,7 @@ func (r *realCase) refusals(t *testing.T) {
 
 func (r *realCase) madeAgain(t *testing.T) {
 	const name = "again"
-	make := func() {
+	create := func() {
 		if _, err := r.client.CreateTopic(t.Context(), kafka.TopicSpec{Name: name, Partitions: 1, Replication: 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -270,7 +270,7 @@ func (r *realCase) madeAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	make()
+	create()
 	f := r.client.NewFetcher(kafka.FetcherOptions{})
 	defer f.Close()
 	got := &reading{}
@@ -281,8 +281,10 @@ func (r *realCase) madeAgain(t *testing.T) {
 	if err := r.cluster.DeleteTopic(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
-	make()
-	soon(t, "told", func() bool { return slices.ContainsFunc(got.errors(), func(err error) bool { return errors.Is(err, kafka.TopicChanged) }) })
+	create()
+	soon(t, "told", func() bool {
+		return slices.ContainsFunc(got.errors(), func(err error) bool { return errors.Is(err, kafka.TopicChanged) })
+	})
 	if len(got.all()) != 1 {
 		t.Errorf("records of the new topic: %v", got.all())
 	}
