@@ -6,13 +6,16 @@ PKG ?= ./...
 FUZZTIME ?= 20s
 SOAKTIME ?= 10m
 .DEFAULT_GOAL := help
-.PHONY: help run build test check race lint fuzz gen sdk bench soak clean
+.PHONY: help run cluster build test check race lint fuzz gen sdk bench soak clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## start a broker on this machine with --dev (needs Go alone)
 	$(GO) run ./cmd/tidewire serve --dev
+
+cluster: ## start Kafka, three brokers and a proxy on this machine (needs Go, Java 17 and Maven)
+	@$(GO) run ./tests/cluster
 
 build: ## build bin/tidewire
 	@scripts/build

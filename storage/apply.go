@@ -104,8 +104,10 @@ func (a *applier) fill(b *batch, items []Item, now uint64) (rest []Item) {
 // decide gives an item the next slot, and its answer.
 func (a *applier) decide(b *batch, it *Item, now uint64) {
 	b.entries++
-	at, before := max(it.Time, 1), b.time
-	b.time = max(before, min(at, now))
+	// It goes on with what is not stored, too: else retention would take offsets of
+	// now for ones of long ago, and remove them.
+	at := max(it.Time, 1)
+	b.time = max(b.time, min(at, now))
 	e, record := it.Entry, []byte(nil)
 	result := Result{Err: it.Err}
 	if e != nil && it.Err == nil {
@@ -118,9 +120,7 @@ func (a *applier) decide(b *batch, it *Item, now uint64) {
 		}
 	}
 	b.block.add(record, at)
-	if record == nil {
-		b.time = before // it is the maximum of what is stored: starts by time look for that
-	} else {
+	if record != nil {
 		b.stored = append(b.stored, storedRecord{e.Topic, it.Offset})
 	}
 	if e != nil && e.Done != nil {

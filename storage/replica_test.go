@@ -313,6 +313,23 @@ func TestReplicaNoteOutlives(t *testing.T) {
 	}
 }
 
+// TestReplicaTimeGoesOn: a stretch in which nothing is stored has its own times, so
+// that retention does not take it for one of long ago.
+func TestReplicaTimeGoesOn(t *testing.T) {
+	clock := newClock()
+	now := uint64(clock.at.UnixMicro())
+	r := openReplica(t, t.TempDir(), ReplicaOptions{LogOptions: LogOptions{RetentionAge: time.Hour, Now: clock.now}})
+	for n, at := range []uint64{now - 2, now - 1} {
+		r.give("", Item{Offset: uint64(n) + 1, Time: at})
+	}
+	if earliest, head := r.Bounds(); earliest != 1 || head != 2 {
+		t.Errorf("bounds %d to %d", earliest, head)
+	}
+	if at := r.state.segs[0].info.lastTime; at != now-1 {
+		t.Errorf("the last time of the segment is %d, want %d", at, now-1)
+	}
+}
+
 // TestReplicaForgotten says from when on repeats can be told.
 func TestReplicaForgotten(t *testing.T) {
 	clock := newClock()

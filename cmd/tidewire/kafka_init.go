@@ -25,7 +25,7 @@ func newKafkaCommand() *cobra.Command {
 anew. It speaks with Kafka itself, as the configuration says; no broker has to run.`,
 		Example: `  tidewire kafka init --config /etc/tidewire.yaml
   tidewire kafka status --config /etc/tidewire.yaml`,
-	}, newKafkaInitCommand())
+	}, newKafkaInitCommand(), newKafkaStatusCommand(), newKafkaTermCommand())
 }
 
 func newKafkaInitCommand() *cobra.Command {

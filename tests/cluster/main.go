@@ -2,6 +2,8 @@
 // brokers and a small proxy before them, as plain processes. Ctrl-C ends them all.
 //
 //	go run ./tests/cluster [-brokers 3] [-kafka 1] [-dir DIR]
+//
+// Without -dir everything lies in bin/cluster, which each start empties.
 package main
 
 import (
@@ -34,7 +36,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.brokers, "brokers", 3, "how many brokers")
 	flag.IntVar(&o.kafka, "kafka", 1, "how many nodes Kafka has; 3 can lose one")
-	flag.StringVar(&o.dir, "dir", "", "where all data is kept (default: nowhere, it is removed at the end)")
+	flag.StringVar(&o.dir, "dir", "", "where all data is kept, and found again (default: bin/cluster, which is emptied at the start)")
 	flag.IntVar(&o.port, "port", 7070, "port of the proxy; the brokers' are the ones behind it, and 100 above")
 	flag.IntVar(&o.kafkaPort, "kafka-port", 9092, "port of Kafka's first node")
 	flag.Parse()
@@ -48,18 +50,18 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	dir, own, err := directory(o.dir)
-	if err != nil {
-		return err
-	}
-	if own {
-		defer func() { _ = os.RemoveAll(dir) }()
+	if o.brokers < 1 || o.brokers > 26 {
+		return fmt.Errorf("-brokers %d: write a number from 1 to 26", o.brokers)
 	}
 	front, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(o.port)))
 	if err != nil {
 		return fmt.Errorf("port %d is in use: end the broker that has it, or choose another with -port", o.port)
 	}
 	defer func() { _ = front.Close() }()
+	dir, err := directory(o.dir) // after the port: another one may be at work in it
+	if err != nil {
+		return err
+	}
 
 	say("Building the broker ...")
 	program := filepath.Join(dir, "tidewire")
@@ -73,21 +75,32 @@ func run(ctx context.Context, o options) error {
 	}
 	defer func() { _ = k.Close() }()
 
-	c := &cluster{dir: dir, program: program, kafka: k.Addresses(kafka.Plain)}
+	if err := kafka.Console(ctx, dir); err != nil {
+		return err
+	}
+	c := &cluster{dir: dir, program: program, kafka: k}
 	for i := range o.brokers {
 		c.brokers = append(c.brokers, c.broker(i, o))
 	}
 	return c.run(ctx, front)
 }
 
-// directory returns where everything lies, and whether it is to be removed.
-func directory(given string) (dir string, own bool, err error) {
-	if given != "" {
-		dir, err = filepath.Abs(given)
-		return dir, false, errors.Join(err, os.MkdirAll(given, 0o755))
+// standard is where everything lies if nothing else is said.
+const standard = "bin/cluster"
+
+// directory returns where everything lies. Only the standard one is emptied.
+func directory(given string) (string, error) {
+	dir := given
+	if given == "" {
+		dir = standard
+		if err := os.RemoveAll(dir); err != nil {
+			return "", err
+		}
 	}
-	dir, err = os.MkdirTemp("", "tidewire-cluster-")
-	return dir, true, err
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return filepath.Abs(dir)
 }
 
 // build makes the broker from the source around this command.
@@ -104,32 +117,33 @@ func build(ctx context.Context, program string) error {
 type cluster struct {
 	dir     string
 	program string
-	kafka   []string
+	kafka   *kafka.Cluster
 	brokers []*broker
 }
 
 // broker is one of them: a process, and how to start it again.
 type broker struct {
 	name, listen, admin string
-	config              string // file
-	log                 string // file
+	file                string // its configuration, log and pid are this with .yaml, .log and .pid
 }
 
 // broker lays out the broker of an index. Its ports follow the proxy's.
 func (c *cluster) broker(i int, o options) *broker {
-	name := string(rune('a' + i%26))
+	name := fmt.Sprintf("broker-%d", i+1)
 	at := func(port int) string { return net.JoinHostPort("127.0.0.1", fmt.Sprint(port)) }
 	return &broker{
 		name: name, listen: at(o.port + 1 + i), admin: at(o.port + 101 + i),
-		config: filepath.Join(c.dir, name+".yaml"), log: filepath.Join(c.dir, name+".log"),
+		file: filepath.Join(c.dir, name),
 	}
 }
+
+func (c *cluster) addresses() []string { return c.kafka.Addresses(kafka.Plain) }
 
 // write writes the configuration of a broker.
 func (c *cluster) write(b *broker) error {
 	text := fmt.Sprintf("listen: %s\nadmin: %s\ndata: %s\nallowed_origins: [\"*\"]\nkafka:\n  brokers: [%s]\n  node: %s\n  replication: %d\n",
-		b.listen, b.admin, filepath.Join(c.dir, "data-"+b.name), strings.Join(c.kafka, ", "), b.name, len(c.kafka))
-	return os.WriteFile(b.config, []byte(text), 0o644)
+		b.listen, b.admin, filepath.Join(c.dir, "data-"+b.name), strings.Join(c.addresses(), ", "), b.name, len(c.addresses()))
+	return os.WriteFile(b.file+".yaml", []byte(text), 0o644)
 }
 
 // run initializes the cluster, starts the brokers and serves until ctx ends.
@@ -139,8 +153,8 @@ func (c *cluster) run(ctx context.Context, front net.Listener) error {
 			return err
 		}
 	}
-	say("tidewire kafka init --config %s", c.brokers[0].config)
-	initialize := exec.CommandContext(ctx, c.program, "kafka", "init", "--config", c.brokers[0].config)
+	say("tidewire kafka init --config %s", c.brokers[0].file+".yaml")
+	initialize := exec.CommandContext(ctx, c.program, "kafka", "init", "--config", c.brokers[0].file+".yaml")
 	initialize.Stdout, initialize.Stderr = os.Stdout, os.Stderr
 	if err := initialize.Run(); err != nil {
 		return fmt.Errorf("tidewire kafka init: %w", err)
@@ -159,7 +173,11 @@ func (c *cluster) run(ctx context.Context, front net.Listener) error {
 		}
 		all.Go(func() { c.look(ctx, b, process) })
 	}
-	c.announce(front)
+	all.Go(func() {
+		if p.ready(ctx) {
+			c.announce(front)
+		}
+	})
 	p.run(ctx, front)
 	return nil
 }
@@ -167,19 +185,20 @@ func (c *cluster) run(ctx context.Context, front net.Listener) error {
 // start starts a broker. It has a process group of its own, so that Ctrl-C
 // reaches it by this command alone.
 func (c *cluster) start(b *broker) (*exec.Cmd, error) {
-	log, err := os.Create(b.log)
+	log, err := os.Create(b.file + ".log")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = log.Close() }()
-	process := exec.Command(c.program, "serve", "--config", b.config)
+	process := exec.Command(c.program, "serve", "--config", b.file+".yaml")
 	process.Stdout, process.Stderr = log, log
 	process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := process.Start(); err != nil {
-		return nil, fmt.Errorf("start broker %s: %w", b.name, err)
+		return nil, fmt.Errorf("start %s: %w", b.name, err)
 	}
-	say("broker %s  http://%s  admin http://%s  pid %d", b.name, b.listen, b.admin, process.Process.Pid)
-	return process, nil
+	c.kafka.Guard(process.Process.Pid)
+	say("%s  http://%s  admin http://%s  pid %d", b.name, b.listen, b.admin, process.Process.Pid)
+	return process, os.WriteFile(b.file+".pid", fmt.Appendln(nil, process.Process.Pid), 0o644)
 }
 
 // look waits for a broker and says when it has ended; it ends it with the cluster.
@@ -194,18 +213,25 @@ func (c *cluster) look(ctx context.Context, b *broker, process *exec.Cmd) {
 	}()
 	err := process.Wait()
 	close(ended)
+	c.kafka.Unguard(process.Process.Pid)
 	if ctx.Err() != nil {
 		return
 	}
-	say("broker %s has ended (%v); its log is %s, and this starts it again:\n  %s serve --config %s", b.name, err, b.log, c.program, b.config)
+	say("%s has ended (%v); its log is %s.log, and this starts it again:\n  %s serve --config %s.yaml", b.name, err, b.file, c.program, b.file)
 }
 
+// announce says how to see it work.
 func (c *cluster) announce(front net.Listener) {
-	say("Kafka     %s", strings.Join(c.kafka, ","))
+	topics := strings.Join(c.addresses(), ",")
+	say("Kafka     %s", topics)
 	say("proxy     http://%s: each connection goes to the next broker that is ready", front.Addr())
 	say("")
+	say("In another terminal, subscribe through the proxy, publish on one broker, and with Kafka's own console producer:")
 	say("  %s sub 'room.>' --server http://%s", c.program, front.Addr())
 	say("  curl -d hello http://%s/v1/topics/room.1/messages", c.brokers[0].listen)
+	say("  printf 'room.1\\thello from Kafka\\n' | %s/kafka-console-producer.sh --bootstrap-server %s --topic tidewire.main --property parse.key=true", c.dir, topics)
+	say("Kill a broker (kill -9, the pids are above) and see the subscriber go on at another one. What the cluster is:")
+	say("  %s kafka status --config %s", c.program, c.brokers[0].file+".yaml")
 	say("")
 	say("Ctrl-C ends everything.")
 }

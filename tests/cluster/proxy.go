@@ -48,6 +48,28 @@ func (p *proxy) run(ctx context.Context, l net.Listener) {
 	}
 }
 
+// ready waits until all brokers are, and is false if ctx ends before.
+func (p *proxy) ready(ctx context.Context) bool {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		n := 0
+		for _, b := range p.backends {
+			if b.ready.Load() {
+				n++
+			}
+		}
+		if n == len(p.backends) {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // watch asks a broker whether it is ready, again and again.
 func (b *backend) watch(ctx context.Context) {
 	client := http.Client{Timeout: probeWithin}

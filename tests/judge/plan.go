@@ -26,6 +26,7 @@ type Plan struct {
 	Keys         int           // ordering keys that most of the messages have; 0 = none has one
 	Consumers    []Consumer    // whose members share the messages of all topics
 	Seed         uint64        // of everything that is random; 0 = from the clock
+	Nodes        bool          // the URLs are nodes of one cluster: where one dies, another takes its consumers over
 	Tuning       Tuning
 }
 

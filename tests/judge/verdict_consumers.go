@@ -251,13 +251,17 @@ func (l *ledger) settle(e conLine) {
 	}
 }
 
+// changes: the generation does while there are members, so that answers may come
+// too late for theirs.
+func (l *ledger) changes() bool { return l.Exclusive || l.plan.Nodes }
+
 func (l *ledger) settled(e conLine) {
 	q := l.asked[e.file+strconv.Itoa(int(e.Ref))]
 	switch {
 	case q == nil:
 		return
 	case e.Code != "":
-		if e.Code != "fenced" && e.Code != "taken_over" || !l.Exclusive {
+		if e.Code != "fenced" && e.Code != "taken_over" || !l.changes() {
 			l.refused(e.file, e.Code, q.kind+" for the consumer "+l.Name)
 		}
 		return
@@ -304,7 +308,7 @@ func (l *ledger) turnedDown(e conLine, q *request, i int32, code string) {
 		return
 	case "fenced":
 		l.report.Work.Fenced++
-		if l.Exclusive {
+		if l.changes() {
 			return
 		}
 	case "never_delivered": // which a crash may make of it

@@ -236,6 +236,13 @@ func (c *Cluster) Ready(ctx context.Context) error {
 	return c.probe(ctx)
 }
 
+// Guard makes another process end with the nodes if this one dies, however that
+// happens; Unguard forgets it again.
+func (c *Cluster) Guard(pid int) { c.guard.add(pid) }
+
+// Unguard is the opposite of Guard.
+func (c *Cluster) Unguard(pid int) { c.guard.remove(pid) }
+
 // Log is the end of what each node has written.
 func (c *Cluster) Log() string {
 	var text strings.Builder

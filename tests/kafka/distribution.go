@@ -18,19 +18,26 @@ import (
 // Version is that of Apache Kafka.
 const Version = "4.3.1"
 
-// pom names what Maven fetches; what that depends on comes along.
-const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>tidewire</groupId>
-  <artifactId>kafka-for-tests</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>` + Version + `</version></dependency>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-  </dependencies>
-</project>
-`
+// What Maven fetches, with what that depends on, and what the console programs need
+// besides, without.
+var (
+	pom      = pomOf("kafka-for-tests", "org.apache.kafka:kafka_2.13:"+Version, "org.slf4j:slf4j-simple:1.7.36")
+	toolsPom = pomOf("kafka-tools-for-tests", "org.apache.kafka:kafka-tools:"+Version)
+)
+
+// pomOf is a file for Maven that names what depends on artifacts, each a group, a name
+// and a version.
+func pomOf(name string, artifacts ...string) string {
+	var b strings.Builder
+	b.WriteString("<project xmlns=\"http://maven.apache.org/POM/4.0.0\">\n  <modelVersion>4.0.0</modelVersion>\n")
+	b.WriteString("  <groupId>tidewire</groupId>\n  <artifactId>" + name + "</artifactId>\n  <version>1</version>\n  <packaging>pom</packaging>\n  <dependencies>\n")
+	for _, a := range artifacts {
+		part := strings.Split(a, ":")
+		b.WriteString("    <dependency><groupId>" + part[0] + "</groupId><artifactId>" + part[1] + "</artifactId><version>" + part[2] + "</version></dependency>\n")
+	}
+	b.WriteString("  </dependencies>\n</project>\n")
+	return b.String()
+}
 
 // copyGoal is of the plugin of Maven that fetches.
 const copyGoal = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies"
@@ -82,7 +89,7 @@ func Find(ctx context.Context) (*Distribution, error) {
 	}
 	defer free()
 	d := &Distribution{java: java, libs: filepath.Join(dir, "libs"), storage: filepath.Join(dir, "storage")}
-	if err := once(d.libs, func(dir string) error { return fetch(ctx, dir) }); err != nil {
+	if err := once(d.libs, func(dir string) error { return fetch(ctx, dir, pom) }); err != nil {
 		return nil, err
 	}
 	if err := once(d.storage, func(dir string) error { return d.storageTemplate(ctx, dir) }); err != nil {
@@ -131,8 +138,8 @@ func once(dir string, fill func(dir string) error) error {
 	return os.Rename(work, dir)
 }
 
-// fetch fills dir with the jars.
-func fetch(ctx context.Context, dir string) error {
+// fetch fills dir with the jars that a pom names.
+func fetch(ctx context.Context, dir, pom string, flags ...string) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
 		return &UnavailableError{"there is no mvn to fetch it with; install Maven (on Debian: apt-get install maven)"}
@@ -141,7 +148,7 @@ func fetch(ctx context.Context, dir string) error {
 	if err := os.WriteFile(file, []byte(pom), 0o644); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", "-f", file, copyGoal, "-DoutputDirectory="+dir)
+	cmd := exec.CommandContext(ctx, mvn, append([]string{"-B", "-q", "-f", file, copyGoal, "-DoutputDirectory=" + dir}, flags...)...)
 	cmd.WaitDelay = time.Second // for what it has started
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {

@@ -254,9 +254,16 @@ func needs(t *testing.T, tools ...string) {
 	}
 }
 
+// The blocks of README.md: those of the first walk and of real work come before those
+// of many nodes.
+const (
+	walkBlocks   = 13
+	readmeBlocks = walkBlocks + 4
+)
+
 // TestWalk is the first walk of README.md.
 func TestWalk(t *testing.T) {
-	w, blocks := newcomer(t, "README.md", 13, "python3", "vmstat", "pkill")
+	w, blocks := newcomer(t, "README.md", readmeBlocks, "python3", "vmstat", "pkill")
 	broker := w.start("broker", blocks[0].text)
 	w.until("the broker is ready", ready)
 	sub := w.start("sub", blocks[1].text)
@@ -289,7 +296,7 @@ func TestWalk(t *testing.T) {
 	}
 	checkRepeat(t, w.run(blocks[7].text))
 	checkPast(t, w.run(blocks[8].text), want)
-	realWork(t, w, blocks[9:])
+	realWork(t, w, blocks[9:walkBlocks])
 }
 
 // onlyOf has the block that kills the broker kill nothing outside of a terminal:

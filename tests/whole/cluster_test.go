@@ -220,6 +220,32 @@ func TestClusterKill(t *testing.T) {
 	}
 }
 
+// Members of consumers are on all nodes, and a node is killed at any moment: every
+// message ends as acknowledged or as a dead letter, and nothing confirmed is undone.
+func TestClusterConsumers(t *testing.T) {
+	n := startNodes(t, kafka.Options{}, append([]string{"TIDEWIRE_STREAMS_MAIN_PARTITIONS=1"}, consumersAllowed...)...)
+	plan := n.plan()
+	plan.Nodes = true
+	plan.Publishers, plan.Subscribers, plan.Topics, plan.Keys, plan.Rate = 3, 1, 8, 150, 250
+	plan.Consumers = []judge.Consumer{
+		{Name: "shared", Members: 4, Fetchers: 2},
+		{Name: "unordered", Members: 3, Fetchers: 1, Unordered: true},
+		{Name: "exclusive", Members: 3, Exclusive: true},
+	}
+	plan.Tuning.LeaveEvery = 2 * time.Second
+	l := n.judge(plan)
+	for more := rounds(t, 3); more(); {
+		l.goesOn(time.Duration(rand.Int64N(int64(3 * time.Second))))
+		b := n.brokers[rand.IntN(len(n.brokers))]
+		l.Crash(b.kill)
+		l.goesOn(2 * time.Second)
+		b.launch()
+		n.ready(b)
+	}
+	r := l.verdict()
+	t.Logf("%+v", r.Work)
+}
+
 // A node is frozen under load for longer than others wait for it, and wakes.
 func TestClusterStop(t *testing.T) {
 	n := startNodes(t, kafka.Options{})
