@@ -60,6 +60,7 @@ type Broker struct {
 	buckets    buckets      // of publishers
 	subscribed atomic.Int64 // subscriptions of all sessions
 	consumers  *consumers
+	relay      Relay // nil if there are no other nodes
 
 	turns     *turns        // of reading the log
 	resolving chan struct{} // has a token for each start that is being searched for

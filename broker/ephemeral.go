@@ -11,6 +11,16 @@ import (
 // came while the subscription was behind.
 const gapEphemeral = "ephemeral"
 
+// A Relay brings the records of ephemeral messages to the other nodes of a
+// cluster. Send must not block, and may drop them.
+type Relay interface {
+	Send(topic string, record []byte)
+}
+
+// UseRelay makes the broker send ephemeral messages to other nodes, too. It must
+// be called before the first is published.
+func (b *Broker) UseRelay(r Relay) { b.relay = r }
+
 // publishEphemeral brings a message to the subscriptions that are live now. It
 // runs on the publisher's goroutine and waits for nobody, so the ephemeral
 // messages of one publisher keep their order, and may overtake stored ones that
@@ -21,15 +31,29 @@ func (b *Broker) publishEphemeral(who *Identity, m *protocol.Message, origin uin
 	}
 	m.Origin, m.Time, m.Position = origin, time.Now(), protocol.Position{}
 	record := protocol.AppendRecord(make([]byte, 0, recordSize(m)), m)
-	c := &chunk{expires: protocol.Micros(m.ExpiresAt)}
+	b.spread(m.Topic, record)
+	if b.relay != nil {
+		b.relay.Send(m.Topic, record)
+	}
+	b.metrics.ephemeral.Inc()
+	return nil
+}
+
+// Relayed brings an ephemeral message that another node has sent to the
+// subscriptions that are live here. The record is a checked one, and the broker's
+// from now on.
+func (b *Broker) Relayed(record []byte) { b.spread(string(protocol.RecordTopic(record)), record) }
+
+// spread brings the record of an ephemeral message to the subscriptions of this
+// node.
+func (b *Broker) spread(topic string, record []byte) {
+	c := &chunk{expires: protocol.RecordExpiry(record)}
 	c.Count, c.Records = 1, protocol.AppendFramed(nil, record)
-	for _, members := range b.holds(m.Topic).audience(m.Topic) {
+	for _, members := range b.holds(topic).audience(topic) {
 		for _, sub := range members {
 			sub.session.deliverEphemeral(sub, c, record)
 		}
 	}
-	b.metrics.ephemeral.Inc()
-	return nil
 }
 
 // audience returns the members of the groups that match a topic. They are lent.
