@@ -9,6 +9,9 @@ import (
 	"github.com/tidewire/tidewire/protocol"
 )
 
+// maxAsks bounds what waits to be decided, while the control log is away.
+const maxAsks = 100_000
+
 // asking is something that this node wants to be decided.
 type asking struct {
 	station *station
@@ -36,6 +39,11 @@ func (s *station) begin(a *clusterv1.ConsumerAsk, done func(*clusterv1.ConsumerA
 			err = errDeleted(s.name)
 		}
 		done(nil, err)
+		return
+	}
+	if len(sh.asks) >= maxAsks {
+		sh.mu.Unlock()
+		done(nil, protocol.Errorf(protocol.CodeOverloaded, "too much about consumers waits for the control log: Kafka may be away; try again later"))
 		return
 	}
 	q := &asking{station: s, record: s.askRecord(a), done: done}
@@ -73,8 +81,8 @@ func (s *station) pause(ctx context.Context, paused bool) *protocol.Error {
 	return s.ask(ctx, &clusterv1.ConsumerAsk{What: &clusterv1.ConsumerAsk_Pause{Pause: &clusterv1.ConsumerPause{Paused: paused}}})
 }
 
-func (s *station) seek(ctx context.Context, to protocol.Position) *protocol.Error {
-	return s.ask(ctx, &clusterv1.ConsumerAsk{What: &clusterv1.ConsumerAsk_Seek{Seek: &clusterv1.ConsumerSeek{Position: to.String()}}})
+func (s *station) seek(ctx context.Context, to consumer.Places) *protocol.Error {
+	return s.ask(ctx, &clusterv1.ConsumerAsk{What: &clusterv1.ConsumerAsk_Seek{Seek: &clusterv1.ConsumerSeek{Position: vector(&to).String()}}})
 }
 
 func (s *station) undead(ctx context.Context, offsets []uint64, redriven bool) *protocol.Error {
@@ -214,7 +222,10 @@ func (sh *SharedConsumers) decided(s *cluster.State, at cluster.At, r *clusterv1
 	if !ok {
 		return
 	}
-	st.ear.read = max(r.GetReached(), c.Cursor(consumer.Main))
+	for i := range st.strands {
+		st.ears[i].read = c.CursorIn(st.strands[i].source, st.strands[i].number)
+	}
+	st.ears[consumer.Main].read = max(st.ears[consumer.Main].read, r.GetReached())
 	for _, g := range r.GetGrants() {
 		st.receive(g)
 	}

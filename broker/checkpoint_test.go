@@ -51,7 +51,7 @@ func TestCheckpoint(t *testing.T) {
 
 	s = openShop(t, dir)
 	after := s.info()
-	if after.InFlight != 19 || after.InFlight != before.InFlight || after.Position != before.Position || after.Generation != before.Generation || *after.Oldest != *before.Oldest || after.Settings != before.Settings {
+	if after.InFlight != 19 || after.InFlight != before.InFlight || after.Position.String() != before.Position.String() || after.Generation != before.Generation || *after.Oldest != *before.Oldest || after.Settings != before.Settings {
 		t.Fatalf("before %+v\nafter  %+v", before, after)
 	}
 	if names := len(s.broker.Consumers()); names != 20 {

@@ -80,6 +80,13 @@ func openShopOn(t *testing.T, dir string, control func(*storage.Log) broker.Log)
 			t.Fatal(err)
 		}
 	}
+	s.run(closers...)
+	return s
+}
+
+// run runs the broker until end or the test's.
+func (s *shop) run(closers ...func() error) {
+	t := s.t
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.broker.Run(ctx) }()
@@ -95,7 +102,6 @@ func openShopOn(t *testing.T, dir string, control func(*storage.Log) broker.Log)
 		}
 	})
 	t.Cleanup(s.end)
-	return s
 }
 
 func (s *shop) publish(m protocol.Message) {
@@ -269,7 +275,7 @@ func (h *hand) settle(kind protocol.SettleKind, confirm bool, change func(*proto
 	h.t.Helper()
 	f := &protocol.Settle{Kind: kind, Ref: 7, Sub: 1, Confirm: confirm, Term: messages[0].Position.Term, Generation: messages[0].Generation}
 	for _, m := range messages {
-		f.Ranges = append(f.Ranges, protocol.OffsetRange{From: m.Position.Offset, Through: m.Position.Offset})
+		f.Ranges = append(f.Ranges, protocol.OffsetRange{Partition: m.Position.Partition, From: m.Position.Offset, Through: m.Position.Offset})
 	}
 	if change != nil {
 		change(f)

@@ -20,7 +20,7 @@ func (b *Broker) CheckConsumer(name string, req *ConsumerRequest) *protocol.Erro
 	if err := operator.MayConsume(filter); err != nil {
 		return err
 	}
-	if _, _, _, err := c.plan(name, filter, req); err != nil {
+	if _, _, err := c.plan(name, filter, req); err != nil {
 		return err
 	}
 	c.mu.Lock()

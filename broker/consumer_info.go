@@ -18,8 +18,8 @@ type ConsumerInfo struct {
 	Generation uint64
 	Created    time.Time
 	Paused     bool
-	Position   protocol.Position // everything up to here has been delivered or passed over
-	Lag        uint64            // offsets above it; those of other topics count too
+	Position   protocol.Vector // everything up to here has been delivered or passed over
+	Lag        uint64          // offsets above it; those of other topics count too
 	Backlog
 	NextDue time.Time // zero if nothing is due
 	Oldest  *PendingInfo
@@ -128,7 +128,7 @@ func infoOf(p post) (i ConsumerInfo) {
 }
 
 func (about *subject) pending(e consumer.Entry) PendingInfo {
-	p := PendingInfo{Position: about.stream.log.PositionOf(e.Offset), Attempts: e.Attempts, State: e.State.String(), Reason: e.Reason}
+	p := PendingInfo{Position: about.stream.position(e.Offset), Attempts: e.Attempts, State: e.State.String(), Reason: e.Reason}
 	if e.State == consumer.InFlight || e.State == consumer.Waiting {
 		p.Due = time.UnixMicro(e.Due).UTC()
 	}
@@ -209,7 +209,7 @@ func (b *Broker) SeekConsumer(ctx context.Context, name, to string) (ConsumerInf
 	if to == "" {
 		return ConsumerInfo{}, protocol.Errorf(protocol.CodeInvalidStart, "say where the consumer is to go on: give `to`, such as earliest, -10m or a position")
 	}
-	at, err := p.about().stream.resolveConsumer(to, p.about().filter)
+	at, err := resolveConsumer(p.about().strands, to)
 	if err != nil {
 		return ConsumerInfo{}, err
 	}

@@ -7,6 +7,15 @@ import (
 	"github.com/tidewire/tidewire/protocol"
 )
 
+// lasting returns when everything that was decided holds.
+func (d *dispatcher) lasting(ctx context.Context) *protocol.Error {
+	answer := make(chan stored, 1)
+	d.mu.Lock()
+	d.journal.put(nil, func(s stored) { answer <- s })
+	d.mu.Unlock()
+	return await(ctx, answer)
+}
+
 // remove ends the consumer.
 func (d *dispatcher) remove(ctx context.Context) *protocol.Error {
 	c := d.broker.consumers
@@ -23,7 +32,7 @@ func (d *dispatcher) remove(ctx context.Context) *protocol.Error {
 	}
 	d.mu.Unlock()
 	d.unfollow()
-	return lasting(ctx, d.journal)
+	return d.lasting(ctx)
 }
 
 func errDeleted(name string) *protocol.Error {
@@ -45,7 +54,7 @@ func (d *dispatcher) expel(err *protocol.Error) {
 
 func (d *dispatcher) pause(ctx context.Context, paused bool) *protocol.Error {
 	d.setPaused(paused)
-	return lasting(ctx, d.journal)
+	return d.lasting(ctx)
 }
 
 func (d *dispatcher) setPaused(paused bool) {
@@ -55,28 +64,29 @@ func (d *dispatcher) setPaused(paused bool) {
 	d.conclude(nil)
 }
 
-func (d *dispatcher) seek(ctx context.Context, to protocol.Position) *protocol.Error {
+func (d *dispatcher) seek(ctx context.Context, to consumer.Places) *protocol.Error {
 	d.seekAs(d.broker.consumers.nextGeneration(), to)
-	return lasting(ctx, d.journal)
+	return d.lasting(ctx)
 }
 
 // seekAs has the consumer go on from a place, in a new generation.
-func (d *dispatcher) seekAs(generation uint64, to protocol.Position) {
+func (d *dispatcher) seekAs(generation uint64, to consumer.Places) {
 	d.filling.Lock() // what is being read ahead belongs to the old place
 	defer d.filling.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	redrive := d.machine.Position(consumer.Redrive)
-	for _, e := range d.machine.Below(protocol.MaxOffset) {
-		if e.Source == consumer.Redrive && e.Offset <= redrive.Offset {
-			redrive = d.stream.log.PositionOf(e.Offset - 1) // they are dead letters that somebody wants done
+	to.Redrive = d.machine.Position(consumer.Redrive)
+	for e := range d.machine.Entries() {
+		if e.Source == consumer.Redrive {
+			_, offset := consumer.SplitPlace(e.Offset)
+			to.Redrive = d.back().log.PositionOf(offset - 1) // they are dead letters that somebody wants done
 			break
 		}
 	}
-	d.machine.Seek(generation, consumer.Places{Main: to, Redrive: redrive})
-	for src, p := range []protocol.Position{to, redrive} {
-		s := &d.sources[src]
-		s.ahead, s.read, s.news = nil, p.Offset, d.stream.head()
+	d.machine.Seek(generation, to)
+	for i := range d.sources {
+		s := &d.sources[i]
+		s.ahead, s.read, s.news = nil, ofStrand(&to, i).Offset, s.head()
 	}
 	d.conclude(nil)
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/tidewire/tidewire/broker/consumer"
@@ -16,56 +17,60 @@ const trimPatience = 10 * time.Second
 // that a consumer has tried become dead letters while they can still be read; of
 // those it has not, it is told. A consumer that is not behind is moved along, so
 // that it does not miss what it was never to get.
-func (st *partition) beforeTrim(through uint64) {
-	c := st.broker.consumers
+func (pt *partition) beforeTrim(through uint64) {
+	c := pt.broker.consumers
 	ctx, cancel := context.WithTimeout(context.Background(), trimPatience)
 	defer cancel()
 	for _, p := range c.all() {
-		if p.about().stream == st {
-			p.beforeTrim(ctx, through)
-		}
+		p.beforeTrim(ctx, pt, through)
 	}
 	_ = c.keeper.wait(ctx) // what was not stored in time is told as a gap after a restart
 }
 
-func (d *dispatcher) beforeTrim(ctx context.Context, through uint64) {
-	passed := min(through, d.stream.delivered.Load()) // of everything up to here it has been told
+func (d *dispatcher) beforeTrim(ctx context.Context, pt *partition, through uint64) {
+	if !d.reads(pt) {
+		return
+	}
+	passed := min(through, pt.delivered.Load()) // of everything up to here it has been told
 	d.lookAfter()
 	d.filling.Lock() // nothing is read ahead meanwhile
 	d.mu.Lock()
-	var unread [2]uint64 // after which offset messages were not taken; 0 if all were
-	for src := range d.sources {
-		unread[src] = d.moveAlong(consumer.Source(src), passed)
+	unread := make([]uint64, len(d.sources)) // by strand: from which offset on messages were not taken; 0 if all were
+	for i := range d.sources {
+		if s := &d.sources[i]; s.partition == pt {
+			unread[i] = d.moveAlong(s, passed)
+		}
 	}
-	for _, e := range d.machine.Below(through) {
+	last := consumer.PlaceIn(pt.number, through)
+	for _, e := range d.machine.Below(last) {
 		switch {
 		case e.State == consumer.Dying:
 		case e.Attempts > 0:
 			d.machine.Bury(e.Offset, "retention is about to remove the message")
 		default:
 			d.machine.Lost(e.Offset)
-			d.tellGap(d.gapBetween(e.Offset-1, e.Offset))
+			_, offset := consumer.SplitPlace(e.Offset)
+			d.tellGap(pt, pt.gapBetween(offset-1, offset))
 		}
 	}
 	d.conclude(nil)
 	d.mu.Unlock()
 	d.filling.Unlock()
-	for src, after := range unread {
-		if after > 0 && d.stream.any(ctx, d.sources[src].filter, after-1, passed) {
+	for i, first := range unread {
+		if first > 0 && pt.any(ctx, d.sources[i].filter, first-1, passed) {
 			d.mu.Lock()
-			d.tellGap(d.gapBetween(after-1, passed))
+			d.tellGap(pt, pt.gapBetween(first-1, passed))
 			d.conclude(nil)
 			d.mu.Unlock()
 		}
 	}
-	d.untilBuried(ctx, through)
+	d.untilBuried(ctx, last)
 }
 
 // moveAlong makes a consumer go on above an offset. It returns the first offset
 // that was not taken before, 0 if there is none up to there. Callers hold filling
 // and mu.
-func (d *dispatcher) moveAlong(src consumer.Source, through uint64) (unread uint64) {
-	s := &d.sources[src]
+func (d *dispatcher) moveAlong(s *source, through uint64) (unread uint64) {
 	if reached := s.reached(); reached < through && (s.behind() || len(s.ahead) > 0) {
 		unread = reached + 1
 	}
@@ -73,21 +78,22 @@ func (d *dispatcher) moveAlong(src consumer.Source, through uint64) (unread uint
 		s.ahead = s.ahead[1:]
 	}
 	s.read = max(s.read, through)
-	if d.machine.Cursor(src) < through {
-		d.machine.Skip(src, d.stream.log.PositionOf(through))
+	if d.machine.CursorIn(s.source, s.number) < through {
+		d.machine.Skip(s.source, s.log.PositionOf(through))
 	}
 	return unread
 }
 
-func (d *dispatcher) gapBetween(after, through uint64) *storage.Gap {
-	return &storage.Gap{Reason: storage.GapRetention, Term: d.stream.log.PositionOf(through).Term, After: after, Through: through, Next: through}
+// reads reports whether the consumer reads something of a partition.
+func (s *subject) reads(pt *partition) bool {
+	return slices.ContainsFunc(s.strands, func(l strand) bool { return l.partition == pt })
 }
 
 // any reports whether the log has something that matches in a range. What cannot
 // be found out counts as yes.
-func (st *partition) any(ctx context.Context, f protocol.Filter, after, through uint64) bool {
+func (pt *partition) any(ctx context.Context, f protocol.Filter, after, through uint64) bool {
 	for after < through {
-		c, err := st.log.Read(storage.Query{Filter: f, After: after, Through: through, MaxBytes: 1})
+		c, err := pt.log.Read(storage.Query{Filter: f, After: after, Through: through, MaxBytes: 1})
 		if err != nil || c.Count > 0 || c.Through == after || ctx.Err() != nil {
 			return true
 		}
@@ -96,7 +102,7 @@ func (st *partition) any(ctx context.Context, f protocol.Filter, after, through 
 	return false
 }
 
-// untilBuried waits until nothing is dying up to an offset.
+// untilBuried waits until nothing is dying up to a place in its partition.
 func (d *dispatcher) untilBuried(ctx context.Context, through uint64) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

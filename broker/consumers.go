@@ -71,16 +71,12 @@ func (c *consumers) revive(m *consumer.Machine) error {
 		c.broker.options().Logger.Warn("a consumer's stream is not configured: the consumer rests", "consumer", m.Name(), "stream", m.Settings().Stream)
 		return nil
 	}
-	gap, err := c.comeBack(st.parts[0], m)
+	d, err := newDispatcher(c.broker, st, m)
 	if err != nil {
 		return err
 	}
-	d, err := newDispatcher(c.broker, st.parts[0], m)
-	if err != nil {
+	if err := d.comeBack(); err != nil {
 		return err
-	}
-	if gap != nil {
-		d.tellGap(gap)
 	}
 	c.by[d.name] = d
 	d.follow(consumer.Main)
@@ -90,30 +86,37 @@ func (c *consumers) revive(m *consumer.Machine) error {
 // comeBack looks whether the log still is the one that the consumer knows, as for
 // any reader that comes back with a position. If it was rolled back the consumer
 // goes on where it ends now.
-func (c *consumers) comeBack(st *partition, m *consumer.Machine) (*storage.Gap, error) {
-	head := st.head()
-	main, gap, err := st.comeBack(m.Position(consumer.Main), head)
-	if err != nil {
-		return nil, err
+func (d *dispatcher) comeBack() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	places := d.machine.Places()
+	var to consumer.Places
+	back := false
+	for i := range d.sources {
+		s := &d.sources[i]
+		at, gap, err := s.comeBack(ofStrand(&places, i), s.head())
+		if err != nil {
+			return err
+		}
+		put(&to, i, at)
+		s.read = at.Offset
+		if back = back || gap != nil; gap != nil && s.source == consumer.Main {
+			d.tellGap(s.partition, gap)
+		}
 	}
-	redrive, redriveGap, err := st.comeBack(m.Position(consumer.Redrive), head)
-	if err != nil {
-		return nil, err
+	if back {
+		d.machine.Rewind(to)
 	}
-	if gap == nil && redriveGap == nil {
-		return nil, nil
-	}
-	m.Rewind(consumer.Places{Main: main, Redrive: redrive})
-	return gap, nil
+	return nil
 }
 
 // comeBack returns where a reader goes on that was at a position.
-func (st *partition) comeBack(at protocol.Position, head uint64) (protocol.Position, *storage.Gap, error) {
-	r, err := st.log.Resolve(protocol.Start{Kind: protocol.StartPosition, Position: at}, everything, head)
+func (pt *partition) comeBack(at protocol.Position, head uint64) (protocol.Position, *storage.Gap, error) {
+	r, err := pt.log.Resolve(protocol.Start{Kind: protocol.StartPosition, Position: at}, everything, head)
 	if err != nil || r.Gap == nil || r.Gap.Reason == storage.GapRetention {
 		return at, nil, err // retention is met by whoever reads
 	}
-	return st.log.PositionOf(r.Gap.Next), r.Gap, nil
+	return pt.log.PositionOf(r.Gap.Next), r.Gap, nil
 }
 
 func (c *consumers) nextMember() uint64 { return c.members.Add(1) }
@@ -168,7 +171,7 @@ func (c *consumers) open(ctx context.Context, who *Identity, name string, req *C
 
 // create makes a consumer and waits until it is durable, or until ctx ends.
 func (c *consumers) create(ctx context.Context, name string, filter protocol.Filter, req *ConsumerRequest) (p post, created bool, err *protocol.Error) {
-	st, settings, main, err := c.plan(name, filter, req)
+	settings, at, err := c.plan(name, filter, req)
 	if err != nil {
 		return nil, false, err
 	}
@@ -180,7 +183,7 @@ func (c *consumers) create(ctx context.Context, name string, filter protocol.Fil
 	if err != nil {
 		return nil, false, err
 	}
-	return c.keeper.create(ctx, name, settings, consumer.Places{Main: main, Redrive: st.log.PositionOf(st.head())})
+	return c.keeper.create(ctx, name, settings, at)
 }
 
 // alone keeps the consumers of a broker that is no node of a cluster.
@@ -201,7 +204,7 @@ func (c alone) create(ctx context.Context, name string, settings consumer.Settin
 	var d *dispatcher
 	m, failed := c.registry.Create(name, settings, at, nowOf())
 	if failed == nil {
-		d, failed = newDispatcher(c.broker, st.parts[0], m)
+		d, failed = newDispatcher(c.broker, st, m)
 	}
 	if failed != nil {
 		c.mu.Unlock()
@@ -217,29 +220,29 @@ func (c alone) create(ctx context.Context, name string, settings consumer.Settin
 	return d, true, nil
 }
 
-// plan says what a consumer would be like: its stream, its settings, and where it
+// plan says what a consumer would be like: its settings, and where it
 // would begin.
-func (c *consumers) plan(name string, filter protocol.Filter, req *ConsumerRequest) (st *partition, settings consumer.Settings, at protocol.Position, err *protocol.Error) {
+func (c *consumers) plan(name string, filter protocol.Filter, req *ConsumerRequest) (settings consumer.Settings, at consumer.Places, err *protocol.Error) {
 	if filter.Match(deadTopicOf(name)) || strings.HasPrefix(filter.String(), redrivePrefix) {
-		return nil, settings, at, protocol.Errorf(protocol.CodeInvalidFilter, "the filter %q would give the consumer what is dead, again and again: name topics of your own, or the dead letters of another consumer", filter)
+		return settings, at, protocol.Errorf(protocol.CodeInvalidFilter, "the filter %q would give the consumer what is dead, again and again: name topics of your own, or the dead letters of another consumer", filter)
 	}
-	in, err := c.broker.reading(filter, req.Stream)
+	st, err := c.broker.reading(filter, req.Stream)
 	if err != nil {
-		return nil, settings, at, err
+		return settings, at, err
 	}
-	if len(in.parts) > 1 {
-		return nil, settings, at, protocol.Errorf(protocol.CodeUnsupported, "the stream %s has several partitions, and consumers cannot read those yet: subscribe without `consumer`", in.name)
-	}
-	st = in.parts[0]
 	if settings, err = settingsOf(consumer.DefaultSettings(), req.Settings); err != nil {
-		return nil, settings, at, err
+		return settings, at, err
 	}
 	settings.Filter, settings.Stream = filter.String(), st.name
 	if err = settings.Check(); err != nil {
-		return nil, settings, at, err
+		return settings, at, err
 	}
-	at, err = st.resolveConsumer(req.From, filter)
-	return st, settings, at, err
+	strands := strandsOf(st, name, filter)
+	if at, err = resolveConsumer(strands, req.From); err != nil {
+		return settings, at, err
+	}
+	at.Redrive = headsOf(strands).Redrive
+	return settings, at, nil
 }
 
 // room returns an error if there are as many consumers as may be. Callers hold mu.
@@ -250,27 +253,37 @@ func (c *consumers) room() *protocol.Error {
 	return protocol.Errorf(protocol.CodeSubscriptionsFull, "the broker has %d consumers, at most %d are allowed: delete some that nobody needs", maxConsumers, maxConsumers)
 }
 
-// resolveConsumer says where a new consumer begins.
-func (st *partition) resolveConsumer(from string, filter protocol.Filter) (protocol.Position, *protocol.Error) {
+// resolveConsumer says where a consumer begins in what its filter selects.
+func resolveConsumer(strands []strand, from string) (at consumer.Places, _ *protocol.Error) {
 	if from == "" {
 		from = "earliest"
 	}
 	start, err := protocol.ParseStart(from)
 	if err != nil {
-		return protocol.Position{}, protocol.AsError(err)
+		return at, protocol.AsError(err)
 	}
 	if start.Kind == protocol.StartLastPerTopic {
-		return protocol.Position{}, protocol.Errorf(protocol.CodeInvalidStart, "a consumer gets every message, so it cannot begin with `last-per-topic`: give another start")
+		return at, protocol.Errorf(protocol.CodeInvalidStart, "a consumer gets every message, so it cannot begin with `last-per-topic`: give another start")
 	}
-	start, perr := st.own(start, filter)
+	var in []end
+	for i := range strands {
+		if l := &strands[i]; l.source == consumer.Main {
+			in = append(in, end{l.partition, l.partition.head()})
+		}
+	}
+	found, perr := in[0].stream.begin(start, strands[consumer.Main].filter, in)
 	if perr != nil {
-		return protocol.Position{}, perr
+		return at, perr
 	}
-	at, perr := st.resolve(start, filter, st.head())
-	if perr != nil {
-		return protocol.Position{}, perr
+	for i, r := range found {
+		to := in[i].log.PositionOf(r.After)
+		if i == 0 {
+			at.Main = to
+		} else {
+			at.More = append(at.More, to)
+		}
 	}
-	return st.log.PositionOf(at.After), nil
+	return at, nil
 }
 
 // agree holds a request against a consumer that is there, and changes the settings

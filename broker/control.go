@@ -90,7 +90,11 @@ func (c *control) put(deltas []byte, done func(stored)) {
 }
 
 // wait returns when everything that was put is durable.
-func (c *control) wait(ctx context.Context) *protocol.Error { return lasting(ctx, c) }
+func (c *control) wait(ctx context.Context) *protocol.Error {
+	answer := make(chan stored, 1)
+	c.put(nil, func(s stored) { answer <- s })
+	return await(ctx, answer)
+}
 
 // run writes what is put until ctx ends and everything is written.
 func (c *control) run(ctx context.Context) {

@@ -61,7 +61,7 @@ func (d *dispatcher) buryAll() {
 		d.mu.Unlock()
 		var err *protocol.Error
 		if d.rests != nil { // the others must know first that these are dying: else one might still be acknowledged
-			err = lasting(context.Background(), d.journal)
+			err = d.lasting(context.Background())
 		}
 		if err == nil {
 			err = d.buryBatch(batch)
@@ -94,7 +94,7 @@ func (d *dispatcher) buryBatch(batch []consumer.Entry) *protocol.Error {
 	}
 	found := make(map[uint64]loaded)
 	for src := range offsets {
-		d.stream.pick(d.sources[src].filter, offsets[src], found)
+		d.pick(consumer.Source(src), offsets[src], found)
 	}
 	var entries []*storage.Entry
 	var buried, lost []uint64
@@ -140,7 +140,8 @@ func (d *dispatcher) buryBatch(batch []consumer.Entry) *protocol.Error {
 // letter makes the dead letter of a message.
 func (d *dispatcher) letter(e consumer.Entry, r loaded) *storage.Entry {
 	m := r.message()
-	at := protocol.Position{Term: r.term, Offset: e.Offset}
+	at := d.stream.position(e.Offset)
+	at.Term = r.term
 	origin := origin{topic: m.Topic, id: m.ID, position: at.String(), first: rfc3339(e.First)}
 	if e.Source == consumer.Redrive {
 		origin.read(&m) // it was dead before: where it comes from has not changed

@@ -85,11 +85,11 @@ func deadOffsets(p post) (offsets []uint64) {
 
 // letters reads dead letters, in the order of their places.
 func (about *subject) letters(offsets []uint64) []DeadLetter {
-	found := make(map[uint64]loaded, len(offsets))
-	about.dead().pick(mustFilter(deadTopicOf(about.name)), offsets, found)
+	found, dead := make(map[uint64]loaded, len(offsets)), about.dead()
+	dead.pick(mustFilter(deadTopicOf(about.name)), offsets, found)
 	list := make([]DeadLetter, 0, len(found))
 	for _, o := range offsets {
-		if r, ok := found[o]; ok {
+		if r, ok := found[consumer.PlaceIn(dead.number, o)]; ok {
 			list = append(list, letterOf(r))
 		}
 	}
@@ -180,7 +180,7 @@ func redrive(ctx context.Context, p post, batch []DeadLetter, publish bool) *pro
 	about := p.about()
 	p.redriving()
 	for _, l := range batch {
-		m, st := l.Message, about.stream
+		m, st := l.Message, about.back().partition
 		m.Position, m.Time = protocol.Position{}, time.Time{}
 		m.ID = "r/" + l.Position.String()
 		if publish {
@@ -221,7 +221,7 @@ func (d *dispatcher) redriving() { d.follow(consumer.Redrive) }
 // undead notes that dead letters are no longer there to be redriven.
 func (d *dispatcher) undead(ctx context.Context, offsets []uint64, redriven bool) *protocol.Error {
 	d.forgetDead(offsets, redriven)
-	return lasting(ctx, d.journal)
+	return d.lasting(ctx)
 }
 
 func (d *dispatcher) forgetDead(offsets []uint64, redriven bool) {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"iter"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -21,24 +22,29 @@ import (
 // Nothing is read from the log under mu.
 type dispatcher struct {
 	subject
-	journal journal
-	rests   func() bool // whether nothing is to be decided now; nil for never
+	deciding
 
 	filling sync.Mutex // held by whoever reads the log ahead
 
 	mu      sync.Mutex
 	machine *consumer.Machine
-	sources [2]source // by consumer.Source
+	sources []source // by strand
 	members []*member
 	next    int               // member to be woken next
+	turn    int               // partition to be looked at first
 	gaps    []*tidewirev1.Gap // to be told to a member
 	burial  burial
 	gone    bool // deleted
 
 	stats dispatched
 	hearsay
-	agenda agenda    // guarded by the runner
-	watch  [2]*group // guarded by stream.mu
+	agenda agenda // guarded by the runner
+}
+
+// deciding is by what right a dispatcher decides.
+type deciding struct {
+	journal journal
+	rests   func() bool // whether nothing is to be decided now; nil for never
 }
 
 // burial is how far the making of dead letters is.
@@ -47,14 +53,14 @@ type burial struct {
 	due  int64 // when to try again, after a failure, in microseconds
 }
 
-// source is one of the two places in the log that a consumer reads: what its
-// filter selects, and what comes back from its dead letters.
+// source is how far a dispatcher has read a strand.
 type source struct {
-	filter protocol.Filter
-	read   uint64   // everything up to here has been read
-	news   uint64   // something that matches lies at or below this offset; above read: it is behind
-	ahead  [][]byte // records that were read and not taken, framed by protocol.AppendFramed
-	term   protocol.Term
+	*strand
+	watch *group   // guarded by partition.mu
+	read  uint64   // everything up to here has been read
+	news  uint64   // something that matches lies at or below this offset; above read: it is behind
+	ahead [][]byte // records that were read and not taken, framed by protocol.AppendFramed
+	term  protocol.Term
 }
 
 func (s *source) behind() bool { return s.news > s.read }
@@ -65,21 +71,24 @@ const aheadBytes = maxChunkBytes
 // nowOf is the clock of consumers, in microseconds.
 func nowOf() int64 { return time.Now().UnixMicro() }
 
-func newDispatcher(b *Broker, st *partition, m *consumer.Machine) (*dispatcher, error) {
+func newDispatcher(b *Broker, st *stream, m *consumer.Machine) (*dispatcher, error) {
 	s, err := newSubject(b, st, m)
 	if err != nil {
 		return nil, err
 	}
-	d := &dispatcher{subject: s, journal: b.consumers.control, machine: m}
-	head := st.head()
-	d.sources[consumer.Main] = source{filter: s.filter, read: m.Cursor(consumer.Main), news: head}
-	d.sources[consumer.Redrive] = source{filter: mustFilter(redriveTopic(m.Name())), read: m.Cursor(consumer.Redrive), news: head}
+	n := len(s.strands)
+	d := &dispatcher{subject: s, deciding: deciding{journal: b.consumers.control}, machine: m, sources: make([]source, n)}
+	d.hearsay.news = make([]news, n)
+	for i := range d.sources {
+		l := &d.strands[i]
+		d.sources[i] = source{strand: l, read: m.CursorIn(l.source, l.number), news: l.head()}
+	}
 	return d, nil
 }
 
 // handed is a message on its way to a member.
 type handed struct {
-	offset  uint64
+	offset  uint64 // its place
 	attempt uint32
 	source  consumer.Source
 	loaded  // without a record until it is read
@@ -101,11 +110,11 @@ func (d *dispatcher) take(m *member, n int) (work []handed, generation uint64, a
 		if m.grant != nil && len(work) > 0 {
 			m.grant(work, generation)
 		}
-		src, behind := d.hungry(m, len(work))
-		m.idle = len(work) == 0 && !behind
+		src := d.hungry(m, len(work))
+		m.idle = len(work) == 0 && src == nil
 		d.conclude(nil)
 		d.mu.Unlock()
-		if behind {
+		if src != nil {
 			d.fill(src)
 			continue
 		}
@@ -125,7 +134,7 @@ func (d *dispatcher) resting() bool { return d.rests != nil && d.rests() }
 func (d *dispatcher) choose(m *member, n int, now int64) (work []handed) {
 	d.machine.Advance(consumer.Moment{Now: now, Random: rand.Int64N})
 	room := min(n, m.window-d.machine.HeldBy(m.id))
-	work = make([]handed, 0, max(0, min(room, d.machine.Ready(now)+len(d.sources[0].ahead)+len(d.sources[1].ahead))))
+	work = make([]handed, 0, max(0, min(room, d.machine.Ready(now)+d.readyAhead())))
 	bytes := 0
 	for len(work) < room && bytes < maxChunkBytes {
 		e, ok := d.machine.Retry(m.id, now)
@@ -135,10 +144,9 @@ func (d *dispatcher) choose(m *member, n int, now int64) (work []handed) {
 		bytes += e.Size
 		work = append(work, handed{offset: e.Offset, attempt: uint32(e.Attempts), source: e.Source})
 	}
-	for src := len(d.sources) - 1; src >= 0; src-- { // redriven ones have waited longer
-		s := &d.sources[src]
+	for s := range d.turnsOf() {
 		for len(s.ahead) > 0 && len(work) < room && bytes < maxChunkBytes {
-			h, taken, blocked := d.takeAhead(s, consumer.Source(src), m, now)
+			h, taken, blocked := d.takeAhead(s, m, now)
 			if blocked {
 				break
 			}
@@ -154,7 +162,7 @@ func (d *dispatcher) choose(m *member, n int, now int64) (work []handed) {
 
 // takeAhead takes the next record that was read ahead: to be delivered, to be
 // held because its key is taken, or left out because it has expired.
-func (d *dispatcher) takeAhead(s *source, src consumer.Source, m *member, now int64) (h handed, sent, blocked bool) {
+func (d *dispatcher) takeAhead(s *source, m *member, now int64) (h handed, sent, blocked bool) {
 	framed := s.ahead[0]
 	record, _, _ := protocol.NextFramed(framed)
 	if d.machine.Blocked(len(record)) != "" {
@@ -162,17 +170,20 @@ func (d *dispatcher) takeAhead(s *source, src consumer.Source, m *member, now in
 	}
 	s.ahead = s.ahead[1:]
 	offset, _ := protocol.RecordPlace(record)
-	at := protocol.Position{Term: s.term, Offset: offset}
+	at := protocol.Position{Term: s.term, Partition: s.number, Offset: offset}
 	if expiredBy(protocol.RecordExpiry(record), uint64(now)) {
-		d.machine.Skip(src, at)
+		d.machine.Skip(s.source, at)
 		d.stats.expired++
 		return handed{}, false, false
 	}
-	attempt, sent := d.machine.Take(consumer.Message{Source: src, At: at, Key: d.keyOf(record), Size: len(record)}, m.id, now)
-	return handed{offset: offset, attempt: uint32(attempt), source: src, loaded: loaded{framed, s.term, d.stream.number}}, sent, false
+	attempt, sent := d.machine.Take(consumer.Message{Source: s.source, At: at, Key: d.keyOf(s, framed, record), Size: len(record)}, m.id, now)
+	return handed{offset: consumer.PlaceOf(at), attempt: uint32(attempt), source: s.source, loaded: loaded{framed, s.term, s.number}}, sent, false
 }
 
-func (d *dispatcher) keyOf(record []byte) uint64 {
+// keyOf returns what stands for the ordering key of a record, 0 if it has none. Order
+// holds within a partition, so a key of each partition is another one; what was given
+// back has that of the partition from which it comes.
+func (d *dispatcher) keyOf(s *source, framed, record []byte) uint64 {
 	if !d.machine.Settings().Ordered {
 		return 0
 	}
@@ -180,29 +191,64 @@ func (d *dispatcher) keyOf(record []byte) uint64 {
 	if len(key) == 0 {
 		return 0
 	}
-	return max(xxhash.Sum64(key), 1)
+	partition := s.number
+	if s.source == consumer.Redrive && len(d.stream.parts) > 1 {
+		h := handed{source: s.source, loaded: loaded{framed: framed}}
+		shown, _, _ := protocol.NextFramed(h.shown())
+		partition = d.stream.of(string(protocol.RecordTopic(shown))).number
+	}
+	const spread = 0x9e3779b97f4a7c15
+	return max(xxhash.Sum64(key)^uint64(partition)*spread, 1)
 }
 
-// hungry reports whether the log is to be read for a member that got so many
-// messages, and where. Callers hold mu.
-func (d *dispatcher) hungry(m *member, got int) (consumer.Source, bool) {
-	if got > 0 || m.window <= d.machine.HeldBy(m.id) || d.machine.Blocked(0) != "" {
-		return 0, false
+// turnsOf goes through the sources: what was given back first, since it has waited
+// longer, then the partitions, each time from another one on.
+func (d *dispatcher) turnsOf() iter.Seq[*source] {
+	n := len(d.sources) - 1
+	return func(yield func(*source) bool) {
+		if !yield(&d.sources[consumer.Redrive]) {
+			return
+		}
+		for i := range n {
+			at := (d.turn + i) % n // of the partitions; strand 1 is none
+			if at > 0 {
+				at++
+			}
+			if !yield(&d.sources[at]) {
+				return
+			}
+		}
+		d.turn++
 	}
-	for src := len(d.sources) - 1; src >= 0; src-- {
-		if s := &d.sources[src]; len(s.ahead) == 0 && s.behind() {
-			return consumer.Source(src), true
+}
+
+// readyAhead is how many records were read ahead.
+func (d *dispatcher) readyAhead() (n int) {
+	for i := range d.sources {
+		n += len(d.sources[i].ahead)
+	}
+	return n
+}
+
+// hungry returns where the log is to be read for a member that got so many
+// messages; nil if it is not. Callers hold mu.
+func (d *dispatcher) hungry(m *member, got int) *source {
+	if got > 0 || m.window <= d.machine.HeldBy(m.id) || d.machine.Blocked(0) != "" {
+		return nil
+	}
+	for s := range d.turnsOf() {
+		if len(s.ahead) == 0 && s.behind() {
+			return s
 		}
 	}
-	return 0, false
+	return nil
 }
 
-// fill reads the next part of the log ahead.
-func (d *dispatcher) fill(src consumer.Source) {
+// fill reads the next part of a strand ahead.
+func (d *dispatcher) fill(s *source) {
 	d.filling.Lock()
 	defer d.filling.Unlock()
 	d.mu.Lock()
-	s := &d.sources[src]
 	if len(s.ahead) > 0 || !s.behind() || d.gone {
 		d.mu.Unlock()
 		return // somebody else has read
@@ -210,38 +256,37 @@ func (d *dispatcher) fill(src consumer.Source) {
 	after := s.read
 	d.mu.Unlock()
 
-	head := d.stream.head()
-	c, err := d.stream.log.Read(storage.Query{Filter: s.filter, After: after, Through: head, MaxBytes: aheadBytes})
-	gap := d.stream.gapOf(after, err)
+	head := s.head()
+	c, err := s.log.Read(storage.Query{Filter: s.filter, After: after, Through: head, MaxBytes: aheadBytes})
+	gap := s.gapOf(after, err)
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case s.read != after: // moved by seek meanwhile
 	case gap != nil:
-		d.passOver(src, gap)
+		d.passOver(s, gap)
 	case err != nil:
 		d.broker.options().Logger.Error("read the log for a consumer", "consumer", d.name, "after", after, "error", err)
 		s.read = s.news // it is tried again with the next message
 	default:
-		d.readAhead(src, &c)
+		d.readAhead(s, &c)
 	}
 	d.conclude(nil)
 }
 
 // readAhead keeps what was read. Callers hold mu.
-func (d *dispatcher) readAhead(src consumer.Source, c *protocol.Chunk) {
-	s := &d.sources[src]
+func (d *dispatcher) readAhead(s *source, c *protocol.Chunk) {
 	s.ahead = make([][]byte, 0, c.Count)
 	for _, framed := range c.Framed() {
 		s.ahead = append(s.ahead, framed)
 	}
 	s.term, s.read = c.Term, c.Through
 	if n := uint64(len(c.Hidden)); n > 0 {
-		d.pushGap(d.stream.countedGap(0, storage.GapRetention, d.stream.log.PositionOf(c.After), n))
+		d.pushGap(s.countedGap(0, storage.GapRetention, s.log.PositionOf(c.After), n))
 	}
-	if len(s.ahead) == 0 && c.Through-d.machine.Cursor(src) > skipEvery {
-		d.machine.Skip(src, d.stream.log.PositionOf(c.Through))
+	if len(s.ahead) == 0 && c.Through-d.machine.CursorIn(s.source, s.number) > skipEvery {
+		d.machine.Skip(s.source, s.log.PositionOf(c.Through))
 	}
 }
 
@@ -251,12 +296,11 @@ const skipEvery = 10_000
 
 // passOver moves a source over what cannot be read, and has the members told.
 // Callers hold mu.
-func (d *dispatcher) passOver(src consumer.Source, gap *storage.Gap) {
-	s := &d.sources[src]
+func (d *dispatcher) passOver(s *source, gap *storage.Gap) {
 	s.read = gap.Next
-	d.machine.Skip(src, d.stream.log.PositionOf(gap.Next))
-	if src == consumer.Main {
-		d.tellGap(gap)
+	d.machine.Skip(s.source, s.log.PositionOf(gap.Next))
+	if s.source == consumer.Main {
+		d.tellGap(s.partition, gap)
 	}
 }
 
@@ -264,20 +308,24 @@ func (d *dispatcher) passOver(src consumer.Source, gap *storage.Gap) {
 const maxGaps = 100
 
 // tellGap has a member told of what is gone. Callers hold mu.
-func (d *dispatcher) tellGap(gap *storage.Gap) {
+func (d *dispatcher) tellGap(pt *partition, gap *storage.Gap) {
 	d.broker.options().Logger.Warn("messages are gone before a consumer got them",
 		"consumer", d.name, "reason", gap.Reason, "after", gap.After, "through", gap.Through)
-	d.pushGap(d.stream.gapFrame(0, gap))
+	d.pushGap(pt.gapFrame(0, gap))
 }
 
 // pushGap adds a gap to those that are to be told. One that goes on where the last
 // one ends becomes a part of it; so does every further one when there are too many,
 // for a range that is too large is better than silence.
 func (d *dispatcher) pushGap(gap *tidewirev1.Gap) {
-	if n := len(d.gaps); n > 0 {
-		last := d.gaps[n-1]
+	n := len(d.gaps)
+	for i := n - 1; i >= 0; i-- { // of its partition: there the last one
+		last := d.gaps[i]
+		if last.Partition != gap.Partition {
+			continue
+		}
 		goesOn := last.Reason == gap.Reason && last.Term == gap.Term && gap.After <= last.Through && (last.Missed > 0) == (gap.Missed > 0)
-		if goesOn || n == maxGaps {
+		if goesOn || n >= maxGaps {
 			last.Through, last.Position, last.Offset = max(last.Through, gap.Through), gap.Position, gap.Offset
 			if last.Missed > 0 && gap.Missed > 0 {
 				last.After = gap.After // neither is a range
@@ -285,6 +333,7 @@ func (d *dispatcher) pushGap(gap *tidewirev1.Gap) {
 			last.Missed += gap.Missed
 			return
 		}
+		break
 	}
 	d.gaps = append(d.gaps, gap)
 }
@@ -303,7 +352,7 @@ func (d *dispatcher) load(work []handed) []handed {
 	}
 	found := make(map[uint64]loaded)
 	for src, offsets := range missing {
-		d.stream.pick(d.sources[src].filter, offsets, found)
+		d.pick(consumer.Source(src), offsets, found)
 	}
 	kept := work[:0]
 	var lost, expired []uint64
@@ -353,19 +402,20 @@ func (d *dispatcher) expire(offsets []uint64) {
 }
 
 // lose settles messages that retention has taken, or that are damaged.
-func (d *dispatcher) lose(offsets []uint64) {
+func (d *dispatcher) lose(places []uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	earliest, _ := d.stream.log.Bounds()
-	for _, o := range offsets {
-		reason := storage.GapPassedOver
-		if o < earliest {
-			reason = storage.GapRetention
+	for _, place := range places {
+		d.machine.Lost(place)
+		pt, offset := d.stream.in(place)
+		if pt == nil {
+			continue
 		}
-		d.machine.Lost(o)
-		gap := d.gapBetween(o-1, o)
-		gap.Reason = reason
-		d.tellGap(gap)
+		gap := pt.gapBetween(offset-1, offset)
+		if earliest, _ := pt.log.Bounds(); offset >= earliest {
+			gap.Reason = storage.GapPassedOver
+		}
+		d.tellGap(pt, gap)
 	}
 	d.conclude(nil)
 }

@@ -8,20 +8,12 @@ import "github.com/tidewire/tidewire/broker/consumer"
 // What is redriven comes from here alone, so that source is followed when there is
 // something: most consumers never need the group for it.
 func (d *dispatcher) follow(src consumer.Source) {
-	st := d.stream
-	st.mu.Lock()
-	if d.watch[src] != nil {
-		st.mu.Unlock()
-		return
+	for i := range d.sources {
+		if s := &d.sources[i]; s.source == src {
+			d.followStrand(i, s)
+		}
 	}
-	g := st.group(d.sources[src].filter)
-	g.watchers = append(g.watchers, watcher{d, src})
-	d.watch[src] = g
-	head := st.applied
-	st.mu.Unlock()
-
 	d.mu.Lock()
-	d.sources[src].news = max(d.sources[src].news, head)
 	gone := d.gone
 	d.mu.Unlock()
 	if gone { // deleted meanwhile
@@ -29,42 +21,62 @@ func (d *dispatcher) follow(src consumer.Source) {
 	}
 }
 
+func (d *dispatcher) followStrand(i int, s *source) {
+	head, is := s.strand.watch(&s.watch, watcher{d, i})
+	if !is {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.news = max(s.news, head)
+}
+
+// watch puts a watcher into the group of the strand, unless it is in one, and returns
+// up to where commits are applied.
+func (l *strand) watch(in **group, w watcher) (head uint64, is bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if *in != nil {
+		return 0, false
+	}
+	*in = l.group(l.filter)
+	(*in).watchers = append((*in).watchers, w)
+	return l.applied, true
+}
+
+// unwatch takes it out.
+func (l *strand) unwatch(in **group, who listener) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if *in != nil {
+		(*in).unwatch(who)
+		l.drop(*in)
+		*in = nil
+	}
+}
+
 // unfollow ends that.
 func (d *dispatcher) unfollow() {
-	st := d.stream
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	for src, g := range d.watch {
-		if g != nil {
-			g.unwatch(d)
-			st.drop(g)
-			d.watch[src] = nil
-		}
+	for i := range d.sources {
+		d.strands[i].unwatch(&d.sources[i].watch, d)
 	}
 }
 
 // follow has apply tell the station of what the consumer gets.
 func (s *station) follow(src consumer.Source) {
-	st := s.stream
-	st.mu.Lock()
-	if s.watch[src] != nil {
-		st.mu.Unlock()
-		return
+	for i := range s.strands {
+		if s.strands[i].source != src {
+			continue
+		}
+		head, is := s.strands[i].watch(&s.ears[i].watch, watcher{s, i})
+		if !is {
+			continue
+		}
+		s.shared.mu.Lock()
+		s.ears[i].news = max(s.ears[i].news, head)
+		s.shared.mu.Unlock()
 	}
-	filter := s.filter
-	if src == consumer.Redrive {
-		filter = mustFilter(redriveTopic(s.name))
-	}
-	g := st.group(filter)
-	g.watchers = append(g.watchers, watcher{s, src})
-	s.watch[src] = g
-	head := st.applied
-	st.mu.Unlock()
-
 	s.shared.mu.Lock()
-	if src == consumer.Main {
-		s.ear.news = max(s.ear.news, head)
-	}
 	gone := s.gone
 	s.shared.mu.Unlock()
 	if gone {
@@ -74,15 +86,8 @@ func (s *station) follow(src consumer.Source) {
 }
 
 func (s *station) unfollow() {
-	st := s.stream
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	for src, g := range s.watch {
-		if g != nil {
-			g.unwatch(s)
-			st.drop(g)
-			s.watch[src] = nil
-		}
+	for i := range s.strands {
+		s.strands[i].unwatch(&s.ears[i].watch, s)
 	}
 }
 
@@ -90,8 +95,9 @@ func (s *station) unfollow() {
 func (s *station) lookAfter() {
 	sh := s.shared
 	sh.mu.Lock()
-	n := s.broker.consumers.runner.takeNews(s)
-	s.ear.news = max(s.ear.news, n[consumer.Main].through)
+	s.broker.consumers.runner.takeNews(s, func(strand int, n news) {
+		s.ears[strand].news = max(s.ears[strand].news, n.through)
+	})
 	var woken []*member
 	for _, m := range s.members {
 		if m.idle && len(m.granted.work) > 0 {

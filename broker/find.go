@@ -81,7 +81,7 @@ func (b *Broker) findPosition(at protocol.Position, filter protocol.Filter, in [
 		}
 		got := make(map[uint64]loaded)
 		pt.pick(filter, []uint64{at.Offset}, got)
-		if r, ok := got[at.Offset]; ok {
+		if r, ok := got[consumer.PlaceOf(at)]; ok {
 			f := FoundMessage{Message: r.message(), Stream: pt.name}
 			b.judge(&f)
 			found = append(found, f)
@@ -145,12 +145,12 @@ func judge(p post, m *protocol.Message) (s MessageState) {
 // judge says what a message is to a consumer, and whether it has not done with it.
 func (about *subject) judge(machine *consumer.Machine, m *protocol.Message) (s MessageState, open bool) {
 	s.Consumer = about.name
-	e, pending := machine.Entry(m.Position.Offset)
+	e, pending := machine.Entry(consumer.PlaceOf(m.Position))
 	switch {
 	case pending:
 		p := about.pending(e)
 		s.State, s.Attempts, s.Due, s.Reason = p.State, p.Attempts, p.Due, p.Reason
-	case m.Position.Offset > machine.Cursor(consumer.Main):
+	case m.Position.Offset > machine.CursorIn(consumer.Main, m.Position.Partition):
 		s.State = stateNotYet
 	default:
 		return s, false

@@ -3,7 +3,6 @@ package broker
 import (
 	"slices"
 
-	"github.com/tidewire/tidewire/broker/consumer"
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -92,7 +91,7 @@ type delivery struct {
 // watcher is a consumer that is to be told when something matches.
 type watcher struct {
 	listener listener
-	source   consumer.Source
+	strand   int
 }
 
 // unwatch takes a consumer out.

@@ -12,19 +12,19 @@ import (
 // is taken N times: so what is read is about what will be sent.
 
 // beforeLast says where the newest n messages begin in each partition.
-func (sub *subscription) beforeLast(n int) ([]storage.Resolved, *protocol.Error) {
-	sub.session.broker.resolving <- struct{}{} // not for everybody at once
-	defer func() { <-sub.session.broker.resolving }()
-	at := make([]storage.Resolved, len(sub.parts))
-	readers := make([]backReader, len(sub.parts))
-	for i, p := range sub.parts {
-		now, err := p.partition.log.Resolve(protocol.Start{}, sub.filter, p.target)
+func (st *stream) beforeLast(n int, f protocol.Filter, in []end) ([]storage.Resolved, *protocol.Error) {
+	st.broker.resolving <- struct{}{} // not for everybody at once
+	defer func() { <-st.broker.resolving }()
+	at := make([]storage.Resolved, len(in))
+	readers := make([]backReader, len(in))
+	for i, p := range in {
+		now, err := p.log.Resolve(protocol.Start{}, f, p.head)
 		if err != nil {
 			return nil, protocol.AsError(err)
 		}
 		at[i] = now
-		at[i].After = p.target
-		readers[i] = backReader{partition: p.partition, filter: sub.filter, cursor: p.target}
+		at[i].After = p.head
+		readers[i] = backReader{partition: p.partition, filter: f, cursor: p.head}
 	}
 	for ; n > 0; n-- {
 		newest := -1

@@ -154,14 +154,15 @@ func (s *Session) serveWork(sub *subscription) {
 	s.setStance(sub.parts[0], live)
 }
 
-// deliveries puts work into as few chunks as may be: one has records of one term.
+// deliveries puts work into as few chunks as may be: one has records of one term and
+// one partition.
 func deliveries(work []handed, generation uint64) (chunks []protocol.Chunk) {
 	for len(work) > 0 {
 		n := 0
-		for n < len(work) && work[n].term == work[0].term {
+		for n < len(work) && work[n].term == work[0].term && work[n].partition == work[0].partition {
 			n++
 		}
-		c := protocol.Chunk{Term: work[0].term, Count: n, Generation: generation, Attempts: make([]uint32, n)}
+		c := protocol.Chunk{Partition: work[0].partition, Term: work[0].term, Count: n, Generation: generation, Attempts: make([]uint32, n)}
 		for i := range work[:n] {
 			c.Attempts[i] = work[i].attempt
 		}
@@ -230,7 +231,7 @@ func (s *Session) consume(req *tidewirev1.Subscribe) *protocol.Error {
 		return err
 	}
 	about := p.about()
-	sub := newSubscription(s, req.Sub, about.filter, []*partition{about.stream})
+	sub := newSubscription(s, req.Sub, about.filter, []*partition{about.strands[consumer.Main].partition})
 	m := &member{id: s.broker.consumers.nextMember(), window: windowOf(settingsNow(p), req.Window), session: s, sub: sub}
 	m.wake = func() { s.poke(sub) }
 	sub.consuming = consuming{post: p, worker: m}
@@ -261,7 +262,7 @@ func (s *Session) joined(sub *subscription, created bool, err *protocol.Error) {
 	s.mu.Lock()
 	if !sub.closed && s.end == nil {
 		s.out.push(s.codec.AppendServer(nil, &tidewirev1.Subscribed{
-			Sub: sub.number, Position: at.String(), Cursors: []*tidewirev1.Cursor{{Offset: at.Offset}},
+			Sub: sub.number, Position: at.String(), Cursors: cursorsOf(at),
 			Behind: lag, Generation: generation, Created: created, AckWaitMs: ackWait,
 		}))
 		s.behind = append(s.behind, sub.parts[0])
@@ -270,20 +271,37 @@ func (s *Session) joined(sub *subscription, created bool, err *protocol.Error) {
 	s.unlockAndWake()
 }
 
-// place returns where a consumer is: its generation, its cursor, and how many
-// offsets lie above it.
-func (d *dispatcher) place() (generation uint64, at protocol.Position, lag uint64) {
-	passed := d.stream.delivered.Load() // it has been told of everything up to here
+func cursorsOf(at protocol.Vector) (cursors []*tidewirev1.Cursor) {
+	for _, p := range at.Places {
+		cursors = append(cursors, &tidewirev1.Cursor{Partition: p.Partition, Offset: p.Offset})
+	}
+	return cursors
+}
+
+// place returns where a consumer is: its generation, its cursors, and how many
+// offsets lie above them.
+func (d *dispatcher) place() (generation uint64, at protocol.Vector, lag uint64) {
+	passed := make([]uint64, len(d.sources)) // it has been told of everything up to here
+	for i := range d.sources {
+		passed[i] = d.sources[i].delivered.Load()
+	}
 	d.lookAfter()
-	head := d.stream.head()
+	heads := headsOf(d.strands)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := &d.sources[consumer.Main]
-	if !s.behind() && len(s.ahead) == 0 {
-		s.read = max(s.read, passed)
+	for i := range d.sources {
+		s := &d.sources[i]
+		if s.source != consumer.Main {
+			continue
+		}
+		if !s.behind() && len(s.ahead) == 0 {
+			s.read = max(s.read, passed[i])
+		}
+		read, head := s.reached(), ofStrand(&heads, i).Offset
+		at = s.log.PositionOf(read).With(at.Places)
+		lag += head - min(head, read)
 	}
-	read := s.reached()
-	return d.machine.Generation(), d.stream.log.PositionOf(read), head - min(head, read)
+	return d.machine.Generation(), at, lag
 }
 
 // reached returns the offset up to which nothing matching is left to be taken.

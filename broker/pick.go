@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/tidewire/tidewire/broker/consumer"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
 )
@@ -33,7 +34,7 @@ func (r loaded) expired(now uint64) bool {
 	return expiredBy(protocol.RecordExpiry(record), now)
 }
 
-// pick reads records by their offsets, which it puts in order, into found. What
+// pick reads records by their offsets, which it puts in order, into found, by place. What
 // cannot be read is left out.
 func (pt *partition) pick(f protocol.Filter, offsets []uint64, found map[uint64]loaded) {
 	slices.Sort(offsets)
@@ -52,7 +53,7 @@ func (pt *partition) pick(f protocol.Filter, offsets []uint64, found map[uint64]
 		}
 		for record, framed := range c.Framed() {
 			offset, _ := protocol.RecordPlace(record)
-			found[offset] = loaded{framed, c.Term, c.Partition}
+			found[consumer.PlaceIn(c.Partition, offset)] = loaded{framed, c.Term, c.Partition}
 		}
 		offsets = above(offsets, max(c.Through, offsets[0]))
 	}

@@ -17,7 +17,7 @@ type post interface {
 	// look calls f with what is known of the consumer now, which f does not change.
 	look(f func(m *consumer.Machine))
 	// place returns its generation, where it is, and how many offsets lie above that.
-	place() (generation uint64, at protocol.Position, lag uint64)
+	place() (generation uint64, at protocol.Vector, lag uint64)
 	// staff returns its members, and counts since the broker began.
 	staff() ([]MemberInfo, dispatched)
 
@@ -39,30 +39,15 @@ type post interface {
 	// These return when the change is durable.
 	change(ctx context.Context, req *ConsumerRequest) *protocol.Error
 	pause(ctx context.Context, paused bool) *protocol.Error
-	seek(ctx context.Context, to protocol.Position) *protocol.Error
+	seek(ctx context.Context, to consumer.Places) *protocol.Error
 	undead(ctx context.Context, offsets []uint64, redriven bool) *protocol.Error
 	remove(ctx context.Context) *protocol.Error
 
 	// redriving tells that dead letters are about to be given back.
 	redriving()
-	// beforeTrim is called before retention takes what lies up to an offset.
-	beforeTrim(ctx context.Context, through uint64)
+	// beforeTrim is called before retention takes what lies up to an offset of a partition.
+	beforeTrim(ctx context.Context, pt *partition, through uint64)
 }
-
-// subject is what never changes about a consumer.
-type subject struct {
-	broker *Broker
-	stream *partition
-	name   string
-	filter protocol.Filter
-}
-
-func newSubject(b *Broker, st *partition, m *consumer.Machine) (subject, error) {
-	filter, err := protocol.ParseFilter(m.Settings().Filter)
-	return subject{broker: b, stream: st, name: m.Name(), filter: filter}, err
-}
-
-func (s *subject) about() *subject { return s }
 
 // settingsNow returns the settings in force.
 func settingsNow(p post) (s consumer.Settings) {
@@ -83,15 +68,8 @@ type keeper interface {
 // journal is where what was decided about a consumer is written down.
 type journal interface {
 	// put adds deltas, in the order of the calls. done, if not nil, is called once they and all
-	// before them hold, or never will. It must not block.
+	// before them hold, or never will. It must not block. The mutex of the dispatcher is held.
 	put(deltas []byte, done func(stored))
-}
-
-// lasting returns when all that was put in a journal holds.
-func lasting(ctx context.Context, j journal) *protocol.Error {
-	answer := make(chan stored, 1)
-	j.put(nil, func(s stored) { answer <- s })
-	return await(ctx, answer)
 }
 
 // await returns when the answer is there.

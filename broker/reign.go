@@ -26,9 +26,14 @@ type reign struct {
 	staged  []*clusterv1.ConsumerGrant // guarded by the dispatcher's mu: they go with the next deltas
 
 	// Guarded by shared.mu.
-	over    bool
-	dirty   bool
-	far     map[farKey]*member
+	over bool
+	far  map[farKey]*member
+	writing
+}
+
+// writing is what goes to the log.
+type writing struct {
+	dirty   bool // there is something
 	items   []item
 	flights []flight
 	step    uint64
@@ -74,12 +79,8 @@ func (r *reign) begin(machine *consumer.Machine) {
 	}
 	r.d = d
 	r.shared.mu.Unlock()
-	if gap, err := r.shared.consumers.comeBack(st.stream, machine); err != nil {
+	if err := d.comeBack(); err != nil {
 		b.options().Logger.Error("look where a consumer is", "consumer", st.name, "error", err)
-	} else if gap != nil {
-		d.mu.Lock()
-		d.tellGap(gap)
-		d.mu.Unlock()
 	}
 	for _, m := range r.sources {
 		r.admit(m, 0)
@@ -189,7 +190,7 @@ func (r *reign) put(deltas []byte, done func(stored)) {
 			go done(stored{err: errDeposed()})
 		}
 		return
-	case r.d != nil:
+	case r.d != nil && len(r.d.strands) == 2: // of several partitions the cursors must do
 		r.reached = r.d.sources[consumer.Main].reached()
 	}
 	switch nothing := len(deltas) == 0 && len(grants) == 0; {
@@ -206,7 +207,7 @@ func (r *reign) put(deltas []byte, done func(stored)) {
 
 // unheard reports whether the others take the consumer for behind, and it is not.
 func (r *reign) unheard() bool {
-	ear := &r.station.ear
+	ear := &r.station.ears[consumer.Main]
 	return ear.read < ear.news && r.reached >= ear.news && r.told < r.reached
 }
 
@@ -300,8 +301,8 @@ func (r *reign) carryOut(boot uint64, a *clusterv1.ConsumerAsk, generation uint6
 			answer.Code, answer.Error = string(err.Code), err.Message
 		}
 	case *clusterv1.ConsumerAsk_Seek:
-		to, err := protocol.ParsePosition(what.Seek.GetPosition())
-		if err != nil {
+		to, ok := d.placesAt(what.Seek.GetPosition())
+		if !ok {
 			return
 		}
 		go func() { // reading may have to end before
@@ -367,7 +368,7 @@ func (d *dispatcher) missed(holder, generation uint64, offsets []uint64) {
 	var lost, expired, back []uint64
 	now := nowMicros()
 	for src := range asked {
-		d.stream.pick(d.sources[src].filter, slices.Clone(asked[src]), found)
+		d.pick(consumer.Source(src), slices.Clone(asked[src]), found)
 		for _, o := range asked[src] {
 			switch r, ok := found[o]; {
 			case !ok:

@@ -30,7 +30,7 @@ type listener interface {
 // hearsay is what a listener was told and has not looked at. The runner's mu guards it.
 type hearsay struct {
 	told bool
-	news [2]news // by source
+	news []news // by strand
 }
 
 func (h *hearsay) heard() *hearsay { return h }
@@ -51,7 +51,7 @@ func newRunner() *runner { return &runner{kick: make(chan struct{}, 1)} }
 func (r *runner) tell(w watcher, after, through uint64) {
 	r.mu.Lock()
 	a := w.listener.heard()
-	n := &a.news[w.source]
+	n := &a.news[w.strand]
 	if n.through == 0 {
 		n.after = after
 	}
@@ -118,13 +118,16 @@ func (r *runner) takeTold() []listener {
 	return told
 }
 
-func (r *runner) takeNews(l listener) [2]news {
+// takeNews hands out what a listener was told, by strand.
+func (r *runner) takeNews(l listener, hear func(strand int, n news)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := l.heard()
-	n := a.news
-	a.news, a.told = [2]news{}, false
-	return n
+	for i := range a.news {
+		hear(i, a.news[i])
+		a.news[i] = news{}
+	}
+	a.told = false
 }
 
 // takeDue takes a consumer whose time has come out of the timetable.
@@ -154,14 +157,8 @@ func (r *runner) pause() time.Duration {
 func (d *dispatcher) lookAfter() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := d.broker.consumers.runner.takeNews(d)
-	if d.gone {
-		return
-	}
-	for src := range d.sources {
-		d.sources[src].hear(n[src])
-	}
-	if d.resting() {
+	d.broker.consumers.runner.takeNews(d, func(strand int, n news) { d.sources[strand].hear(n) })
+	if d.gone || d.resting() {
 		return
 	}
 	d.machine.Advance(consumer.Moment{Now: nowOf(), Random: rand.Int64N})
@@ -183,11 +180,11 @@ func (s *source) hear(n news) {
 // hearAll has everything that is stored looked at: who published a moment ago, and
 // was answered, must find it, although the news may still be on its way.
 func (d *dispatcher) hearAll() {
-	head := d.stream.head()
+	heads := headsOf(d.strands)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for src := range d.sources {
-		d.sources[src].news = max(d.sources[src].news, head)
+	for i := range d.sources {
+		d.sources[i].news = max(d.sources[i].news, ofStrand(&heads, i).Offset)
 	}
 }
 

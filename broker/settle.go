@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -92,26 +93,34 @@ func (d *dispatcher) settleFrame(f *protocol.Settle, holder uint64, answer *tide
 	defer d.mu.Unlock()
 	at := consumer.Moment{Now: nowOf(), Random: rand.Int64N}
 	d.machine.Advance(at)
-	var spans []protocol.OffsetRange // those of more than one offset
-	last, settled := uint64(0), uint32(0)
+	var spans, placed []protocol.OffsetRange // those of more than one offset, also as places
+	var last map[uint32]uint64               // place of each partition, for UpTo
+	settled := uint32(0)
 	for _, r := range f.Ranges {
-		if r.Partition != 0 || d.stream.log.PositionOf(r.From).Term != f.Term || d.stream.log.PositionOf(r.Through).Term != f.Term {
+		from, through := consumer.PlaceIn(r.Partition, r.From), consumer.PlaceIn(r.Partition, r.Through)
+		if d.stream.position(from).Term != f.Term || d.stream.position(through).Term != f.Term {
 			refuse(answer, r, protocol.CodeNeverDelivered)
 			continue
 		}
-		last = max(last, r.Through)
+		if f.UpTo {
+			if last == nil {
+				last = make(map[uint32]uint64, 1)
+			}
+			last[r.Partition] = max(last[r.Partition], through)
+		}
 		if r.Through > r.From {
 			spans = append(spans, r)
+			placed = append(placed, protocol.OffsetRange{From: from, Through: through})
 			continue
 		}
-		switch outcome := d.settleOne(f, r.From, at); {
+		switch outcome := d.settleOne(f, from, at); {
 		case outcome == consumer.Done:
 			settled++
 		case outcome != consumer.Already || !f.UpTo: // who acks up to a place may have acked the place
 			refuse(answer, r, outcome.Code())
 		}
 	}
-	n, fenced := d.settleAll(f, d.within(merged(spans)), at)
+	n, fenced := d.settleAll(f, d.within(merged(placed)), at)
 	settled += n
 	if fenced {
 		for _, r := range spans {
@@ -119,8 +128,10 @@ func (d *dispatcher) settleFrame(f *protocol.Settle, holder uint64, answer *tide
 		}
 	}
 	if f.UpTo {
-		n, _ := d.settleAll(f, d.machine.UpTo(f.Generation, last, holder), at)
-		settled += n
+		for _, partition := range slices.Sorted(maps.Keys(last)) {
+			n, _ := d.settleAll(f, d.machine.UpTo(f.Generation, last[partition], holder), at)
+			settled += n
+		}
 	}
 	answer.Settled += settled
 	d.stats.count(f.Kind, settled)

@@ -43,16 +43,26 @@ type SharedConsumers struct {
 	mu       sync.Mutex
 	copies   consumer.Copies
 	stations map[uint64]*station // by incarnation
-	boot     uint64              // 0 while this node is not there: then nothing is written
-	boots    map[uint64]bool     // all that this node was, since answers to them still come
+	lives
+	petitions
+	free   map[*station]time.Time // nobody decides for these since then
+	dirty  []*reign               // have something to write
+	unsent []*clusterv1.Record    // what the node had no room for
+	live   bool
+	ended  *protocol.Error
+	after  []func() // to be done once mu is free
+}
+
+// lives are the boots of this node.
+type lives struct {
+	boot  uint64          // 0 while this node is not there: then nothing is written
+	boots map[uint64]bool // all that it was, since answers to them still come
+}
+
+// petitions are what somebody on this node waits for.
+type petitions struct {
 	asks     map[uint64]*asking
 	creating map[string][]*creation
-	free     map[*station]time.Time // nobody decides for these since then
-	dirty    []*reign               // have something to write
-	unsent   []*clusterv1.Record    // what the node had no room for
-	live     bool
-	ended    *protocol.Error
-	after    []func() // to be done once mu is free
 }
 
 // ShareConsumers makes the broker's consumers those of a cluster. It must be called before
@@ -61,8 +71,8 @@ type SharedConsumers struct {
 func (b *Broker) ShareConsumers() *SharedConsumers {
 	sh := &SharedConsumers{
 		consumers: b.consumers, kick: make(chan struct{}, 1), rush: make(chan struct{}, 1),
-		stations: make(map[uint64]*station), boots: make(map[uint64]bool), asks: make(map[uint64]*asking),
-		creating: make(map[string][]*creation), free: make(map[*station]time.Time),
+		stations: make(map[uint64]*station), lives: lives{boots: make(map[uint64]bool)},
+		petitions: petitions{make(map[uint64]*asking), make(map[string][]*creation)}, free: make(map[*station]time.Time),
 	}
 	b.consumers.keeper = sh
 	return sh
@@ -184,6 +194,9 @@ func (sh *SharedConsumers) write(records ...*clusterv1.Record) {
 		if err == nil {
 			return
 		}
+		if errors.Is(err, cluster.ErrAway) { // it has said goodbye
+			return
+		}
 		if !errors.Is(err, cluster.ErrFull) {
 			sh.consumers.broker.options().Logger.Error("a record about consumers cannot be written", "error", err)
 			return
@@ -228,13 +241,16 @@ func (sh *SharedConsumers) open(c *consumer.Copy) *station {
 		logger.Warn("a consumer's stream is not configured on this node: others work for it", "consumer", c.Name(), "stream", c.Settings().Stream)
 		return nil
 	}
-	about, err := newSubject(sh.consumers.broker, stream.parts[0], c.Machine)
+	about, err := newSubject(sh.consumers.broker, stream, c.Machine)
 	if err != nil {
-		logger.Error("a consumer's filter cannot be read", "consumer", c.Name(), "error", err)
+		logger.Error("a consumer cannot be worked for", "consumer", c.Name(), "error", err)
 		return nil
 	}
-	st := &station{subject: about, shared: sh, copy: c, members: make(map[uint64]*member)}
-	st.ear.read = c.Cursor(consumer.Main)
+	st := &station{subject: about, shared: sh, copy: c, members: make(map[uint64]*member), ears: make([]ear, len(about.strands))}
+	st.hearsay.news = make([]news, len(about.strands))
+	for i, l := range st.strands {
+		st.ears[i].read = c.CursorIn(l.source, l.number)
+	}
 	sh.stations[c.Incarnation()] = st
 	sh.consumers.mu.Lock()
 	sh.consumers.by[st.name] = st

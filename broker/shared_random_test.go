@@ -57,7 +57,8 @@ func (r *referee) Apply(s *cluster.State, at cluster.At, rec *clusterv1.Record) 
 			r.copies.Draw(at.Index)
 		}
 		if a.GetSettle() != nil && a.GetSettle().GetKind() == 0 && a.GetSettle().GetConfirm() {
-			r.acks[[2]uint64{at.Boot, a.GetAsk()}] = a.GetSettle().GetRanges()[0].GetFrom()
+			first := a.GetSettle().GetRanges()[0]
+			r.acks[[2]uint64{at.Boot, a.GetAsk()}] = consumer.PlaceIn(first.GetPartition(), first.GetFrom())
 		}
 	case *clusterv1.Record_ConsumerDecided:
 		r.decided(s, at, x.ConsumerDecided)
@@ -133,6 +134,7 @@ type labour struct {
 	rng     *rand.Rand
 	workers []*worker
 	number  int
+	trims   int
 	waits   sync.WaitGroup
 
 	mu        sync.Mutex
@@ -150,6 +152,13 @@ func (l *labour) note(format string, args ...any) {
 	l.trace = append(l.trace, fmt.Sprintf("%7.3f ", time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).Seconds())+fmt.Sprintf(format, args...))
 }
 
+func (l *labour) next() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.number++
+	return l.number
+}
+
 // worker is a client that is a member of the consumer.
 type worker struct {
 	labour   *labour
@@ -163,8 +172,7 @@ type worker struct {
 }
 
 func (l *labour) hire(n *townNode, window uint32, diligent bool) *worker {
-	l.number++
-	h := &worker{labour: l, node: n, stopped: make(chan struct{}), number: l.number, diligent: diligent}
+	h := &worker{labour: l, node: n, stopped: make(chan struct{}), number: l.next(), diligent: diligent}
 	woken := make(chan struct{}, 1)
 	h.session = n.broker.NewSession(broker.SessionOptions{Identity: workerIdentity, Codec: protocol.Proto{}, Wake: func() {
 		select {
@@ -207,7 +215,10 @@ func (h *worker) frame(b []byte) {
 	l := h.labour
 	switch f := frame.(type) {
 	case *protocol.Deliver:
-		for m := range f.Messages() {
+		for m, err := range f.Messages() {
+			if err != nil {
+				l.t.Error(err)
+			}
 			id := string(m.Payload)
 			l.note("%d on %s gets %s (%v), attempt %d in generation %d", h.number, h.node.name, id, m.Position.Offset, m.Attempt, m.Generation)
 			l.mu.Lock()
@@ -239,10 +250,9 @@ func (h *worker) frame(b []byte) {
 
 func (h *worker) settle(kind protocol.SettleKind, confirm bool, m protocol.Message) {
 	l := h.labour
-	f := &protocol.Settle{Kind: kind, Sub: 1, Confirm: confirm, Term: m.Position.Term, Generation: m.Generation, Ranges: []protocol.OffsetRange{{From: m.Position.Offset, Through: m.Position.Offset}}}
+	f := &protocol.Settle{Kind: kind, Sub: 1, Confirm: confirm, Term: m.Position.Term, Generation: m.Generation, Ranges: []protocol.OffsetRange{{Partition: m.Position.Partition, From: m.Position.Offset, Through: m.Position.Offset}}}
+	f.Ref = uint32(l.next())
 	l.mu.Lock()
-	l.number++
-	f.Ref = uint32(l.number)
 	if kind == protocol.SettleAck {
 		l.acked[string(m.Payload)] = true
 		if confirm {
@@ -300,8 +310,7 @@ func (l *labour) work() {
 func (l *labour) publish() {
 	n := l.nodes[l.rng.IntN(len(l.nodes))]
 	for range 1 + l.rng.IntN(5) {
-		l.number++
-		m := protocol.Message{Topic: "job." + string(rune('a'+l.rng.IntN(3))), Payload: fmt.Appendf(nil, "m%d", l.number)}
+		m := protocol.Message{Topic: "job." + string(rune('a'+l.rng.IntN(3))), Payload: fmt.Appendf(nil, "m%d", l.next())}
 		if l.rng.IntN(2) == 0 {
 			m.Key = string(rune('k' + l.rng.IntN(3)))
 		}
@@ -347,6 +356,7 @@ func (l *labour) mishap() {
 			}
 		}
 		time.Sleep(time.Duration(l.rng.IntN(6000)) * time.Millisecond)
+		l.trim()
 		l.note("%s starts", n.name)
 		l.nodes[i] = l.start(n.name)
 		l.faulty(l.nodes[i])
@@ -358,13 +368,15 @@ func (l *labour) mishap() {
 			}
 		}
 		n.stop()
+		l.trim()
 		l.nodes[i] = l.start(n.name)
 		l.faulty(l.nodes[i])
 	case 2:
 		l.note("%s is cut off", n.name)
 		n.cut(true)
+		off := time.Duration(500+l.rng.IntN(9000)) * time.Millisecond
 		l.waits.Go(func() {
-			time.Sleep(time.Duration(500+rand.New(rand.NewPCG(uint64(len(l.trace)), 1)).IntN(9000)) * time.Millisecond)
+			time.Sleep(off)
 			l.note("%s is back", n.name)
 			n.cut(false)
 		})
@@ -377,8 +389,77 @@ func (l *labour) mishap() {
 	}
 }
 
+// trim removes what nobody needs to start with.
+func (l *labour) trim() {
+	var checkpoint uint64
+	for _, n := range l.nodes {
+		n.node.View(func(s *cluster.State) { checkpoint = max(checkpoint, s.Checkpoint()) })
+	}
+	if checkpoint > 0 && l.rng.IntN(2) == 0 {
+		l.note("the control log begins at %d", checkpoint)
+		for _, n := range l.nodes { // nobody is so far behind
+			n.cut(false)
+		}
+		time.Sleep(5 * time.Second)
+		l.control.Trim(checkpoint)
+		l.trims++
+	}
+}
+
+// manage has an operator do something on some node.
+func (l *labour) manage() {
+	n := l.nodes[l.rng.IntN(len(l.nodes))]
+	what := l.rng.IntN(4)
+	l.waits.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+		defer cancel()
+		switch what {
+		case 0:
+			_, err := n.broker.PauseConsumer(ctx, "w", true)
+			l.note("paused on %s: %v", n.name, err)
+			time.Sleep(time.Second)
+			_, err = n.broker.PauseConsumer(ctx, "w", false)
+			l.note("resumed on %s: %v", n.name, err)
+		case 1:
+			seven := uint32(7)
+			_, _, err := n.broker.PutConsumer(ctx, "w", &broker.ConsumerRequest{Settings: &tidewirev1.ConsumerSettings{MaxWaiting: &seven}})
+			l.note("changed on %s: %v", n.name, err)
+		default:
+			r, err := n.broker.Fetch(ctx, workerIdentity, "w", &broker.FetchRequest{Max: 3, Wait: time.Second})
+			l.note("fetched on %s: %d chunks, %v", n.name, len(r.Chunks), err)
+			for _, c := range r.Chunks {
+				l.fetched(ctx, n, &c)
+			}
+		}
+	})
+}
+
+// fetched acknowledges what came by HTTP, on the node where it came.
+func (l *labour) fetched(ctx context.Context, n *townNode, c *protocol.Chunk) {
+	for m, err := range c.Messages() {
+		if err != nil {
+			l.t.Error(err)
+		}
+		id := string(m.Payload)
+		l.mu.Lock()
+		l.got[id]++
+		l.acked[id] = true
+		l.mu.Unlock()
+		f := &protocol.Settle{Kind: protocol.SettleAck, Term: c.Term, Generation: c.Generation, Ranges: []protocol.OffsetRange{{From: m.Position.Offset, Through: m.Position.Offset}}}
+		settled, refused, perr := n.broker.Settle(ctx, workerIdentity, "w", []*protocol.Settle{f})
+		l.note("fetched %s, settled %d, refused %v, %v", id, settled, refused, perr)
+		if settled == 1 && perr == nil {
+			l.mu.Lock()
+			l.confirmed[id] = time.Now()
+			l.mu.Unlock()
+		}
+	}
+}
+
 func (l *labour) step() {
-	switch l.rng.IntN(20) {
+	switch l.rng.IntN(22) {
+	case 20, 21:
+		l.manage()
 	case 0, 1, 2, 3:
 		l.publish()
 	case 4, 5:
@@ -403,6 +484,7 @@ func (l *labour) step() {
 func (l *labour) finish() {
 	l.note("finish")
 	l.waits.Wait()
+	_, _ = l.nodes[0].broker.PauseConsumer(l.t.Context(), "w", false)
 	for _, h := range slices.Clone(l.workers) {
 		h.leave(false)
 	}
@@ -415,13 +497,16 @@ func (l *labour) finish() {
 func (l *labour) letters() map[string]int {
 	all, _ := protocol.ParseFilter("$dead.w")
 	counts := map[string]int{}
-	log := l.nodes[0].logs[1]
+	log := l.nodes[0].logs[len(l.nodes[0].logs)-1]
 	for cursor := uint64(0); ; {
 		c, err := log.Read(storage.Query{Filter: all, After: cursor})
 		if err != nil {
 			l.t.Fatal(err)
 		}
-		for m := range c.Messages() {
+		for m, err := range c.Messages() {
+			if err != nil {
+				l.t.Error(err)
+			}
 			counts[string(m.Payload)]++
 		}
 		if c.Through == cursor {
@@ -465,12 +550,12 @@ func (l *labour) check() {
 }
 
 func TestSharedRandom(t *testing.T) {
-	base := seed(t)
+	base, trims := seed(t), 0
 	for i := range uint64(30) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := &labour{
-					town: newTown(t, 3), rng: rand.New(rand.NewPCG(base, i)), published: map[string]bool{}, got: map[string]int{},
+					town: newTownOf(t, 3, 1+2*int(i%2)), rng: rand.New(rand.NewPCG(base, i)), published: map[string]bool{}, got: map[string]int{},
 					acked: map[string]bool{}, confirmed: map[string]time.Time{}, asked: map[uint32]string{},
 				}
 				for _, n := range l.nodes {
@@ -481,6 +566,7 @@ func TestSharedRandom(t *testing.T) {
 				}
 				l.finish()
 				l.check()
+				trims += l.trims
 				if t.Failed() {
 					t.Log(strings.Join(l.trace, "\n"))
 				}
@@ -489,5 +575,8 @@ func TestSharedRandom(t *testing.T) {
 				}
 			})
 		})
+	}
+	if trims == 0 {
+		t.Error("no node has started with a checkpoint")
 	}
 }

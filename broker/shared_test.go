@@ -23,7 +23,7 @@ import (
 type town struct {
 	t       *testing.T
 	control *clustertest.Log
-	main    *brokertest.Shared
+	main    []*brokertest.Shared // by partition
 	dead    *brokertest.Shared
 	nodes   []*townNode
 	ways    []*clustertest.Way
@@ -45,7 +45,13 @@ type townNode struct {
 
 func newTown(t *testing.T, n int) *town {
 	t.Helper()
-	w := &town{t: t, control: clustertest.New(), main: brokertest.NewShared(), dead: brokertest.NewShared(), seed: 1}
+	return newTownOf(t, n, 1)
+}
+
+// newTownOf returns one whose stream main has so many partitions.
+func newTownOf(t *testing.T, n, partitions int) *town {
+	t.Helper()
+	w := &town{t: t, control: clustertest.New(), main: brokertest.NewSharedPartitions(partitions), dead: brokertest.NewShared(), seed: 1}
 	t.Cleanup(func() {
 		for _, way := range w.ways {
 			way.Wait()
@@ -62,15 +68,23 @@ func newTown(t *testing.T, n int) *town {
 func (w *town) start(name string) *townNode {
 	w.t.Helper()
 	w.seed++
-	n := &townNode{town: w, name: name, way: w.control.Way(w.seed), logs: []*brokertest.Follower{w.main.Follow(), w.dead.Follow()}}
+	n := &townNode{town: w, name: name, way: w.control.Way(w.seed)}
 	w.ways = append(w.ways, n.way)
+	main := broker.Stream{Name: broker.MainStream}
+	for _, s := range w.main {
+		log := s.Follow()
+		n.logs = append(n.logs, log)
+		main.Logs = append(main.Logs, log)
+	}
+	dead := w.dead.Follow()
+	n.logs = append(n.logs, dead)
 	logger := slog.New(slog.DiscardHandler)
 	if os.Getenv("LOGS") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", name)
 	}
-	b := broker.New(n.logs[0], broker.Options{Logger: logger}, broker.Stream{Name: broker.DeadStream, Logs: []broker.Log{n.logs[1]}})
+	b := broker.New(nil, broker.Options{Logger: logger}, main, broker.Stream{Name: broker.DeadStream, Logs: []broker.Log{dead}})
 	n.part = b.ShareConsumers()
-	node, err := cluster.New(cluster.Options{Name: name, Version: 1, Log: n.way, Parts: []cluster.Part{n.part}, Live: n.part.Live, Logger: logger})
+	node, err := cluster.New(cluster.Options{Name: name, Version: 1, Log: n.way, Parts: []cluster.Part{n.part}, Live: n.part.Live, Logger: logger, CheckpointEvery: 8 * time.Second})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -187,13 +201,19 @@ func TestSharedDeliversOnEveryNode(t *testing.T) {
 // owner returns the node that decides for the consumer w.
 func (w *town) owner() *townNode {
 	w.t.Helper()
+	var lease cluster.Lease
+	var newest uint64
 	for _, n := range w.nodes {
-		var lease cluster.Lease
-		n.node.View(func(s *cluster.State) { lease, _ = s.Lease(cluster.LeaseConsumer + "w") })
-		for _, m := range w.nodes {
-			if lease.Boot != 0 && m.node.Boot() == lease.Boot {
-				return m
+		n.node.View(func(s *cluster.State) {
+			if s.Index() > newest {
+				newest = s.Index()
+				lease, _ = s.Lease(cluster.LeaseConsumer + "w")
 			}
+		})
+	}
+	for _, n := range w.nodes {
+		if lease.Boot != 0 && n.node.Boot() == lease.Boot {
+			return n
 		}
 	}
 	w.t.Fatal("nobody decides")
@@ -270,7 +290,13 @@ func TestSharedTakesOverFromTheDead(t *testing.T) {
 	})
 }
 
-func TestSharedIgnoresWhatAFrozenOwnerDecided(t *testing.T) {
+func TestSharedIgnoresWhatAFrozenOwnerDecided(t *testing.T) { testFrozenOwner(t, false) }
+
+// TestSharedTakesOverDuringAFailover has the control log away for a while, too, as when the leader
+// of its partition is killed.
+func TestSharedTakesOverDuringAFailover(t *testing.T) { testFrozenOwner(t, true) }
+
+func testFrozenOwner(t *testing.T, failover bool) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTown(t, 3)
 		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -293,7 +319,18 @@ func TestSharedIgnoresWhatAFrozenOwnerDecided(t *testing.T) {
 			Kind: protocol.SettleAck, Ref: 9, Sub: 1, Confirm: true, Term: mine[5].Position.Term, Generation: mine[5].Generation,
 			Ranges: []protocol.OffsetRange{{From: mine[5].Position.Offset, Through: mine[5].Position.Offset}},
 		})
+		healthy := []uint64{b.node.Boot(), c.node.Boot()}
+		if failover {
+			time.Sleep(time.Second)
+			w.control.Away(true)
+			time.Sleep(5 * time.Second)
+			w.control.Away(false)
+		}
 		time.Sleep(12 * time.Second) // ack waits end on both sides, and others decide
+		if w.owner() == a {
+			t.Fatal("nobody has taken over")
+		}
+		w.settled()
 		if len(first.acked) > unheard {
 			t.Fatalf("a node that is cut off confirms: %v", first.acked[unheard])
 		}
@@ -302,6 +339,9 @@ func TestSharedIgnoresWhatAFrozenOwnerDecided(t *testing.T) {
 		w.settled()
 		if last := first.acked[len(first.acked)-1]; len(first.acked) != unheard+1 || last.Error == nil && len(last.Refused) != 1 {
 			t.Fatalf("late ack: %v", first.acked[unheard:])
+		}
+		if !slices.Equal(healthy, []uint64{b.node.Boot(), c.node.Boot()}) {
+			t.Error("a healthy node was expired")
 		}
 		counts := map[string]int{}
 		for _, h := range []*hand{first, second} {
@@ -488,6 +528,149 @@ func TestSharedFetch(t *testing.T) {
 		if r, err := b.broker.Fetch(t.Context(), workerIdentity, "w", &broker.FetchRequest{Max: 2, Wait: time.Second}); err != nil || len(r.Chunks) != 0 {
 			t.Fatalf("%+v, %v", r, err)
 		}
+		w.same(w.nodes...)
+	})
+}
+
+func TestSharedAsksWhoeverDecidesNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		if _, _, err := a.broker.PutConsumer(t.Context(), "w", request("job.*")); err != nil {
+			t.Fatal(err)
+		}
+		w.settled()
+		a.cut(true)
+		if info, err := c.broker.PauseConsumer(t.Context(), "w", true); err != nil || !info.Paused {
+			t.Fatalf("%+v, %v", info, err)
+		}
+		a.cut(false)
+		time.Sleep(5 * time.Second)
+		w.same(a, b, c)
+		if info := a.info(); !info.Paused {
+			t.Fatalf("%+v", info)
+		}
+	})
+}
+
+func TestSharedWaitsForItsOwnCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 2)
+		a, b := w.nodes[0], w.nodes[1]
+		if _, _, err := a.broker.PutConsumer(t.Context(), "w", request("job.*")); err != nil {
+			t.Fatal(err)
+		}
+		w.settled()
+		h := b.hire()
+		h.consume("w", "", 0, nil)
+		b.logs[0].Stall(true)
+		a.publishMany("job.a", 3)
+		time.Sleep(10 * time.Second)
+		h.idle()
+		b.logs[0].Stall(false)
+		for _, m := range h.take(3) {
+			if m.Attempt != 1 {
+				t.Fatalf("attempt %d", m.Attempt)
+			}
+			h.ack(m)
+		}
+
+	})
+}
+
+func TestSharedDeliversNothingThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 2)
+		a, b := w.nodes[0], w.nodes[1]
+		two, soon := uint32(2), uint64(20)
+		req := &broker.ConsumerRequest{Filter: "job.*", Settings: &tidewirev1.ConsumerSettings{MaxDeliver: &two, BackoffBaseMs: &soon}}
+		if _, _, err := a.broker.PutConsumer(t.Context(), "w", req); err != nil {
+			t.Fatal(err)
+		}
+		w.settled()
+		h := b.hire()
+		h.consume("w", "", 0, nil)
+		lose := func(nodes ...*townNode) {
+			b.way.Stall(true)
+			a.publishMany("job.a", 1)
+			w.settled()
+			for _, n := range nodes {
+				_, head := n.logs[0].Bounds()
+				n.logs[0].Trim(head)
+			}
+			b.way.Stall(false)
+			time.Sleep(2 * time.Second)
+			h.idle()
+		}
+		// It is gone from the copy of the member's node only: it is tried as often as may be.
+		lose(b)
+		letters, _, err := b.broker.DeadLetters(t.Context(), "w", "", 10)
+		if err != nil || len(letters) != 1 || letters[0].Attempts != 2 || string(letters[0].Message.Payload) != "0" {
+			t.Fatalf("%+v, %v", letters, err)
+		}
+		// It is gone from both.
+		if lose(a, b); len(h.gaps) != 1 || h.gaps[0].Reason != "retention" || h.gaps[0].Through != 2 {
+			t.Fatalf("gaps %v", h.gaps)
+		}
+		if i := b.info(); i.InFlight+i.Waiting+i.Held != 0 || i.Dead != 1 {
+			t.Fatalf("%+v", i)
+		}
+		a.publishMany("job.b", 1)
+		h.ack(h.take(1)...)
+		w.same(w.nodes...)
+	})
+}
+
+func TestSharedBuriesOnlyWhatAllKnowToBeDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		wait := uint64(5000)
+		if _, _, err := a.broker.PutConsumer(t.Context(), "w", &broker.ConsumerRequest{Filter: "job.*", Settings: &tidewirev1.ConsumerSettings{AckWaitMs: &wait}}); err != nil {
+			t.Fatal(err)
+		}
+		w.settled()
+		h := b.hire()
+		h.consume("w", "", 0, nil)
+		c.publishMany("job.a", 1)
+		got := h.take(1)
+		a.way.SetFaults(clustertest.Faults{Write: 100 * time.Hour}) // it hears, and is not heard
+		h.settle(protocol.SettleReject, false, nil, got...)
+		time.Sleep(8 * time.Second)
+		again := h.take(1)
+		if again[0].Attempt != 2 {
+			t.Fatalf("attempt %d", again[0].Attempt)
+		}
+		h.ack(again...)
+		time.Sleep(5 * time.Second)
+		if _, head := c.logs[1].Bounds(); head != 0 {
+			t.Fatalf("what was acknowledged has a dead letter")
+		}
+		w.nodes = w.without(a)
+		w.same(w.nodes...)
+	})
+}
+
+func TestSharedExclusiveDoesNotComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		exclusive := true
+		first := a.hire()
+		first.consume("w", "job.*", 0, &tidewirev1.ConsumerSettings{Exclusive: &exclusive})
+		w.settled()
+		a.cut(true)
+		time.Sleep(5 * time.Second)
+		second := b.hire()
+		second.consume("w", "", 0, nil)
+		a.cut(false)
+		time.Sleep(5 * time.Second)
+		w.settled()
+		if len(first.errors) != 1 || first.errors[0].Code != "taken_over" || len(second.errors) > 0 {
+			t.Fatalf("errors %v and %v", first.errors, second.errors)
+		}
+		c.publishMany("job.a", 1)
+		second.ack(second.take(1)...)
 		w.same(w.nodes...)
 	})
 }

@@ -24,16 +24,18 @@ type station struct {
 	reign   *reign             // nil unless this node decides
 	asked   bool               // to decide
 	gone    bool
-	ear     ear
+	ears    []ear      // by strand
 	counts  dispatched // of this node's members
 
 	hearsay
-	watch [2]*group // guarded by stream.mu
 }
 
-// ear is what a station has heard: how far the consumer has read, and up to where there is
-// something for it.
-type ear struct{ read, news uint64 }
+// ear is what a station has heard of a strand: how far the consumer has read, as far as that
+// is known, and up to where there is something for it.
+type ear struct {
+	read, news uint64
+	watch      *group // guarded by partition.mu
+}
 
 // granted is what a member may be delivered, and was not yet.
 type granted struct {
@@ -57,16 +59,28 @@ func (s *station) look(f func(m *consumer.Machine)) {
 	f(s.copy.Machine)
 }
 
-func (s *station) place() (generation uint64, at protocol.Position, lag uint64) {
-	passed := s.stream.delivered.Load()
-	head := s.stream.head()
+func (s *station) place() (generation uint64, at protocol.Vector, lag uint64) {
+	passed := make([]uint64, len(s.strands))
+	for i := range s.strands {
+		passed[i] = s.strands[i].delivered.Load()
+	}
 	s.shared.mu.Lock()
 	defer s.shared.mu.Unlock()
-	read := max(s.ear.read, s.copy.Cursor(consumer.Main))
-	if read >= s.ear.news {
-		read = max(read, passed) // it would have been told of anything there
+	places := s.copy.Places()
+	for i := range s.strands {
+		if s.strands[i].source != consumer.Main {
+			continue
+		}
+		e := &s.ears[i]
+		read := max(e.read, ofStrand(&places, i).Offset)
+		if read >= e.news {
+			read = max(read, passed[i]) // it would have been told of anything there
+		}
+		head := s.strands[i].head()
+		at = s.strands[i].log.PositionOf(read).With(at.Places)
+		lag += head - min(head, read)
 	}
-	return s.copy.Generation(), s.stream.log.PositionOf(read), head - min(head, read)
+	return s.copy.Generation(), at, lag
 }
 
 func (s *station) staff() (list []MemberInfo, counts dispatched) {
@@ -170,7 +184,7 @@ func (m *member) dismiss(err *protocol.Error) {
 // nothing: what it was granted may be with somebody else by now.
 func (s *station) take(m *member, n int) (work []handed, generation uint64, again bool) {
 	for {
-		head := s.stream.head()
+		heads := s.stream.heads()
 		s.shared.mu.Lock()
 		generation = s.copy.Generation()
 		if m.left || !s.shared.node.Live() {
@@ -178,14 +192,14 @@ func (s *station) take(m *member, n int) (work []handed, generation uint64, agai
 			s.shared.mu.Unlock()
 			return nil, generation, false
 		}
-		work = m.granted.ready(head, generation, min(n, maxGranted))
+		work = m.granted.ready(heads, generation, min(n, maxGranted))
 		m.idle = len(work) == 0
 		waits := len(m.granted.work) > 0
 		s.shared.mu.Unlock()
 		if len(work) > 0 {
 			break
 		}
-		if !waits || s.stream.head() == head { // else apply may have been there in between
+		if !waits || slices.Equal(s.stream.heads(), heads) { // else apply may have been there in between
 			return nil, generation, false
 		}
 	}
@@ -195,12 +209,13 @@ func (s *station) take(m *member, n int) (work []handed, generation uint64, agai
 }
 
 // ready takes what may be delivered now. What was granted in an earlier generation is not.
-func (g *granted) ready(head, generation uint64, n int) (work []handed) {
+func (g *granted) ready(heads []uint64, generation uint64, n int) (work []handed) {
 	g.work = slices.DeleteFunc(g.work, func(p grantedPlace) bool {
+		partition, offset := consumer.SplitPlace(p.offset)
 		switch {
-		case p.generation != generation:
+		case p.generation != generation || int64(partition) >= int64(len(heads)):
 			return true
-		case p.offset > head || len(work) == n:
+		case offset > heads[partition] || len(work) == n:
 			return false
 		}
 		work = append(work, p.handed)
@@ -216,9 +231,8 @@ func (s *station) load(m *member, work []handed, generation uint64) []handed {
 		offsets[h.source] = append(offsets[h.source], h.offset)
 	}
 	found := make(map[uint64]loaded, len(work))
-	s.stream.pick(s.filter, offsets[consumer.Main], found)
-	if len(offsets[consumer.Redrive]) > 0 {
-		s.stream.pick(mustFilter(redriveTopic(s.name)), offsets[consumer.Redrive], found)
+	for src := range offsets {
+		s.pick(consumer.Source(src), offsets[src], found)
 	}
 	kept := work[:0]
 	var missed []uint64
@@ -345,13 +359,13 @@ func (s *station) fetch(ctx context.Context, most int, wait time.Duration) (r Fe
 	}
 }
 
-func (s *station) beforeTrim(ctx context.Context, through uint64) {
+func (s *station) beforeTrim(ctx context.Context, pt *partition, through uint64) {
 	s.shared.mu.Lock()
 	r := s.reign
 	s.shared.mu.Unlock()
 	if r != nil && r.d != nil {
-		r.d.beforeTrim(ctx, through)
-		_ = lasting(ctx, r)
+		r.d.beforeTrim(ctx, pt, through)
+		_ = r.d.lasting(ctx)
 	}
 }
 

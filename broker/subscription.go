@@ -189,27 +189,47 @@ func (sub *subscription) announce(start protocol.Start, at []storage.Resolved) [
 // before the oldest record of the first round: whoever comes back with that
 // position gets what was superseded since, and not all that ever was.
 func (sub *subscription) begin(start protocol.Start) ([]storage.Resolved, *protocol.Error) {
-	if start.Kind == protocol.StartLast && len(sub.parts) > 1 {
-		return sub.beforeLast(start.Last)
-	}
-	v := start.Vector()
-	if start.Kind == protocol.StartPosition {
-		if err := sub.stream.complete(v, sub.filter); err != nil {
-			return nil, err
+	if start.Kind != protocol.StartLastPerTopic {
+		ends := make([]end, 0, len(sub.parts))
+		for _, p := range sub.parts {
+			ends = append(ends, end{p.partition, p.target})
 		}
+		return sub.stream.begin(start, sub.filter, ends)
 	}
 	at := make([]storage.Resolved, len(sub.parts))
 	for i, p := range sub.parts {
 		var err *protocol.Error
-		if start.Kind == protocol.StartLastPerTopic {
-			at[i], err = p.beginLatest()
-		} else {
-			own := start
-			own.Several = nil
-			own.Position, _ = v.At(p.partition.number)
-			at[i], err = p.partition.resolve(own, sub.filter, p.target)
+		if at[i], err = p.beginLatest(); err != nil {
+			return nil, err
 		}
-		if err != nil {
+	}
+	return at, nil
+}
+
+// end is a partition and its head.
+type end struct {
+	*partition
+	head uint64
+}
+
+// begin says where a start begins in each of the partitions that a filter reads.
+func (st *stream) begin(start protocol.Start, f protocol.Filter, in []end) ([]storage.Resolved, *protocol.Error) {
+	v := start.Vector()
+	switch {
+	case start.Kind == protocol.StartLast && len(in) > 1:
+		return st.beforeLast(start.Last, f, in)
+	case start.Kind == protocol.StartPosition:
+		if err := st.complete(v, f); err != nil {
+			return nil, err
+		}
+	}
+	at := make([]storage.Resolved, len(in))
+	for i, p := range in {
+		own := start
+		own.Several = nil
+		own.Position, _ = v.At(p.number)
+		var err *protocol.Error
+		if at[i], err = p.resolve(own, f, p.head); err != nil {
 			return nil, err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,12 +29,16 @@ type applier struct {
 	note    []byte     // the newest
 	scratch blockBuilder
 
+	forgotten atomic.Uint64 // see [Replica.Forgotten]; publishers ask while Apply waits
+
 	writing sync.Mutex // held while blocks are written, and by a reset
 }
 
 func newApplier(t *tail, runAhead int64) *applier {
 	t.mark = func(context.Context) error { return errBegunAnew } // it need never have one
-	return &applier{tail: t, write: t.writeBlocks, note: t.log.state.note, ahead: newAhead(runAhead, t.log.metrics.ahead)}
+	a := &applier{tail: t, write: t.writeBlocks, note: t.log.state.note, ahead: newAhead(runAhead, t.log.metrics.ahead)}
+	a.remember()
+	return a
 }
 
 var errBegunAnew = errors.New("the copy was begun anew meanwhile")
@@ -80,6 +85,7 @@ func (a *applier) apply(ctx context.Context, items []Item, note []byte) (*Commit
 		}
 		a.ahead.put(b)
 		a.observe(b.time)
+		a.remember()
 	}
 	return done, nil
 }
@@ -316,21 +322,17 @@ func (a *applier) reset(first uint64) error {
 	}
 	a.ahead.drop(len(a.ahead.all()))
 	a.note = nil
+	a.remember()
 	return nil
 }
 
-// forgotten returns the time up to which ids may have been forgotten.
-func (a *applier) forgotten() time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// remember notes up to when ids may have been forgotten.
+func (a *applier) remember() {
 	end := a.time
 	if end == 0 {
 		end = uint64(max(a.log.opts.Now().UnixMicro(), 1)) // nothing is known yet
 	}
-	if at := a.dedupe.forgotten(end); at > 0 {
-		return time.UnixMicro(int64(at))
-	}
-	return time.Time{}
+	a.forgotten.Store(a.dedupe.forgotten(end))
 }
 
 func (a *applier) appendState(b []byte) []byte {

@@ -8,10 +8,13 @@
 //   - A [Log] is one stream: offsets from 1 upwards, one total order. Publishes
 //     go in with [Log.Append]; [Log.Run] makes them durable in batches and hands
 //     each [Commit] to the broker in order; [Log.Read] gives them back.
+//   - A [Replica] is a copy of a partition whose order was decided elsewhere:
+//     offsets and times come with what is applied. It has the files of a Log, and
+//     can be read before it is synced.
 //   - A [MemoryLog] is a stream without a disk, for messages that need not outlive
 //     the process. It keeps the same contract and passes the same suite.
 //   - A block is what one commit stored: the records of a batch, a checksum for
-//     each, and a digest row for each message id.
+//     each, a digest row for each message id, and a replica's note.
 //   - A segment is a file of blocks, a bbolt database. One is active and grows;
 //     the others are sealed: they never change and carry an index from topics to
 //     offsets. Retention removes whole segments, oldest first.
@@ -27,7 +30,10 @@
 //     whoever passes a chunk on has to tell. The records stay until their segment
 //     goes.
 //   - A term is one life of the log. A new one begins at every boot; offsets are
-//     never used twice within one. See [Log.PositionOf].
+//     never used twice within one. See [Log.PositionOf]. A replica has the term of
+//     its stream, for ever.
+//   - What a replica has not synced is in memory alone. Whoever feeds it can give
+//     it again.
 //   - A sync that failed cannot be repeated (the kernel has forgotten which
 //     pages were dirty): Run returns, and the process must end.
 //   - bbolt panics on files that are torn, some of it in goroutines of its own.

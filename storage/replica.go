@@ -128,7 +128,12 @@ func (r *Replica) Note() []byte {
 // the copy began: a repeat that was first tried before then can no longer be told
 // from a new message. Zero if all ids are known. It is for whoever judges repeats
 // before they are ordered.
-func (r *Replica) Forgotten() time.Time { return r.applier.forgotten() }
+func (r *Replica) Forgotten() time.Time {
+	if at := r.applier.forgotten.Load(); at > 0 {
+		return time.UnixMicro(int64(at))
+	}
+	return time.Time{}
+}
 
 // AppendState appends what decides which of the next items are stored, for
 // comparing copies with each other: the head, and the keys of the ids that are

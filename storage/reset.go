@@ -1,5 +1,7 @@
 package storage
 
+import "slices"
+
 // begin drops everything that is stored: the log goes on with the offset first.
 // A crash at any moment leaves either all or nothing of it: meta.db says which
 // segments count, and the files of the others are removed behind it. The caller
@@ -15,10 +17,11 @@ func (t *tail) begin(first uint64) error {
 	}
 	err = l.reserve.withReserve(func() error { return l.meta.reset(l.terms, last, first) })
 	if err != nil {
-		return err // the segment stays, and is empty
+		_ = seg.close()
+		return err // its file stays, empty, until one with its ordinal takes its place
 	}
 	s.mu.Lock()
-	old := append(s.segs, s.spares...)
+	old := slices.Concat(l.keeper.leftover, s.segs, s.spares)
 	seg.first, seg.index = first, newTopicIndex()
 	s.segs, s.spares = []*segment{seg}, nil
 	s.window = window{limit: s.window.limit}
@@ -28,12 +31,14 @@ func (t *tail) begin(first uint64) error {
 	t.dedupe = newDedupe(l.opts.DedupeWindow)
 	t.dedupe.blind = first > 1
 	t.active, t.used, t.head, t.time = seg, 0, first-1, 0
+	l.keeper.leftover = nil
+	l.keeper.signal()
 	for _, s := range old {
 		l.handles.forget(s)
-		if err := s.remove(); err != nil {
-			return err
-		}
 		l.damages.forget(s)
+		if s.remove() != nil {
+			l.keeper.leftover = append(l.keeper.leftover, l.newSegment(s.ordinal)) // it tries again
+		}
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package bridge
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -112,7 +111,7 @@ func (c *Control) partition() kafka.Partition { return kafka.Partition{Topic: c.
 
 // Produce implements [cluster.Log].
 func (c *Control) Produce(ctx context.Context, value []byte) error {
-	return c.persist(ctx, func() error {
+	return c.persist(ctx, controlMends, func() error {
 		ended := make(chan error, 1)
 		err := c.producer.Produce(kafka.Write{
 			Partition: c.partition(), Deadline: time.Now().Add(controlDeadline),
@@ -133,7 +132,7 @@ func (c *Control) Produce(ctx context.Context, value []byte) error {
 
 // Bounds implements [cluster.Log].
 func (c *Control) Bounds(ctx context.Context) (first, last uint64, err error) {
-	err = c.persist(ctx, func() error {
+	err = c.persist(ctx, controlMends, func() error {
 		t, err := c.opts.Client.Topic(ctx, c.opts.Topic)
 		if err != nil {
 			return err
@@ -147,15 +146,15 @@ func (c *Control) Bounds(ctx context.Context) (first, last uint64, err error) {
 	return first, last, err
 }
 
-// persist tries until it succeeds, ctx ends, or only somebody else can mend it.
-func (c *Control) persist(ctx context.Context, try func() error) error {
+// persist tries until it succeeds, ctx ends, or trying again mends nothing.
+func (c *Control) persist(ctx context.Context, mends func(error) bool, try func() error) error {
 	for {
 		err := try()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		c.tell(err)
-		if err == nil || !controlMends(err) {
+		if err == nil || !mends(err) {
 			return err
 		}
 		select {
@@ -185,10 +184,11 @@ func (c *Control) Read(ctx context.Context, from uint64, sink func(index uint64,
 	f := c.opts.Client.NewFetcher(kafka.FetcherOptions{})
 	defer f.Close()
 	defer c.saving(ctx)()
+	r := &controlReading{Control: c, next: from, sink: sink}
 	err := f.Add(kafka.Source{
 		Partition: c.partition(), ID: c.id, Offset: int64(from) - 1,
-		Sink: func(_ context.Context, got kafka.Fetched) error {
-			err := c.take(got, from, sink)
+		Sink: func(ctx context.Context, got kafka.Fetched) error {
+			err := r.take(ctx, got)
 			if err != nil {
 				cancel(err)
 			}
@@ -201,62 +201,6 @@ func (c *Control) Read(ctx context.Context, from uint64, sink func(index uint64,
 	<-ctx.Done()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
-	}
-	return nil
-}
-
-// take hands over what was fetched.
-func (c *Control) take(got kafka.Fetched, from uint64, sink func(uint64, []byte) error) error {
-	if got.Err != nil {
-		return c.failed(got, from)
-	}
-	c.tell(nil)
-	for _, b := range got.Batches {
-		if err := c.batch(b, from, sink); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// failed returns an error if the fetcher will not get over it.
-func (c *Control) failed(got kafka.Fetched, from uint64) error {
-	c.tell(got.Err)
-	switch kafka.KindOf(got.Err) {
-	case kafka.TopicChanged:
-		return c.recreated(got.Err)
-	case kafka.OutOfRange:
-		return fmt.Errorf("the control topic %s does not hold the record after offset %d any more: either it was removed by retention "+
-			"while this node did not read, then starting it again helps, or Kafka has lost records: %w", c.opts.Topic, int64(from)-2, got.Err)
-	case kafka.Closed:
-		return got.Err
-	default:
-		return nil
-	}
-}
-
-func (c *Control) batch(b kafka.Batch, from uint64, sink func(uint64, []byte) error) error {
-	next := uint64(b.Base) + 1
-	if b.Transactional || b.Control || b.Bad != nil {
-		b.Records = nil
-	}
-	if b.Bad != nil {
-		c.opts.Logger.Error("a batch of the control topic cannot be read: it is passed over, here as on every node",
-			"topic", c.opts.Topic, "offset", b.Base, "error", b.Bad)
-	}
-	for _, r := range b.Records {
-		next = uint64(r.Offset) + 1
-		if next < from {
-			continue
-		}
-		c.known.read(c.id, next, r.Value)
-		if err := sink(next, r.Value); err != nil {
-			return err
-		}
-		next++
-	}
-	if last := uint64(b.Last) + 1; next <= last && last >= from {
-		return sink(last, nil)
 	}
 	return nil
 }

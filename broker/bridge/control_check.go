@@ -36,7 +36,15 @@ func ControlTopic(name string, replication int16) kafka.TopicSpec {
 // check looks at the topic and its settings.
 func (c *Control) check(ctx context.Context) (t kafka.Topic, err error) {
 	var configs map[string]string
-	err = c.persist(ctx, func() (err error) {
+	mends := func(err error) bool { // who has just been configured wants to hear of it
+		switch kafka.KindOf(err) {
+		case kafka.BadLogin, kafka.BadTLS, kafka.Denied:
+			return false
+		default:
+			return controlMends(err)
+		}
+	}
+	err = c.persist(ctx, mends, func() (err error) {
 		if t, err = c.opts.Client.Topic(ctx, c.opts.Topic); err == nil {
 			configs, err = c.opts.Client.Configs(ctx, c.opts.Topic)
 		}

@@ -95,8 +95,10 @@ func until(t *testing.T, most time.Duration, what string, so func() bool) time.D
 	return time.Since(start)
 }
 
-func (r *realNode) lease(name string) (l cluster.Lease) {
-	r.View(func(s *cluster.State) { l, _ = s.Lease(name) })
+const realLease = "x"
+
+func (r *realNode) lease() (l cluster.Lease) {
+	r.View(func(s *cluster.State) { l, _ = s.Lease(realLease) })
 	return l
 }
 
@@ -106,6 +108,7 @@ func TestControlTopicOnKafka(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three nodes of Kafka")
 	}
+	t.Parallel()
 	k := kafkatest.Start(t, kafka.Options{Nodes: 3})
 	brokers := k.Addresses(kafka.Plain)
 	admin, err := bridgekafka.New(bridgekafka.Options{Brokers: brokers})
@@ -132,14 +135,14 @@ func TestControlTopicOnKafka(t *testing.T) {
 	for _, r := range nodes {
 		ctx, cancel := context.WithCancel(context.Background())
 		var work sync.WaitGroup
-		work.Go(func() { r.Hold(ctx, "x", func(ctx context.Context, _ uint64) { <-ctx.Done() }) })
+		work.Go(func() { r.Hold(ctx, realLease, func(ctx context.Context, _ uint64) { <-ctx.Done() }) })
 		t.Cleanup(func() {
 			cancel()
 			work.Wait()
 		})
-		until(t, 5*time.Second, "somebody holds the lease", func() bool { return r.lease("x").Boot == a.Boot() })
+		until(t, 5*time.Second, "somebody holds the lease", func() bool { return r.lease().Boot == a.Boot() })
 	}
-	held := a.lease("x")
+	held := a.lease()
 	_, boots := a.nodes()
 
 	leader, err := k.Leader(t.Context(), controlTopic, 0)
@@ -149,14 +152,14 @@ func TestControlTopicOnKafka(t *testing.T) {
 	leader.Kill()
 	until(t, 10*time.Second, "the nodes notice that Kafka is away", func() bool { return !a.Live() })
 	away := until(t, 40*time.Second, "all nodes are live again", allLive(3))
-	if _, now := a.nodes(); fmt.Sprint(now) != fmt.Sprint(boots) || a.lease("x") != held {
-		t.Errorf("a failover of Kafka expired somebody: %v became %v; lease %v became %v", boots, now, held, a.lease("x"))
+	if _, now := a.nodes(); fmt.Sprint(now) != fmt.Sprint(boots) || a.lease() != held {
+		t.Errorf("a failover of Kafka expired somebody: %v became %v; lease %v became %v", boots, now, held, a.lease())
 	}
 
 	b := nodes[1]
 	a.setCut(true)
 	moved := until(t, 15*time.Second, "another node holds the lease", func() bool {
-		l := b.lease("x")
+		l := b.lease()
 		return l.Boot != 0 && l.Boot != a.Boot()
 	})
 	if a.Live() {

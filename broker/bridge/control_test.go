@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,7 +16,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/tidewire/tidewire/broker/bridge"
 	"github.com/tidewire/tidewire/broker/bridge/kafka"
@@ -109,13 +113,13 @@ type controlNode struct {
 	err     error
 }
 
-func (w *controlWorld) start(name string) *controlNode {
+func (w *controlWorld) start(name string, parts ...cluster.Part) *controlNode {
 	w.t.Helper()
 	c, err := w.open("")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	n, err := cluster.New(cluster.Options{Name: name, Version: 1, Log: c, CheckpointEvery: 5 * time.Second})
+	n, err := cluster.New(cluster.Options{Name: name, Version: 1, Log: c, Parts: parts, CheckpointEvery: 5 * time.Second})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -298,6 +302,15 @@ func TestControlTopicWhoseBeginningIsGone(t *testing.T) {
 			t.Errorf("a node that starts with a checkpoint knows %q", names)
 		}
 		gone(index)
+		ended := false
+		select {
+		case <-b.ended:
+			ended = true
+		default:
+		}
+		if ended {
+			t.Errorf("a node that had read all ended: %v", b.err)
+		}
 		c := w.start("c")
 		time.Sleep(time.Second)
 		if st := c.Status(); st.CaughtUp || !strings.Contains(st.Problem, "no whole checkpoint") {
@@ -387,5 +400,177 @@ func TestControlTopicOfForeigners(t *testing.T) {
 		sameStates(t, a, b)
 		a.stop()
 		b.stop()
+	})
+}
+
+// TestControlTopicThatLosesItsEnd: Kafka says that the place is not there.
+func TestControlTopicThatLosesItsEnd(t *testing.T) {
+	inControlWorld(t, func(t *testing.T, w *controlWorld) {
+		c, err := w.open("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range 5 {
+			if err := c.Produce(t.Context(), []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		nothing := func(uint64, []byte) error { return nil }
+		if err := c.Read(t.Context(), 9, nothing); err == nil || !strings.Contains(err.Error(), "has lost records: it ends at offset 5") {
+			t.Errorf("reading behind the end: %v", err)
+		}
+		if err := w.cluster.DeleteRecords(controlTopic, 0, 3); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Read(t.Context(), 3, nothing); !errors.Is(err, cluster.ErrGone) {
+			t.Errorf("reading what is gone: %v", err)
+		}
+	})
+}
+
+// counter is a part to which each boot tells the numbers from 1 on.
+type counter struct {
+	t    *testing.T
+	last map[uint64]uint64
+}
+
+func (*counter) Name() string                                      { return "counter" }
+func (*counter) Changed(*cluster.State, cluster.At, cluster.Event) {}
+func (*counter) LoadState([]byte) error                            { return nil }
+func (*counter) AppendState(b []byte) []byte                       { return b }
+func (c *counter) Apply(_ *cluster.State, at cluster.At, rec *clusterv1.Record) {
+	b := rec.ProtoReflect().GetUnknown()
+	_, _, n := protowire.ConsumeTag(b)
+	number, _ := protowire.ConsumeVarint(b[n:])
+	if number != c.last[at.Boot]+1 {
+		c.t.Errorf("index %d: number %d of boot %x came behind %d", at.Index, number, at.Boot, c.last[at.Boot])
+	}
+	c.last[at.Boot] = number
+}
+
+func numbered(n uint64) *clusterv1.Record {
+	rec := new(clusterv1.Record)
+	rec.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), n))
+	return rec
+}
+
+// TestControlTopicUnderCuts: connections are cut all the time, and Kafka says of what it
+// has stored that it has not; what nodes write is applied once, in order.
+func TestControlTopicUnderCuts(t *testing.T) {
+	inControlWorld(t, func(t *testing.T, w *controlWorld) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		lies := rand.New(rand.NewPCG(seed, 1))
+		counters := []*counter{{t, make(map[uint64]uint64)}, {t, make(map[uint64]uint64)}}
+		nodes := []*controlNode{w.start("a", counters[0]), w.start("b", counters[1])}
+		time.Sleep(3 * time.Second)
+		fault := w.cluster.Fault(kfake.Fault{
+			Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicasAfterAppend, Count: -1,
+			When: func(kmsg.Request) bool { return lies.IntN(10) == 0 },
+		})
+		written := make(map[uint64]uint64)
+		cut := time.Now()
+		for range 1000 {
+			time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
+			if time.Since(cut) > 150*time.Millisecond {
+				cut = time.Now()
+				w.setAway(false)
+			}
+			n := nodes[rng.IntN(2)]
+			if n.Queued() > 0 && rng.IntN(4) == 0 { // something is under way
+				w.setAway(rng.IntN(2) == 0)
+			}
+			if boot := n.Boot(); n.Write(numbered(written[boot]+1)) == nil {
+				written[boot]++
+			}
+		}
+		w.setAway(false)
+		fault.Remove()
+		time.Sleep(10 * time.Second)
+		sameStates(t, nodes...)
+		for i, n := range nodes {
+			if is := counters[1-i].last[n.Boot()]; is != written[n.Boot()] || is == 0 {
+				t.Errorf("%d of %d records were applied", is, written[n.Boot()])
+			}
+		}
+		if w.repeats() == 0 {
+			t.Error("nothing was stored twice")
+		}
+		for _, n := range nodes {
+			n.stop()
+			if n.err != nil {
+				t.Error(n.err)
+			}
+		}
+	})
+}
+
+// repeats is how many values are in the topic more than once.
+func (w *controlWorld) repeats() (n int) {
+	w.t.Helper()
+	c, err := w.open("")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	_, last, err := c.Bounds(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	seen := make(map[string]bool)
+	end := errors.New("end")
+	err = c.Read(w.t.Context(), 1, func(index uint64, value []byte) error {
+		if seen[string(value)] {
+			n++
+		}
+		seen[string(value)] = true
+		if index == last {
+			return end
+		}
+		return nil
+	})
+	if !errors.Is(err, end) {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// TestControlTopicWithoutPermission: who has just been configured is told at once.
+func TestControlTopicWithoutPermission(t *testing.T) {
+	inControlWorld(t, func(t *testing.T, w *controlWorld) {
+		fault := w.cluster.Fault(kfake.Fault{
+			Keys: []kmsg.Key{kmsg.Metadata}, Topic: controlTopic, Err: kerr.TopicAuthorizationFailed, Count: -1,
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := bridge.OpenControl(ctx, bridge.ControlOptions{Client: w.client, Topic: controlTopic})
+		if !errors.Is(err, kafka.Denied) {
+			t.Errorf("opened: %v", err)
+		}
+		fault.Remove()
+	})
+}
+
+// TestControlTopicRecreatedBeforeItIsRead: the topic that was checked is the one that
+// is read.
+func TestControlTopicRecreatedBeforeItIsRead(t *testing.T) {
+	inControlWorld(t, func(t *testing.T, w *controlWorld) {
+		c, err := w.open("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := w.cluster.DeleteTopic(controlTopic); err != nil {
+			t.Fatal(err)
+		}
+		w.create()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		err = c.Read(ctx, 1, func(uint64, []byte) error { return nil })
+		if err == nil || !strings.Contains(err.Error(), "deleted and created again") {
+			t.Errorf("reading another topic: %v", err)
+		}
 	})
 }

@@ -14,9 +14,11 @@ func refusalOf(err error) *protocol.Error {
 		return protocol.Errorf(protocol.CodePayloadTooLarge, "the message is larger than Kafka takes: make it smaller, or have max.message.bytes of the topic raised")
 	case kafka.Full:
 		return protocol.Errorf(protocol.CodeOverloaded, "too much waits to be written to Kafka; publish again in a moment")
-	default:
-		return errAway()
 	}
+	if lasting(err) {
+		return protocol.Errorf(protocol.CodeLogUnavailable, "Kafka, which is the log of this stream, refuses what this broker writes; nothing was stored, and its operators are told why")
+	}
+	return errAway()
 }
 
 // retryAfter is what a publisher is told to wait while Kafka is away.

@@ -86,6 +86,17 @@ func (p *Partition) Verify(ctx context.Context, mark Mark) error {
 	return differs("Kafka has a batch without the record at offset %d, which was read before", mark.Offset)
 }
 
+// Compare verifies the mark of another node, and halts the partition if Kafka has
+// something else there: this node may have lost its data, and then it has nothing
+// of its own to compare.
+func (p *Partition) Compare(ctx context.Context, mark Mark) error {
+	err := p.Verify(ctx, mark)
+	if halt, differs := errors.AsType[*HaltError](err); differs && !halt.perhaps {
+		p.halt(halt)
+	}
+	return err
+}
+
 // verifyEpoch compares the last record that was read with what a new leader has,
 // and waits until that is possible. It reports whether reading may go on.
 func (p *Partition) verifyEpoch(epoch int32) bool {
@@ -102,16 +113,25 @@ func (p *Partition) verifyEpoch(epoch int32) bool {
 			return false
 		}
 		p.status.failing(err)
-		pause := time.NewTimer(verifyRest)
-		select {
-		case <-pause.C:
-		case <-p.outbox.ready:
-		}
-		pause.Stop()
-		if p.over(p.tick()) {
+		if p.pause() {
 			return false
 		}
 	}
+}
+
+// pause waits a moment before something is tried again, while publishers are seen
+// to. It reports whether Run is to end.
+func (p *Partition) pause() (over bool) {
+	for until := time.Now().Add(verifyRest); time.Now().Before(until) && !over; over = p.over(p.tick()) {
+		timer := time.NewTimer(time.Until(until))
+		select {
+		case <-timer.C:
+		case <-p.outbox.ready:
+		case <-p.run.ended:
+		}
+		timer.Stop()
+	}
+	return over
 }
 
 // halt ends applying: readers go on with what is here, publishers are refused.
@@ -152,6 +172,7 @@ func (p *Partition) outOfRange(cause error) error {
 	bounds, err := p.stream.bounds(ctx)
 	if err != nil || p.number >= len(bounds) {
 		p.status.failing(errors.Join(cause, err))
+		p.pause()
 		p.stream.link.fetcher.Seek(p.name, next) // it is told again
 		return nil
 	}
@@ -166,6 +187,8 @@ func (p *Partition) outOfRange(cause error) error {
 	case b.End < next:
 		p.halt(&HaltError{Partition: p.name, Why: fmt.Sprintf("Kafka ends at offset %d, and %d was read before: records are lost, or the topic was made anew", b.End-1, next-1)})
 		return nil
+	default:
+		p.pause() // a new leader that does not know its end yet
 	}
 	p.stream.link.fetcher.Seek(p.name, int64(p.intake.note.head))
 	return nil

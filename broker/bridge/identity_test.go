@@ -32,12 +32,7 @@ func recreate(w *world, records int, running bool) {
 	if !running {
 		n.stop()
 	}
-	if err := w.cluster.DeleteTopic(w.def.Topic); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.cluster.CreateTopic(w.def.Topic, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	w.recreated()
 	for i := range records {
 		w.produce(0, plain("a", fmt.Sprint(i)))
 	}
@@ -65,12 +60,7 @@ func TestNewTerm(t *testing.T) {
 		n.run()
 		at := n.stored("a", "id", "old").Position
 		n.stop()
-		if err := w.cluster.DeleteTopic(w.def.Topic); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.cluster.CreateTopic(w.def.Topic, 1, nil); err != nil {
-			t.Fatal(err)
-		}
+		w.recreated()
 		w.def.Term = 78
 		n = w.nodeAt(n.dir, func(o *StreamOptions) { o.Renew = true })
 		n.run()
@@ -114,11 +104,23 @@ func TestMarks(t *testing.T) {
 				t.Errorf("%+v fits", other)
 			}
 		}
+		if err := b.partitions[0].Compare(w.t.Context(), mark); err != nil || b.partitions[0].status.haltedBy() != nil {
+			t.Error(err)
+		}
 		if err := w.cluster.DeleteRecords(w.def.Topic, 0, 5); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.partitions[0].Verify(w.t.Context(), mark); err != nil {
 			t.Errorf("gone by retention: %v", err)
+		}
+		w.recreated()
+		for i := range 9 {
+			w.produce(0, plain("a", fmt.Sprint(i)))
+		}
+		c := w.node() // which has nothing to compare but what the others say
+		defer c.close()
+		if err := c.partitions[0].Compare(w.t.Context(), mark); err == nil || c.partitions[0].status.haltedBy() == nil {
+			t.Errorf("a topic that was made anew: %v", err)
 		}
 	})
 }
@@ -213,4 +215,15 @@ func TestChecks(t *testing.T) {
 		}
 		n.close()
 	})
+}
+
+// recreated deletes the topic and creates it again.
+func (w *world) recreated() {
+	w.t.Helper()
+	if err := w.cluster.DeleteTopic(w.def.Topic); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.cluster.CreateTopic(w.def.Topic, 1, nil); err != nil {
+		w.t.Fatal(err)
+	}
 }

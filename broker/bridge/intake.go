@@ -37,6 +37,11 @@ const maxJump = 100 * storage.MaxHole
 // take returns the items of batches that follow what was taken before.
 func (in *intake) take(batches []kafka.Batch, tell judged) (items []storage.Item, err error) {
 	var last *kafka.Record
+	room := 0
+	for i := range batches {
+		room += len(batches[i].Records) + 1
+	}
+	items = make([]storage.Item, 0, room)
 	for i := range batches {
 		b := &batches[i]
 		end := offsetOf(b.Last)

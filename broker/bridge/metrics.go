@@ -31,7 +31,7 @@ func newMetrics(r prometheus.Registerer, stream string, partition int) *metrics 
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidewire_kafka_" + name, Help: help, ConstLabels: labels})
 	}
 	m := &metrics{
-		refused: prometheus.NewCounterVec(counter("refused_records_total", "Records of Kafka that are no message, by the reason."), []string{"reason"}),
+		refused: prometheus.NewCounterVec(counter("refused_total", "Records of Kafka that are no message, by the reason."), []string{"reason"}),
 		left:    prometheus.NewCounter(counter("left_out_headers_total", "Headers of records that a message cannot have, and that were left out.")),
 		foreign: prometheus.NewCounter(counter("foreign_messages_total", "Messages that were written by clients of Kafka, and not by a broker.")),
 		lost:    prometheus.NewCounterVec(counter("unanswered_publishes_total", "Publishes that have not come back from Kafka, by what the publisher was told."), []string{"code"}),
@@ -50,6 +50,10 @@ func newMetrics(r prometheus.Registerer, stream string, partition int) *metrics 
 	}
 	return m
 }
+
+// DescribeMetrics registers the metrics of a partition with nothing counted, for
+// tables of what there is.
+func DescribeMetrics(r prometheus.Registerer) { newMetrics(r, "main", 0) }
 
 func (m *metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{m.refused, m.left, m.foreign, m.lost, m.gaps, m.head, m.behind, m.halted}

@@ -13,8 +13,8 @@ import (
 // Bounds of what waits to be stored in one partition.
 const (
 	maxOutboxBytes = 32 << 20
-	maxWriteBytes  = 768 << 10 // of one write; the producer takes 900,000
-	outgoingCost   = 160       // bytes that an entry costs beside its record
+	maxWriteBytes  = 880_000 // of one write; the producer takes 900,000
+	outgoingCost   = 256     // bytes that an entry costs here beside its record
 
 	// produceTime is how long one write is tried. What has waited so long for its
 	// turn is not begun any more.
@@ -61,8 +61,8 @@ type outbox struct {
 type outgoing struct {
 	entry    *storage.Entry
 	message  protocol.Message
-	record   kafka.Record // without its origin until it is written
-	size     int
+	record   kafka.Record
+	size     int // on its way
 	sequence uint64
 	begun    time.Time // when it was put in
 	due      time.Time // of its answer, once it is written
@@ -78,8 +78,8 @@ func (o *outbox) put(ctx context.Context, entries []*storage.Entry) error {
 			return err // the caller's fault, not the publisher's
 		}
 		rec := encode(&m)
-		batch[i] = &outgoing{entry: e, message: m, record: rec, size: recordSize(&rec) + outgoingCost + len(m.Publisher)}
-		size += batch[i].size
+		batch[i] = &outgoing{entry: e, message: m, record: rec, size: recordSize(&rec) + len(m.Publisher)}
+		size += batch[i].size + outgoingCost
 	}
 	for {
 		space, err := o.tryPut(batch, size)
@@ -97,11 +97,13 @@ func (o *outbox) put(ctx context.Context, entries []*storage.Entry) error {
 	}
 }
 
-// recordSize is about what a record takes on its way.
+// recordSize is what a record takes on its way at most, as the producer reckons,
+// with an origin that names no publisher.
 func recordSize(r *kafka.Record) int {
-	n := len(r.Key) + len(r.Value)
+	const perRecord, perHeader = 40, 10
+	n := perRecord + len(r.Key) + len(r.Value) + perHeader + len(headerOrigin) + originFixed + sealBytes
 	for _, h := range r.Headers {
-		n += len(h.Key) + len(h.Value) + 8
+		n += perHeader + len(h.Key) + len(h.Value)
 	}
 	return n
 }
@@ -127,8 +129,11 @@ func (o *outbox) tryPut(batch []*outgoing, size int) (<-chan struct{}, error) {
 		return o.space, nil
 	}
 	now := time.Now()
-	for _, out := range batch {
-		out.begun = now
+	for _, out := range batch { // here, and not when it is written: nobody else waits meanwhile
+		o.sequence++
+		out.begun, out.sequence = now, o.sequence
+		out.message.Time, out.record.Time = now, now
+		sign(o.sealer, &out.record, &out.message, Origin{Boot: o.boot, Sequence: o.sequence})
 	}
 	o.queue = append(o.queue, batch...)
 	o.bytes += size
@@ -141,8 +146,8 @@ func (o *outbox) tryPut(batch []*outgoing, size int) (<-chan struct{}, error) {
 func (o *outbox) sing(partition int) {
 	m := protocol.Message{Topic: canaryKey(partition)}
 	rec := encode(&m)
-	out := &outgoing{message: m, record: rec, size: recordSize(&rec) + outgoingCost}
-	_, _ = o.tryPut([]*outgoing{out}, out.size) // where there is no room, enough else comes back
+	out := &outgoing{message: m, record: rec, size: recordSize(&rec)}
+	_, _ = o.tryPut([]*outgoing{out}, out.size+outgoingCost) // where there is no room, enough else comes back
 }
 
 // launchAndUnlock begins the next write if none is under way. It gives mu away,
@@ -174,19 +179,15 @@ func (o *outbox) gather(now time.Time) (batch []*outgoing, records []kafka.Recor
 	size, forgotten := 0, o.forgotten()
 	for len(o.queue) > 0 {
 		out := o.queue[0]
-		if size += out.size + originFixed + sealBytes; size > maxWriteBytes && len(batch) > 0 {
+		if size += out.size; size > maxWriteBytes && len(batch) > 0 {
 			break
 		}
 		o.queue = o.queue[1:]
-		if err := o.admit(out, now, forgotten); err != nil {
+		if err := o.admit(out, forgotten); err != nil {
 			o.refuse(out, err)
 			continue
 		}
-		o.sequence++
-		out.sequence, out.due = o.sequence, now.Add(produceTime+answerTime)
-		out.message.Time = now
-		out.record.Time = now
-		sign(o.sealer, &out.record, &out.message, Origin{Boot: o.boot, Sequence: out.sequence})
+		out.due = now.Add(produceTime + answerTime)
 		batch, records = append(batch, out), append(records, out.record)
 	}
 	if len(o.queue) == 0 {
@@ -197,7 +198,7 @@ func (o *outbox) gather(now time.Time) (batch []*outgoing, records []kafka.Recor
 }
 
 // admit returns why an entry must not be written, or nil. Callers hold mu.
-func (o *outbox) admit(out *outgoing, now, forgotten time.Time) *protocol.Error {
+func (o *outbox) admit(out *outgoing, forgotten time.Time) *protocol.Error {
 	e := out.entry
 	if e == nil {
 		return nil
@@ -208,8 +209,6 @@ func (o *outbox) admit(out *outgoing, now, forgotten time.Time) *protocol.Error 
 		return err
 	case len(out.record.Value) > o.maxValue:
 		return protocol.Exceeded(protocol.LimitPayload, "the payload has %d bytes, at most %d are allowed in this stream", len(out.record.Value), o.maxValue)
-	case now.Sub(out.begun) >= produceTime:
-		return errAway()
 	case e.Key != (storage.DedupeKey{}) && !e.FirstAttempt.IsZero() && !forgotten.IsZero() && !forgotten.Before(e.FirstAttempt):
 		return protocol.Errorf(protocol.CodeRepeatTooOld, "the message was first tried so long ago that the broker no longer knows whether it was stored: look for its id on the topic, and publish it under a new id if it is not there")
 	}
@@ -269,7 +268,7 @@ func (o *outbox) refuse(out *outgoing, err *protocol.Error) {
 }
 
 func (o *outbox) release(out *outgoing) {
-	o.bytes = max(0, o.bytes-out.size)
+	o.bytes -= out.size + outgoingCost
 	close(o.space)
 	o.space = make(chan struct{})
 }

@@ -135,11 +135,11 @@ func TestOutboxOvertaken(t *testing.T) {
 	s.handOut()
 	s.want("2=out_of_order")
 	s.land(nil)
-	s.comes(2)
+	s.comes(3) // the one that was refused had the second sequence
 	s.want("1=log_unavailable 2=out_of_order 3=ok")
 	s.putIn(&order, "1 again", true)
 	s.land(nil)
-	s.comes(3)
+	s.comes(4)
 	s.want("1 again=ok 1=log_unavailable 2=out_of_order 3=ok")
 	s.comes(1, 2, 3) // resends
 }

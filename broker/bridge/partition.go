@@ -36,9 +36,11 @@ type Partition struct {
 // run belongs to the goroutine of Run.
 type run struct {
 	apply    func(*storage.Commit)
-	epoch    int32 // of the leader whose log was verified; -1 before the first
-	draining time.Time
-	synced   chan error // takes the end of the copy's Run
+	epoch    int32           // of the leader whose log was verified; -1 before the first
+	ended    <-chan struct{} // closed when the end is asked for
+	draining time.Time       // until when what waits is waited for, then
+	stirred  bool            // something else than canaries was read
+	synced   chan error      // takes the end of the copy's Run
 	syncEnd  error
 }
 
@@ -70,13 +72,13 @@ func (p *Partition) Append(ctx context.Context, entries ...*storage.Entry) error
 func (p *Partition) Run(ctx context.Context, apply func(*storage.Commit)) error {
 	syncing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	p.run = run{apply: apply, epoch: -1, synced: make(chan error, 1)}
+	p.run = run{apply: apply, epoch: -1, synced: make(chan error, 1), ended: ctx.Done()}
 	go func() { p.run.synced <- p.Replica.Run(syncing) }()
 	err := p.stream.link.fetcher.Add(kafka.Source{
 		Partition: p.name, ID: p.stream.def.TopicID, Offset: int64(p.intake.note.head), Sink: p.sink,
 	})
 	if err == nil {
-		err = p.loop(ctx)
+		err = p.loop()
 		p.stream.link.fetcher.Remove(p.name)
 	}
 	p.outbox.close(errClosed())
@@ -114,13 +116,12 @@ func (p *Partition) sink(ctx context.Context, f kafka.Fetched) error {
 			return ctx.Err()
 		}
 	}
-	return nil
+	return p.status.haltedBy() // then nothing more is read
 }
 
-func (p *Partition) loop(ctx context.Context) error {
+func (p *Partition) loop() error {
 	timer := time.NewTimer(idleTick)
 	defer timer.Stop()
-	ended := ctx.Done()
 	for {
 		select {
 		case a := <-p.inbox:
@@ -130,18 +131,19 @@ func (p *Partition) loop(ctx context.Context) error {
 				return err
 			}
 		case <-p.outbox.ready:
+		case <-p.status.asked:
+			if err := p.flush(); err != nil {
+				return err
+			}
 		case err := <-p.run.synced:
 			p.run.synced, p.run.syncEnd = nil, err
 			return nil // err tells
 		case <-timer.C:
-		case <-ended:
-			ended = nil
-			p.outbox.close(errClosed())
-			p.run.draining = time.Now().Add(drainTime)
+		case <-p.run.ended: // tick sees to it
 		}
 		busy := p.tick()
 		if p.over(busy) {
-			return nil
+			return p.flush()
 		}
 		if busy {
 			timer.Reset(busyTick)
@@ -160,6 +162,12 @@ func (p *Partition) over(busy bool) bool {
 // for its answer.
 func (p *Partition) tick() (busy bool) {
 	now := time.Now()
+	select {
+	case <-p.run.ended:
+		p.run.ended, p.run.draining = nil, now.Add(drainTime)
+		p.outbox.close(errClosed())
+	default:
+	}
 	busy = p.outbox.expire(now)
 	p.answer()
 	if line := p.status.progress(now); line != "" {
@@ -209,22 +217,51 @@ func (p *Partition) arrived(f kafka.Fetched) error {
 		return nil
 	}
 	if len(items) > 0 {
-		if err := p.store(items, p.intake.encoded()); err != nil {
+		if err := p.keep(items); err != nil {
 			return err
 		}
 	}
 	_, head := p.Bounds()
-	if p.status.applied(head) {
+	if p.status.applied(head, p.intake.note) {
 		p.logger.Info("caught up with Kafka", "offset", head)
 	}
-	p.status.setMark(p.intake.note.mark)
-	p.metrics.applied(head, f.HighWatermark)
+	p.metrics.applied(p.intake.note.head, f.HighWatermark)
+	return nil
+}
+
+// keep applies items, unless they are nothing but canaries and marks of Kafka:
+// those wait until something comes that is worth a sync, or is asked for. Idle
+// nodes would write to all their disks else.
+func (p *Partition) keep(items []storage.Item) error {
+	_, head := p.Bounds()
+	if stirred := p.run.stirred; !stirred && p.intake.note.head-head < maxDeferred && p.status.wanted() <= head {
+		return nil
+	}
+	p.run.stirred = false
+	return p.store(items, p.intake.encoded())
+}
+
+// maxDeferred is how many offsets without a message may wait.
+const maxDeferred = storage.MaxHole / 2
+
+// flush applies what keep has put off.
+func (p *Partition) flush() error {
+	_, head := p.Bounds()
+	last := p.intake.note.head
+	if last <= head {
+		return nil
+	}
+	if err := p.store([]storage.Item{{Offset: last}}, p.intake.encoded()); err != nil {
+		return err
+	}
+	p.status.applied(last, p.intake.note)
 	return nil
 }
 
 // judged is told of every record that was read, and returns who waits for it.
 func (p *Partition) judged(rec *kafka.Record, v *verdict) func(storage.Result) {
 	p.metrics.judged(v)
+	p.run.stirred = p.run.stirred || v.reason != canary
 	switch v.reason {
 	case Accepted, canary:
 		if v.origin.Boot != p.stream.link.boot {
@@ -341,6 +378,7 @@ func (p *Partition) end(offset uint64) (uint64, error) {
 func (p *Partition) await(offset uint64) error {
 	deadline := time.NewTimer(aheadTime)
 	defer deadline.Stop()
+	p.status.ask(offset)
 	for {
 		head, moved := p.status.place()
 		if head >= offset {

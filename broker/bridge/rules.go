@@ -16,18 +16,18 @@ type Reason string
 // The reasons. None of them depends on a clock, on chance or on the node.
 const (
 	Accepted        Reason = ""
-	Transactional   Reason = "transactional"     // whether it was committed cannot be seen
-	Unreadable      Reason = "unreadable"        // its batch is damaged, or packed in an unknown way
-	NullKey         Reason = "null_key"          // the key is the topic
-	InvalidTopic    Reason = "invalid_topic"     // the key breaks the rules for topics
-	NullValue       Reason = "null_value"        // a tombstone: there is no payload
-	PayloadTooLarge Reason = "payload_too_large" // more than the stream takes
-	Misplaced       Reason = "misplaced"         // another partitioner than murmur2 has put it here
-	BadHeader       Reason = "bad_header"        // a header tidewire-... is not as it must be
-	Forged          Reason = "forged"            // tidewire-origin was not written by a broker for this record
-	ReservedTopic   Reason = "reserved_topic"    // `$` topics are written by brokers
-	OtherStream     Reason = "other_stream"      // the topic belongs to another stream
-	Overtaken       Reason = "overtaken"         // a resent record, or one that comes after later ones of its broker
+	Transactional   Reason = "transactional"  // whether it was committed cannot be seen
+	Unreadable      Reason = "unreadable"     // its batch is damaged, or packed in an unknown way
+	NullKey         Reason = "null_key"       // the key is the topic
+	InvalidTopic    Reason = "invalid_topic"  // the key breaks the rules for topics
+	NullValue       Reason = "null_value"     // a tombstone: there is no payload
+	PayloadTooLarge Reason = "too_large"      // more than the stream takes
+	Misplaced       Reason = "misplaced"      // another partitioner than murmur2 has put it here
+	BadHeader       Reason = "bad_header"     // a header tidewire-... is not as it must be
+	Forged          Reason = "forged"         // tidewire-origin was not written by a broker for this record
+	ReservedTopic   Reason = "reserved_topic" // `$` topics are written by brokers
+	OtherStream     Reason = "other_stream"   // the topic belongs to another stream
+	Overtaken       Reason = "overtaken"      // a resent record, or one that comes after later ones of its broker
 )
 
 // canary is the verdict on a record by which a broker sees that what it writes

@@ -11,11 +11,11 @@ import (
 
 // Times of health.
 const (
-	singAfter   = 5 * time.Second // without a record of this node that came back, a canary is written
-	singAgain   = time.Second     // between canaries while an outcome is unknown
-	silentAfter = 5 * time.Second // after which a canary that has not come back is told
-	stuckAfter  = 5 * time.Second // without a sync, after which the copy is told to be stuck
-	tellEvery   = 5 * time.Second // progress while catching up
+	singAfter   = 15 * time.Second // without a record of this node that came back, a canary is written
+	singAgain   = time.Second      // between canaries while an outcome is unknown
+	silentAfter = 5 * time.Second  // after which a canary that has not come back is told
+	stuckAfter  = 5 * time.Second  // without a sync, after which the copy is told to be stuck
+	tellEvery   = 5 * time.Second  // progress while catching up
 )
 
 // status is what is known of a partition, for readiness and for those who wait.
@@ -28,6 +28,7 @@ type status struct {
 	ends
 	song
 	moved chan struct{} // closed, and replaced, when something is applied
+	asked chan struct{} // has a token when somebody waits for an offset
 }
 
 // ends are offsets of ours.
@@ -36,6 +37,8 @@ type ends struct {
 	met      bool   // end was told at all
 	first    uint64 // the head when the partition was opened
 	head     uint64 // what is applied and handed over
+	read     uint64 // what was read, without a message above head
+	want     uint64 // what somebody waits for
 	target   uint64 // Kafka's end when reading began
 	caughtUp bool
 	told     time.Time // when progress was last logged
@@ -43,12 +46,13 @@ type ends struct {
 
 // song is what is known of this node's own records.
 type song struct {
-	back time.Time // when one last came back
-	sung time.Time // when the last canary was written
+	back   time.Time // when one last came back
+	sung   time.Time // when the last canary was written
+	silent time.Time // when the first one was written since then
 }
 
 func newStatus(head uint64, mark Mark) status {
-	return status{mark: mark, ends: ends{first: head, head: head}, song: song{back: time.Now()}, moved: make(chan struct{})}
+	return status{mark: mark, ends: ends{first: head, head: head, read: head}, song: song{back: time.Now()}, moved: make(chan struct{}), asked: make(chan struct{}, 1)}
 }
 
 // reached notes where Kafka ends.
@@ -72,17 +76,18 @@ func (s *status) failing(err error) {
 	s.reading = err
 }
 
-// applied notes what was handed over, and reports whether that is all that was
-// there when reading began, the first time that it is.
-func (s *status) applied(head uint64) (caughtUp bool) {
+// applied notes what was handed over, and what was read. It reports whether that
+// is all that was there when reading began, the first time that it is.
+func (s *status) applied(head uint64, n note) (caughtUp bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.read, s.mark = max(head, n.head), n.mark
 	if head > s.head {
 		s.head = head
 		close(s.moved)
 		s.moved = make(chan struct{})
 	}
-	caughtUp = !s.caughtUp && s.met && s.head >= s.target
+	caughtUp = !s.caughtUp && s.met && s.read >= s.target
 	s.caughtUp = s.caughtUp || caughtUp
 	return caughtUp
 }
@@ -91,7 +96,7 @@ func (s *status) applied(head uint64) (caughtUp bool) {
 func (s *status) restarted(head uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.first, s.head = head, head
+	s.first, s.head, s.read = head, head, head
 }
 
 // place returns what is applied, and what is closed when that changes.
@@ -99,6 +104,21 @@ func (s *status) place() (head uint64, moved <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.head, s.moved
+}
+
+// ask says that somebody waits for an offset.
+func (s *status) ask(offset uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.want = max(s.want, offset)
+	poke(s.asked)
+}
+
+// wanted returns the highest offset that somebody waits for.
+func (s *status) wanted() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.want
 }
 
 // known returns Kafka's end as far as it is known.
@@ -118,12 +138,6 @@ func (s *status) haltedBy() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.halted
-}
-
-func (s *status) setMark(m Mark) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mark = m
 }
 
 func (s *status) lastMark() Mark {
@@ -149,6 +163,9 @@ func (s *status) mustSing(now time.Time, unknown bool) bool {
 		return false
 	}
 	s.sung = now
+	if !s.silent.After(s.back) {
+		s.silent = now
+	}
 	return true
 }
 
@@ -165,7 +182,7 @@ func (s *status) progress(now time.Time) string {
 
 // catchingUp says how far the copy has come. Callers hold mu.
 func (s *status) catchingUp() string {
-	done, all := s.head-min(s.first, s.head), s.target-min(s.first, s.target)
+	done, all := s.read-min(s.first, s.read), s.target-min(s.first, s.target)
 	return fmt.Sprintf("catching up: %d %% (%d of %d offsets)", done*100/max(all, 1), done, all)
 }
 
@@ -197,7 +214,7 @@ func (s *status) degraded(now time.Time, writing error) string {
 		return fmt.Sprintf("Kafka cannot be read since %v ago: %v", now.Sub(s.since).Round(time.Second), s.reading)
 	case writing != nil:
 		return fmt.Sprintf("Kafka does not take what is published: %v", writing)
-	case s.sung.After(s.back) && now.Sub(s.sung) >= silentAfter:
+	case s.silent.After(s.back) && now.Sub(s.silent) >= silentAfter:
 		return fmt.Sprintf("what is written to Kafka does not come back since %v", now.Sub(s.back).Round(time.Second))
 	}
 	return ""

@@ -149,6 +149,12 @@ func TestQueueIsBounded(t *testing.T) {
 		var waiting []<-chan storage.Result
 		for range 80 {
 			waiting = append(waiting, n.publish(entryOf("a", "", big)))
+			o := &n.partitions[0].outbox
+			o.mu.Lock()
+			if o.bytes > maxOutboxBytes {
+				t.Errorf("%d bytes wait", o.bytes)
+			}
+			o.mu.Unlock()
 		}
 		for _, answer := range waiting {
 			r := <-answer
@@ -331,8 +337,12 @@ func TestBadRecords(t *testing.T) {
 		n.stored("a", "", "5")
 		n.stop()
 		n = w.nodeAt(n.dir, watch)
+		n.partitions[0].intake.note.head = 0 // as if a crash had left an old note
 		n.run()
 		n.stored("a", "", "6")
+		if got := fmt.Sprint(n.read(0)); got != "[1 2 5 6]" {
+			t.Error(got)
+		}
 		n.stop()
 		var reasons []Reason
 		for _, r := range told {
@@ -359,12 +369,128 @@ func TestCanary(t *testing.T) {
 		n.run()
 		defer n.stop()
 		pass(time.Minute)
-		_, head := n.partitions[0].Bounds()
-		if head < 5 || head > 13 {
-			t.Errorf("%d canaries in a minute", head)
+		p := n.partitions[0]
+		if _, head := p.Bounds(); head > 0 || p.status.known() < 3 || p.status.known() > 4 {
+			t.Errorf("%d canaries in a minute, and the copy was written up to %d", p.status.known(), head)
+		}
+		f, _ := protocol.ParseFilter(">")
+		at := p.PositionOf(p.status.known()) // of a node that has other messages besides
+		if r, err := p.Resolve(protocol.Start{Kind: protocol.StartPosition, Position: at}, f, 0); err != nil || r.Gap != nil || r.After != at.Offset {
+			t.Errorf("a position among canaries: %+v, %v", r, err)
+		}
+		if _, head := p.Bounds(); head != at.Offset {
+			t.Errorf("%d, somebody is at %d", head, at.Offset)
 		}
 		if got := n.read(0); len(got) > 0 || len(n.Degraded()) > 0 {
 			t.Errorf("%q, %q", got, n.Degraded())
 		}
 	})
+}
+
+// TestEndWhileAway: without Kafka the end comes in bounded time, and everybody has
+// an answer, also when the node has just compared its log with Kafka's, or never
+// could.
+func TestEndWhileAway(t *testing.T) {
+	for _, met := range []bool{true, false} {
+		inWorld(t, 1, func(w *world) {
+			n := w.node()
+			n.run()
+			n.stored("a", "", "1")
+			if !met {
+				n.stop()
+				w.hide()
+				n = w.nodeAt(n.dir)
+				n.run()
+				pass(time.Second)
+				if got := strings.Join(n.Degraded(), " "); !strings.Contains(got, "cannot be read") || n.Ready() == nil {
+					t.Errorf("its log cannot be compared: %v, %v", got, n.Ready())
+				}
+			} else {
+				w.cut(true)
+			}
+			answer := n.publish(entryOf("a", "", "2"))
+			pass(time.Second)
+			start := time.Now()
+			n.stop()
+			if took := time.Since(start); took > drainTime+time.Second {
+				t.Errorf("met %t: the end took %v", met, took)
+			}
+			select {
+			case r := <-answer:
+				if r.Err == nil && met {
+					t.Errorf("stored: %+v", r)
+				}
+			default:
+				t.Error("nobody was told")
+			}
+		})
+	}
+}
+
+// sings lets canaries be due, and written.
+func sings(s *status, times ...time.Time) {
+	if s.silent.IsZero() {
+		s.back = times[0].Add(-time.Minute)
+	}
+	for _, at := range times {
+		if !s.mustSing(at, false) {
+			panic("no canary is due")
+		}
+	}
+}
+
+// TestHealth: what readiness and degradation say.
+func TestHealth(t *testing.T) {
+	now := time.Now()
+	fresh := func(change func(*status)) *status {
+		s := newStatus(10, noMark)
+		s.reached(20)
+		s.back = now
+		change(&s)
+		return &s
+	}
+	done := func(s *status) { s.applied(20, note{head: 20, mark: noMark}) }
+	for _, c := range []struct {
+		says     string
+		unsynced time.Duration
+		change   func(*status)
+	}{
+		{"", 0, done},
+		{"", stuckAfter - time.Second, done},
+		{"the disk has not taken anything for 6s", 6 * time.Second, done},
+		{"catching up: 50 % (5 of 10 offsets)", 0, func(s *status) { s.applied(15, note{head: 15}) }},
+		{"nothing was heard", 0, func(s *status) { s.met = false }},
+		{"gone", 0, func(s *status) { s.met, s.reading = false, errors.New("gone") }},
+		{"halted", 0, func(s *status) { done(s); s.halt(&HaltError{Why: "it is halted"}) }},
+	} {
+		var unsynced time.Time
+		if c.unsynced > 0 {
+			unsynced = now.Add(-c.unsynced)
+		}
+		if err := fresh(c.change).ready(now, unsynced); (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v, want %q", err, c.says)
+		}
+	}
+	for _, c := range []struct {
+		says    string
+		writing error
+		change  func(*status)
+	}{
+		{"", nil, done},
+		{"cannot be read since", nil, func(s *status) { s.failing(errors.New("gone")) }},
+		{"does not take", errors.New("gone"), done},
+		{"does not come back", nil, func(s *status) { sings(s, now.Add(-silentAfter)) }},
+		{"does not come back", nil, func(s *status) { sings(s, now.Add(-40*time.Second), now.Add(-20*time.Second), now) }},
+		{"", nil, func(s *status) { sings(s, now.Add(-time.Second)) }},
+		{"", nil, func(s *status) {
+			sings(s, now.Add(-40*time.Second))
+			s.heard(now.Add(-20 * time.Second))
+			sings(s, now)
+		}},
+		{"", nil, func(s *status) { s.failing(errors.New("gone")); s.reached(30) }},
+	} {
+		if got := fresh(c.change).degraded(now, c.writing); (got == "") != (c.says == "") || !strings.Contains(got, c.says) {
+			t.Errorf("%q, want %q", got, c.says)
+		}
+	}
 }

@@ -319,3 +319,14 @@ func (w *world) swallow() (release func()) {
 
 // pass lets virtual time pass.
 func pass(d time.Duration) { time.Sleep(d) }
+
+// hide lets Kafka not answer when single records are asked for, as identity does.
+func (w *world) hide() {
+	w.cluster.ControlKey(int16(kmsg.Fetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		if r.(*kmsg.FetchRequest).MaxBytes != 1 {
+			return nil, nil, false
+		}
+		w.cluster.KeepControl()
+		return nil, errors.New("hidden"), true
+	})
+}

@@ -15,6 +15,7 @@ import (
 type Shared struct {
 	mu      sync.Mutex
 	term    protocol.Term
+	number  uint32 // of the partition
 	all     []sharedEntry
 	changed chan struct{} // closed when there is more
 }
@@ -29,6 +30,19 @@ type sharedEntry struct {
 
 // NewShared returns an empty order.
 func NewShared() *Shared { return &Shared{term: protocol.NewTerm(), changed: make(chan struct{})} }
+
+// NewSharedPartitions returns n empty orders, which are the partitions of one stream.
+func NewSharedPartitions(n int) (all []*Shared) {
+	for i := range n {
+		s := NewShared()
+		s.number = uint32(i)
+		if i > 0 {
+			s.term = all[0].term
+		}
+		all = append(all, s)
+	}
+	return all
+}
 
 // Follower is the log as one node has it. It keeps the contract of broker.Log; its
 // publishes are answered when it has come to them.
@@ -47,7 +61,7 @@ type Follower struct {
 // Follow returns the log of a new node, which has read nothing.
 func (s *Shared) Follow() *Follower {
 	l := NewLog()
-	l.terms = []span{{s.term, 0}}
+	l.terms, l.number = []span{{s.term, 0}}, s.number
 	return &Follower{Log: l, shared: s, changed: make(chan struct{})}
 }
 
@@ -147,7 +161,7 @@ func (f *Follower) take(entries []sharedEntry) *storage.Commit {
 	l := f.Log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := &storage.Commit{Chunk: protocol.Chunk{Term: f.shared.term, After: l.head()}}
+	c := &storage.Commit{Chunk: protocol.Chunk{Partition: f.shared.number, Term: f.shared.term, After: l.head()}}
 	for i := range entries {
 		e := &entries[i]
 		copied := e.Entry

@@ -44,7 +44,7 @@ func (n *Node) bootstrap(ctx context.Context) (from uint64, err error) {
 		}
 		n.read.problem = err.Error()
 		n.mu.Unlock()
-		if !errors.Is(err, ErrNoCheckpoint) {
+		if !errors.Is(err, ErrNoCheckpoint) && !errors.Is(err, ErrGone) {
 			return 0, err
 		}
 		n.opts.Logger.Error("cannot start", "error", err)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -23,10 +24,13 @@ type Log interface {
 
 	// Read hands over the values from an index on, in order, and those that
 	// come later as they come. It returns the first error of sink, or when ctx ends, or an error
-	// that no further try will mend: the log lacks the index, or is another one.
+	// that no further try will mend: [ErrGone] if the log lacks the index, or it is another log.
 	// Indexes may be left out, none comes twice. The value is sink's to keep.
 	Read(ctx context.Context, from uint64, sink func(index uint64, value []byte) error) error
 }
+
+// ErrGone is what a [Log] returns for an index that was removed from its beginning.
+var ErrGone = errors.New("the control log does not hold this any more")
 
 // Encode returns the value of the log that holds an envelope. Texts must be UTF-8.
 func Encode(e *clusterv1.Envelope) ([]byte, error) {

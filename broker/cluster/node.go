@@ -29,6 +29,8 @@ const (
 var (
 	ErrFull = errors.New("too much waits to be written to the control log: Kafka does not take it")
 	ErrAway = errors.New("this node is not part of the cluster at the moment")
+	// ErrTooLarge is that of a record which Kafka would refuse.
+	ErrTooLarge = errors.New("a record for the control log is too large")
 )
 
 // Options are what a [Node] needs. Zero values are useful but for Name and Log.
@@ -135,7 +137,7 @@ func (n *Node) Live() bool { return n.now() < time.Duration(n.until.Load()) }
 // Write appends records to the log, behind everything written before. It does not wait; they
 // count once they come back and are applied, or never: after the boot with which
 // they were written is gone, none of them will. Parts may call it.
-// The error is [ErrAway], [ErrFull], or that a text is not UTF-8.
+// The error is [ErrAway], [ErrFull], [ErrTooLarge], or that a text is not UTF-8.
 func (n *Node) Write(records ...*clusterv1.Record) error { return n.queue.put(false, records...) }
 
 // Queued is how many bytes wait to be written.

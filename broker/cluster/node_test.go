@@ -184,12 +184,12 @@ func TestWritesOutsideOfAMembership(t *testing.T) {
 		if <-live {
 			t.Error("it lives without the log")
 		}
-		big := taped(kindAct, 1, strings.Repeat("x", 1<<20))
+		big := taped(kindAct, 1, strings.Repeat("x", 512<<10))
 		n := 0
 		for ; a.Write(big) == nil; n++ {
 		}
-		if err := a.Write(big); !errors.Is(err, cluster.ErrFull) || n != 63 {
-			t.Errorf("after %d MiB: %v", n, err)
+		if err := a.Write(big); !errors.Is(err, cluster.ErrFull) || n != 127 {
+			t.Errorf("after %d halves of a MiB: %v", n, err)
 		}
 		log.Away(false)
 		time.Sleep(2 * time.Second)
@@ -198,6 +198,9 @@ func TestWritesOutsideOfAMembership(t *testing.T) {
 		}
 		if err := a.Write(&clusterv1.Record{Record: &clusterv1.Record_Claim{Claim: &clusterv1.Claim{Lease: "\xff"}}}); err == nil {
 			t.Error("a text that is not UTF-8 was written")
+		}
+		if err := a.Write(taped(kindAct, 1, strings.Repeat("x", 800<<10))); !errors.Is(err, cluster.ErrTooLarge) {
+			t.Errorf("a record that Kafka does not take: %v", err)
 		}
 		a.stop()
 		if err := a.Claim("y"); !errors.Is(err, cluster.ErrAway) || <-live {

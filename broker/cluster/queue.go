@@ -16,6 +16,9 @@ const (
 	// well below what Kafka takes (1 MiB).
 	maxEnvelope = 512 << 10
 
+	// maxRecord bounds one record, in bytes, so that Kafka takes it.
+	maxRecord = 800 << 10
+
 	// maxQueued bounds what waits to be written, in bytes. A node that does not get through
 	// is not live, so little is decided meanwhile.
 	maxQueued = 64 << 20
@@ -71,6 +74,9 @@ func (q *queue) put(must bool, records ...*clusterv1.Record) error {
 		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(rec)
 		if err != nil {
 			return fmt.Errorf("encode a record for the control log: %w", err)
+		}
+		if len(b) > maxRecord {
+			return fmt.Errorf("%w: it has %d bytes, and at most %d are allowed", ErrTooLarge, len(b), maxRecord)
 		}
 		encoded[i] = b
 		size += len(b)

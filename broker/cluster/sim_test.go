@@ -234,7 +234,7 @@ func (s *sim) bury(i int) {
 	default:
 		return
 	}
-	if !errors.Is(n.err, clustertest.ErrGone) {
+	if !errors.Is(n.err, cluster.ErrGone) {
 		s.t.Errorf("node %d has ended: %v", i, n.err)
 	}
 	n.stop()

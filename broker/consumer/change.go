@@ -110,18 +110,23 @@ func (m *Machine) Seek(generation uint64, to Places) {
 func (m *Machine) Rewind(to Places) {
 	m.place(to)
 	for e := range m.pending.all() {
-		if e.Offset > m.cursors[e.Source].Offset {
+		if !m.cursors.covers(e.Source, e.Offset) {
 			m.drop(e)
 		}
 	}
 }
 
 func (m *Machine) place(to Places) {
-	for src, at := range [sources]protocol.Position{to.Main, to.Redrive} {
-		if m.cursors[src] != at {
-			m.cursors[src] = at
-			m.deltas.cursor(Source(src), at)
+	place := func(src Source, to protocol.Position) {
+		if at := m.cursors.in(src, to.Partition); at != nil && *at != to {
+			*at = to
+			m.deltas.cursor(src, to)
 		}
+	}
+	place(Main, to.Main)
+	place(Redrive, to.Redrive)
+	for _, p := range to.More {
+		place(Main, p)
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-
-	"github.com/tidewire/tidewire/protocol"
 )
 
 // Copies are all consumers as the log of a cluster tells them: the same on all nodes that have
@@ -74,7 +72,7 @@ func (c *Copies) Draw(index uint64) uint64 {
 
 // Plan returns what a consumer is to be like, for [Copies.Create].
 func Plan(name string, s Settings, at Places, now int64) []byte {
-	m := Machine{name: name, created: now, settings: s, cursors: [sources]protocol.Position{at.Main, at.Redrive}}
+	m := Machine{name: name, created: now, settings: s, cursors: reachOf(at)}
 	return m.appendHead([]byte{version})
 }
 

@@ -27,20 +27,21 @@ type Moment struct {
 // caller has asked [Machine.Blocked]. What is not above the cursor changes
 // nothing.
 func (m *Machine) Take(msg Message, holder uint64, now int64) (attempt int, sent bool) {
-	src, at := msg.Source, msg.At
-	if at.Offset <= m.cursors[src].Offset {
+	src, at, place := msg.Source, msg.At, PlaceOf(msg.At)
+	cursor := m.cursors.in(src, at.Partition)
+	if cursor == nil || at.Offset <= cursor.Offset {
 		return 0, false
 	}
-	if m.pending.at[at.Offset] != nil { // a message has one source; it is not taken twice
+	if m.pending.at[place] != nil { // a message has one source; it is not taken twice
 		m.Skip(src, at)
 		return 0, false
 	}
-	v := Entry{Offset: at.Offset, Source: src, Key: msg.Key, Size: msg.Size, State: Held, Due: now}
+	v := Entry{Offset: place, Source: src, Key: msg.Key, Size: msg.Size, State: Held, Due: now}
 	if m.pending.chains[v.Key] == nil {
 		v.State, v.Attempts, v.Due, v.First, v.Holder = InFlight, 1, now+m.ackWait(), now, holder
 	}
-	m.term(src, at)
-	m.cursors[src] = at
+	m.term(src, *cursor, at)
+	*cursor = at
 	m.pending.add(v)
 	m.deltas.took(v)
 	return v.Attempts, v.State == InFlight
@@ -49,17 +50,18 @@ func (m *Machine) Take(msg Message, holder uint64, now int64) (attempt int, sent
 // Skip moves the cursor of the source: nothing up to there is for this
 // consumer.
 func (m *Machine) Skip(src Source, through protocol.Position) {
-	if is := m.cursors[src]; through.Offset < is.Offset || through == is {
+	is := m.cursors.in(src, through.Partition)
+	if is == nil || through.Offset < is.Offset || through == *is {
 		return
 	}
-	m.term(src, through)
-	m.cursors[src] = through
-	m.deltas.movedTo(src, through.Offset)
+	m.term(src, *is, through)
+	*is = through
+	m.deltas.movedTo(src, PlaceOf(through))
 }
 
 // term writes down a cursor whose next place is of another term.
-func (m *Machine) term(src Source, at protocol.Position) {
-	if is := m.cursors[src]; is.Term != at.Term || is.Partition != at.Partition {
+func (m *Machine) term(src Source, is, at protocol.Position) {
+	if is.Term != at.Term || is.Partition != at.Partition {
 		m.deltas.cursor(src, at)
 	}
 }

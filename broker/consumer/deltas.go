@@ -25,10 +25,10 @@ const (
 // The deltas. Each is a byte and its fields, numbers as varints; the upper
 // three bits of the byte are flags where a delta has some.
 const (
-	deltaTook          byte = iota + 1 // offset, an entry (see appendEntry): new, and the cursor of its source is there
-	deltaNow                           // offset, state, attempts, due, due minus first; with flagReason the reason
-	deltaGone                          // offset
-	deltaMoved                         // offset; flagRedrive
+	deltaTook          byte = iota + 1 // place, an entry (see appendEntry): new, and the cursor of its source is there
+	deltaNow                           // place, state, attempts, due, due minus first; with flagReason the reason
+	deltaGone                          // place
+	deltaMoved                         // place; flagRedrive
 	deltaCursor                        // term, partition, offset; flagRedrive
 	deltaGeneration                    // generation
 	deltaPaused                        // flagOn
@@ -47,6 +47,7 @@ const (
 // deltas is what a machine has decided since it was asked last, encoded.
 type deltas struct {
 	body  []byte
+	place uint64       // of the last deltaMoved
 	moved [sources]int // where the last delta begins, plus 1, if it is a deltaMoved of that source
 }
 
@@ -85,15 +86,15 @@ func (d *deltas) now(v Entry, reason bool) {
 	}
 }
 
-// movedTo takes the place of a move of the same source right before it: a
-// consumer whose filter is rare skips much.
-func (d *deltas) movedTo(src Source, offset uint64) {
-	if at := d.moved[src]; at > 0 {
+// movedTo takes the place of a move of the same source in the same partition right
+// before it: a consumer whose filter is rare skips much.
+func (d *deltas) movedTo(src Source, place uint64) {
+	if at := d.moved[src]; at > 0 && d.place>>placeBits == place>>placeBits {
 		d.body = d.body[:at-1]
 	}
 	at := len(d.body) + 1
-	d.op(deltaMoved|redrive(src), offset)
-	d.moved[src] = at
+	d.op(deltaMoved|redrive(src), place)
+	d.moved[src], d.place = at, place
 }
 
 func (d *deltas) cursor(src Source, at protocol.Position) {
@@ -183,10 +184,33 @@ func (m *Machine) appendHead(b []byte) []byte {
 	b = appendString(b, m.name)
 	b = binary.AppendVarint(b, m.created)
 	b = binary.AppendUvarint(b, m.generation)
-	b = appendBool(b, m.paused)
+	b = append(b, m.flags())
 	b = appendSettings(b, m.settings)
-	b = appendPosition(b, m.cursors[Main])
-	return appendPosition(b, m.cursors[Redrive])
+	b = appendPosition(b, m.cursors.first[Main])
+	b = appendPosition(b, m.cursors.first[Redrive])
+	if more := m.cursors.more; len(more) > 0 {
+		b = binary.AppendUvarint(b, uint64(len(more)))
+		for _, p := range more {
+			b = appendPosition(b, p)
+		}
+	}
+	return b
+}
+
+// The flags of a head.
+const (
+	headPaused  byte = 1 << iota
+	headSeveral      // it reads several partitions: the places in the others follow
+)
+
+func (m *Machine) flags() (flags byte) {
+	if m.paused {
+		flags |= headPaused
+	}
+	if len(m.cursors.more) > 0 {
+		flags |= headSeveral
+	}
+	return flags
 }
 
 // appendEntry appends all of an entry but its offset and its holder.

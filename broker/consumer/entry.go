@@ -34,7 +34,7 @@ func (s State) String() string {
 
 // An Entry is a message that was taken and is not done.
 type Entry struct {
-	Offset   uint64
+	Offset   uint64 // its place: in a stream of several partitions see [PlaceIn]
 	Source   Source
 	State    State
 	Key      uint64 // hash of its ordering key, 0 for none
@@ -69,8 +69,8 @@ type list struct {
 func ownLinks(e *entry) *links   { return &e.own }
 func otherLinks(e *entry) *links { return &e.other }
 
-// push puts e at the end. What is pending of a source comes in the order of its
-// offsets, so the lists of sources and of keys are sorted.
+// push puts e at the end. What is pending of a source in a partition comes in the
+// order of its offsets, and a key is that of a partition; so all lists are sorted.
 func (l *list) push(e *entry, of func(*entry) *links) {
 	*of(e) = links{prev: l.tail}
 	if l.tail != nil {

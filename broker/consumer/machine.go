@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"iter"
+	"slices"
 
 	"github.com/tidewire/tidewire/protocol"
 )
@@ -21,7 +22,7 @@ type Machine struct {
 	paused      bool
 	paged       bool // since the last beginning of a checkpoint; see Registry.Apply
 	settings    Settings
-	cursors     [sources]protocol.Position
+	cursors     reach
 	pending     pending
 	dead        []uint64 // sorted
 	deltas      deltas
@@ -46,11 +47,26 @@ func (m *Machine) Settings() Settings { return m.settings }
 // Paused reports whether nothing is delivered.
 func (m *Machine) Paused() bool { return m.paused }
 
-// Position is the place up to which it has read the source.
-func (m *Machine) Position(src Source) protocol.Position { return m.cursors[src] }
+// Position is the place up to which it has read the source: of several partitions
+// in the first.
+func (m *Machine) Position(src Source) protocol.Position { return m.cursors.first[src] }
 
 // Cursor is the offset of [Machine.Position].
-func (m *Machine) Cursor(src Source) uint64 { return m.cursors[src].Offset }
+func (m *Machine) Cursor(src Source) uint64 { return m.cursors.first[src].Offset }
+
+// CursorIn is the offset up to which it has read the source in a partition; 0 if
+// it does not read that.
+func (m *Machine) CursorIn(src Source, partition uint32) uint64 {
+	if at := m.cursors.in(src, partition); at != nil {
+		return at.Offset
+	}
+	return 0
+}
+
+// Places are all that it has read.
+func (m *Machine) Places() Places {
+	return Places{Main: m.cursors.first[Main], Redrive: m.cursors.first[Redrive], More: slices.Clone(m.cursors.more)}
+}
 
 // InFlight is how many messages are in flight, and their bytes.
 func (m *Machine) InFlight() (n int, bytes int64) { return len(m.pending.flying), m.pending.bytes }
@@ -77,15 +93,15 @@ func (m *Machine) DeadCount() int { return len(m.dead) }
 // Dead is a copy of their offsets in the stream of dead letters, in order.
 func (m *Machine) Dead() []uint64 { return append([]uint64(nil), m.dead...) }
 
-// Entry is what is pending at the offset.
-func (m *Machine) Entry(offset uint64) (Entry, bool) {
-	if e := m.pending.at[offset]; e != nil {
+// Entry is what is pending at the place.
+func (m *Machine) Entry(place uint64) (Entry, bool) {
+	if e := m.pending.at[place]; e != nil {
 		return e.Entry, true
 	}
 	return Entry{}, false
 }
 
-// Oldest is the entry of the lowest offset.
+// Oldest is the entry of the lowest place.
 func (m *Machine) Oldest() (Entry, bool) {
 	for e := range m.pending.all() {
 		return e.Entry, true
@@ -93,7 +109,7 @@ func (m *Machine) Oldest() (Entry, bool) {
 	return Entry{}, false
 }
 
-// Entries goes through all entries in the order of their offsets. The machine
+// Entries goes through all entries in the order of their places. The machine
 // must not be changed meanwhile.
 func (m *Machine) Entries() iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {
@@ -105,14 +121,16 @@ func (m *Machine) Entries() iter.Seq[Entry] {
 	}
 }
 
-// Below returns the entries at or below the offset, in order.
+// Below returns the entries at or below the place in its partition, in order.
 func (m *Machine) Below(through uint64) []Entry {
 	var found []Entry
 	for e := range m.pending.all() {
 		if e.Offset > through {
 			break
 		}
-		found = append(found, e.Entry)
+		if e.Offset>>placeBits == through>>placeBits {
+			found = append(found, e.Entry)
+		}
 	}
 	return found
 }

@@ -17,7 +17,7 @@ const (
 type pending struct {
 	at      map[uint64]*entry
 	peak    int // entries at once since at was made: maps do not shrink
-	of      [sources]list
+	of      lanes
 	flying  dues
 	waiting dues
 	held    int
@@ -31,9 +31,9 @@ type pending struct {
 	spares  int
 }
 
-// fits reports whether v is new and above all others of its source.
+// fits reports whether v is new and above all others of its source in its partition.
 func (p *pending) fits(v Entry) bool {
-	last := p.of[v.Source].tail
+	last := p.of.of(&v).tail
 	return p.at[v.Offset] == nil && (last == nil || last.Offset < v.Offset)
 }
 
@@ -52,7 +52,7 @@ func (p *pending) add(v Entry) {
 	}
 	p.at[v.Offset] = e
 	p.peak = max(p.peak, len(p.at))
-	p.of[v.Source].push(e, ownLinks)
+	p.of.of(&v).push(e, ownLinks)
 	if v.State != Dying {
 		p.join(e)
 	}
@@ -63,7 +63,7 @@ func (p *pending) add(v Entry) {
 func (p *pending) remove(e *entry) {
 	p.leave(e)
 	p.part(e)
-	p.of[e.Source].remove(e, ownLinks)
+	p.of.of(&e.Entry).remove(e, ownLinks)
 	delete(p.at, e.Offset)
 	*e = entry{}
 	if p.spares < maxSpares {
@@ -84,6 +84,9 @@ func (p *pending) shrink() {
 	for p.spares > keepSpare {
 		p.spare = p.spare.own.next
 		p.spares--
+	}
+	if len(p.of) > int(sources) {
+		p.of = nil
 	}
 	if p.peak > keepMap {
 		p.at, p.chains, p.holders, p.peak = nil, nil, nil, 0
@@ -208,19 +211,18 @@ func (p *pending) order(ordered bool) {
 // clear forgets everything.
 func (p *pending) clear() { *p = pending{ordered: p.ordered} }
 
-// all goes through the entries in the order of their offsets. The one that was
+// all goes through the entries in the order of their places. The one that was
 // given may be removed or changed meanwhile, no other.
 func (p *pending) all() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
-		next := [sources]*entry{p.of[Main].head, p.of[Redrive].head}
-		for {
-			e := lower(next[Main], next[Redrive])
-			if e == nil {
-				return
-			}
-			next[e.Source] = e.own.next
-			if !yield(e) {
-				return
+		for rest := p.of; len(rest) > 0; {
+			var next [sources]*entry
+			next, rest = rest.heads()
+			for e := lower(next[Main], next[Redrive]); e != nil; e = lower(next[Main], next[Redrive]) {
+				next[e.Source] = e.own.next
+				if !yield(e) {
+					return
+				}
 			}
 		}
 	}

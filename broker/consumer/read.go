@@ -73,6 +73,8 @@ func (r *reader) upTo(most uint64) uint64 {
 
 func (r *reader) offset() uint64 { return r.upTo(protocol.MaxOffset) }
 
+func (r *reader) place() uint64 { return r.upTo(maxPlace) }
+
 func (r *reader) fixed() uint64 {
 	if len(r.b) < 8 {
 		r.fail()

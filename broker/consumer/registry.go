@@ -47,6 +47,7 @@ func (g *Registry) search(name string) (int, bool) {
 // Places are where a consumer reads on: after these positions of its sources.
 type Places struct {
 	Main, Redrive protocol.Position
+	More          []protocol.Position // of Main, in its other partitions, in their order
 }
 
 // Create makes a consumer of settings that [Settings.Check] has let pass. The
@@ -57,7 +58,7 @@ func (g *Registry) Create(name string, s Settings, at Places, now int64) (*Machi
 	}
 	number := g.NextGeneration()
 	m := &Machine{name: name, incarnation: number, generation: number, created: now, settings: s}
-	m.cursors = [sources]protocol.Position{at.Main, at.Redrive}
+	m.cursors = reachOf(at)
 	m.pending.order(s.Ordered)
 	g.put(m)
 	g.deltas = appendGroup(g.deltas, kindCreate, number, m.appendHead(nil))

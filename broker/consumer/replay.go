@@ -16,15 +16,13 @@ func (m *Machine) replay(r *reader) error {
 func (m *Machine) replayEntry(op byte, r *reader) bool {
 	switch op {
 	case deltaTook:
-		offset := r.offset()
-		v := r.entry(offset)
-		if r.wrong || !m.pending.fits(v) {
+		v := r.entry(r.place())
+		if r.wrong || !m.pending.fits(v) || !m.move(v.Source, v.Offset) {
 			return false
 		}
 		m.pending.add(v)
-		m.cursors[v.Source].Offset = offset
 	case deltaNow, deltaNow | flagReason:
-		e := m.pending.at[r.offset()]
+		e := m.pending.at[r.place()]
 		if e == nil {
 			return false
 		}
@@ -39,7 +37,7 @@ func (m *Machine) replayEntry(op byte, r *reader) bool {
 		}
 		m.pending.change(e, v)
 	case deltaGone:
-		if e := m.pending.at[r.offset()]; e != nil && !r.wrong {
+		if e := m.pending.at[r.place()]; e != nil && !r.wrong {
 			m.pending.remove(e)
 		}
 	case deltaClear:
@@ -53,9 +51,14 @@ func (m *Machine) replayEntry(op byte, r *reader) bool {
 func (m *Machine) replayRest(op byte, r *reader) bool {
 	switch op {
 	case deltaMoved, deltaMoved | flagRedrive:
-		m.cursors[sourceOf(op)].Offset = r.offset()
+		return m.move(sourceOf(op), r.place())
 	case deltaCursor, deltaCursor | flagRedrive:
-		m.cursors[sourceOf(op)] = r.position()
+		to := r.position()
+		at := m.cursors.in(sourceOf(op), to.Partition)
+		if at == nil {
+			return false
+		}
+		*at = to
 	case deltaGeneration:
 		m.generation = max(m.generation, r.upTo(maxNumber))
 	case deltaPaused, deltaPaused | flagOn:
@@ -75,6 +78,16 @@ func (m *Machine) replayRest(op byte, r *reader) bool {
 	return true
 }
 
+// move moves a cursor to a place.
+func (m *Machine) move(src Source, place uint64) bool {
+	partition, offset := SplitPlace(place)
+	at := m.cursors.in(src, partition)
+	if at != nil {
+		at.Offset = offset
+	}
+	return at != nil
+}
+
 func sourceOf(op byte) Source {
 	if op&flagRedrive != 0 {
 		return Redrive
@@ -87,11 +100,26 @@ func (m *Machine) replayHead(r *reader) {
 	m.name = string(r.bytes())
 	m.created = r.signed()
 	m.generation = r.upTo(maxNumber)
-	m.paused = r.bool()
+	flags := r.byte()
+	if flags > headPaused|headSeveral {
+		r.fail()
+	}
+	m.paused = flags&headPaused != 0
 	m.settings = r.settings()
 	m.pending.order(m.settings.Ordered)
-	m.cursors[Main] = r.position()
-	m.cursors[Redrive] = r.position()
+	m.cursors = reach{first: [sources]protocol.Position{r.position(), r.position()}}
+	if flags&headSeveral == 0 {
+		return
+	}
+	last := m.cursors.first[Main].Partition
+	for n := r.upTo(protocol.MaxPartitions); n > 0 && !r.wrong; n-- {
+		p := r.position()
+		if p.Partition <= last {
+			r.fail()
+			return
+		}
+		m.cursors.more, last = append(m.cursors.more, p), p.Partition
+	}
 }
 
 // replayState reads what AppendState writes into a machine that has nothing.
@@ -103,11 +131,11 @@ func (m *Machine) replayState(r *reader) error {
 			return errBroken
 		}
 	}
-	offset = 0
+	var place uint64
 	for n := r.number(); n > 0 && !r.wrong; n-- {
-		offset += r.offset()
-		v := r.entry(offset)
-		if r.wrong || offset > protocol.MaxOffset || !m.pending.fits(v) {
+		place += r.place()
+		v := r.entry(place)
+		if r.wrong || place > maxPlace || !m.pending.fits(v) {
 			return errBroken
 		}
 		m.pending.add(v)

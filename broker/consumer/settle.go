@@ -75,14 +75,16 @@ func (m *Machine) Reject(generation, offset uint64, reason string) Outcome {
 	return outcome
 }
 
-// UpTo lists what is in flight to the holder up to the offset, in order, for
-// answers that mean all of it. It is empty for another generation; a call for
+// UpTo lists what is in flight to the holder up to the place in its partition, in
+// order, for answers that mean all of it. It is empty for another generation; a call for
 // the offset itself says why.
 func (m *Machine) UpTo(generation, offset, holder uint64) []uint64 {
 	if m.fenced(generation) || m.pending.holders[holder] == 0 {
 		return nil
 	}
-	its := func(e *entry) bool { return e.State == InFlight && e.Holder == holder && e.Offset <= offset }
+	its := func(e *entry) bool {
+		return e.State == InFlight && e.Holder == holder && e.Offset <= offset && e.Offset>>placeBits == offset>>placeBits
+	}
 	var offsets []uint64
 	looked := 0
 	for e := range m.pending.all() { // mostly what is asked for, since it is the oldest
@@ -112,7 +114,7 @@ func (m *Machine) delivered(generation, offset uint64) (*entry, Outcome) {
 	switch {
 	case m.fenced(generation):
 		return nil, Fenced
-	case e == nil && offset > m.cursors[Main].Offset: // whatever came back from the dead letters: a message that will come must not pass for done
+	case e == nil && !m.cursors.covers(Main, offset): // whatever came back from the dead letters: a message that will come must not pass for done
 		return nil, Unknown
 	case e == nil || e.State == Dying:
 		return nil, Already

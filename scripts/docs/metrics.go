@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tidewire/tidewire/broker"
+	"github.com/tidewire/tidewire/broker/bridge"
 	"github.com/tidewire/tidewire/broker/server"
 	"github.com/tidewire/tidewire/storage"
 )
@@ -56,6 +57,7 @@ func registerAll(r *prometheus.Registry) (err error) {
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	b := broker.New(log, broker.Options{Registerer: r, Logger: quiet})
+	bridge.DescribeMetrics(r)
 	_, err = server.New(b, server.Options{Registry: r, Logger: quiet})
 	return err
 }

@@ -47,7 +47,7 @@ var rooms = map[string][]string{
 	"cmd":           {"*"},
 	"docs":          {}, // pages that are compiled in
 	"scripts":       {},
-	"scripts/docs":  {"protocol", "storage", "broker", "broker/server"}, // it writes tables of the code into pages
+	"scripts/docs":  {"protocol", "storage", "broker", "broker/bridge", "broker/server"}, // it writes tables of the code into pages
 	"bench":         {"*"},
 	"bench/limit":   {}, // the yardstick must not share our faults
 	"tests":         {"*", "tests/judge"},

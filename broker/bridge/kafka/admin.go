@@ -57,7 +57,7 @@ func (c *Client) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 	}
 	const patience = 15 * time.Second
 	r, _, err := c.do(ctx, call{
-		api: apiCreateTopics, broker: controller, wait: patience,
+		api: apiCreateTopics, broker: controller, wait: patience, waits: true,
 		body: func(w *wireWriter) { writeCreate(w, spec, patience) },
 	})
 	if err != nil {

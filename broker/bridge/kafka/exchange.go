@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 )
 
@@ -163,6 +164,7 @@ type call struct {
 	limit    int           // bytes of the answer
 	buf      []byte        // for the answer, may be nil
 	patience time.Duration // how long nothing may arrive; zero: as the client has it
+	waits    bool          // for a broker that the library has not heard of yet
 	body     func(w *wireWriter)
 }
 
@@ -170,6 +172,16 @@ type call struct {
 // an [Error] that says what is wrong with the connection; sent is false only if
 // not a byte of the request can ever reach Kafka.
 func (c *Client) do(ctx context.Context, q call) (answer *wireReader, sent bool, err error) {
+	const pause = 100 * time.Millisecond
+	for end := time.Now().Add(2 * addressesTTL); ; {
+		answer, sent, err = c.try(ctx, q)
+		if !q.waits || !errors.Is(err, kafkago.BrokerNotAvailable) || time.Now().After(end) || sleep(ctx, pause) != nil {
+			return answer, sent, err
+		}
+	}
+}
+
+func (c *Client) try(ctx context.Context, q call) (answer *wireReader, sent bool, err error) {
 	if q.limit == 0 {
 		q.limit = 64 << 20
 	}

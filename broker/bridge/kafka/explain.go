@@ -34,7 +34,7 @@ func (c *Client) explain(q call, begun bool, err error) *Error {
 	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	switch {
 	case errors.Is(err, kafkago.BrokerNotAvailable):
-		return failf(Unreachable, nil, "broker %d of Kafka is not known at the moment", q.broker)
+		return failf(Unreachable, kafkago.BrokerNotAvailable, "broker %d of Kafka is not known at the moment", q.broker)
 	case (timeout || cut) && !begun:
 		return failf(Unreachable, err, "no connection to Kafka at %s was made%s", c.brokers(), c.suspicion())
 	case timeout:

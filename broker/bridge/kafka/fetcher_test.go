@@ -296,6 +296,47 @@ func TestSeekDropsWhatIsUnderWay(t *testing.T) {
 	})
 }
 
+// A request that is given up gives up its connection, too.
+func TestSeeksLeaveNoConnections(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		var open atomic.Int64
+		c := w.newClient(func(o *kafka.Options) {
+			o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := w.net.DialContext(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				open.Add(1)
+				return &countedConn{Conn: conn, closed: func() { open.Add(-1) }}, nil
+			}
+		})
+		defer c.Close()
+		f := c.NewFetcher(kafka.FetcherOptions{Wait: 20 * time.Second})
+		defer f.Close()
+		add(t, f, 0, 0)
+		pass(time.Second)
+		for range 20 {
+			f.Seek(part(0), 0)
+			pass(50 * time.Millisecond)
+		}
+		if n := open.Load(); n > 3 {
+			t.Errorf("%d connections are open", n)
+		}
+	})
+}
+
+// countedConn tells when it is closed.
+type countedConn struct {
+	net.Conn
+	once   sync.Once
+	closed func()
+}
+
+func (c *countedConn) Close() error {
+	c.once.Do(c.closed)
+	return c.Conn.Close()
+}
+
 func TestASlowSinkStopsOnlyItsPartition(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		for n := range int32(2) { // the same leader for both
@@ -339,6 +380,86 @@ func TestASlowSinkStopsOnlyItsPartition(t *testing.T) {
 		within(t, 5*time.Second, "the slow one has all", func() bool { return len(slow.all()) == 100 })
 		if !slices.Equal(slow.all(), want) || !slices.Equal(fast.all(), want) {
 			t.Error("not in order")
+		}
+	})
+}
+
+// Without another partition that keeps the poll going, somebody has to wake it.
+func TestAFullPartitionGoesOnWhenItsSinkDoes(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		want := names("v", 40)
+		w.fill(t, 0, want)
+		for _, o := range []kafka.FetcherOptions{{PartitionBytes: 200, ChunkBytes: 100}, {MaxBytes: 200, ChunkBytes: 100}} {
+			f := w.fetcher(t, o)
+			r := &reading{}
+			err := f.Add(kafka.Source{Partition: part(0), Sink: func(ctx context.Context, got kafka.Fetched) error {
+				pass(50 * time.Millisecond)
+				return r.sink(ctx, got)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			within(t, 5*time.Second, "all", func() bool { return len(r.all()) == len(want) })
+			if !slices.Equal(r.all(), want) {
+				t.Errorf("got %v", r.all())
+			}
+			f.Close()
+		}
+	})
+}
+
+// What all sinks together may be behind is bounded, too; one of them at a time
+// still gets on.
+func TestAllSinksTogetherAreBounded(t *testing.T) {
+	inWorld(t, 4, func(t *testing.T, w *world) {
+		want := names("v", 40)
+		for n := range int32(4) {
+			w.fill(t, n, want)
+		}
+		f := w.fetcher(t, kafka.FetcherOptions{MaxBytes: 300, ChunkBytes: 100})
+		defer f.Close()
+		open := make(chan struct{})
+		var readings []*reading
+		var bytes atomic.Int64
+		for n := range int32(4) {
+			r := &reading{}
+			readings = append(readings, r)
+			err := f.Add(kafka.Source{Partition: part(n), Sink: func(ctx context.Context, got kafka.Fetched) error {
+				<-open
+				return r.sink(ctx, got)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.cluster.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			for _, t := range req.(*kmsg.FetchRequest).Topics {
+				bytes.Add(int64(100 * len(t.Partitions))) // at most a batch of less than 100 bytes each
+			}
+			return nil, nil, false
+		})
+		pass(10 * time.Second)
+		if n := bytes.Load(); n > 300+4*2*100 {
+			t.Errorf("up to %d bytes were asked for while no sink took any", n)
+		}
+		close(open)
+		for _, r := range readings {
+			within(t, 10*time.Second, "all", func() bool { return len(r.all()) == len(want) })
+		}
+	})
+}
+
+// Brokers that have not heard of a new topic answer as if it had been replaced.
+func TestATopicThatABrokerDoesNotKnowYet(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		w.fill(t, 0, names("v", 3))
+		w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.UnknownTopicID, Count: 8})
+		f := w.fetcher(t, kafka.FetcherOptions{})
+		defer f.Close()
+		r := add(t, f, 0, 0)
+		within(t, 10*time.Second, "fetched", func() bool { return len(r.all()) == 3 })
+		if errs := r.errors(); len(errs) > 0 {
+			t.Errorf("told: %v", errs)
 		}
 	})
 }

@@ -71,7 +71,7 @@ func (c *Client) offsets(ctx context.Context, t Topic, moment int64) ([]int64, e
 		}
 	}
 	for _, group := range groupBy(t.Partitions, func(p PartitionInfo) int32 { return p.Leader }) {
-		r, _, err := c.do(ctx, call{api: apiListOffsets, broker: group[0].Leader, body: func(w *wireWriter) {
+		r, _, err := c.do(ctx, call{api: apiListOffsets, broker: group[0].Leader, waits: true, body: func(w *wireWriter) {
 			writeOffsets(w, t.Name, group, moment)
 		}})
 		if err != nil {
@@ -137,7 +137,7 @@ func (c *Client) BatchAt(ctx context.Context, t Topic, partition int32, offset i
 		return Batch{}, err
 	}
 	part := &fetchPart{partition: p, id: t.ID, epoch: info.Epoch, offset: offset, maxBytes: 1}
-	q := fetchCall{broker: info.Leader, wait: 100 * time.Millisecond, maxBytes: 1}
+	q := fetchCall{broker: info.Leader, wait: 100 * time.Millisecond, maxBytes: 1, waits: true}
 	if _, err := c.fetch(ctx, q, []*fetchPart{part}); err != nil {
 		return Batch{}, err
 	}

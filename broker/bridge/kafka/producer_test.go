@@ -176,6 +176,59 @@ func TestWhatMayBeStoredIsUnknown(t *testing.T) {
 	})
 }
 
+// The answer to a write is lost, and Kafka with it: it is stored all the same.
+func TestALostAnswerIsUnknown(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		var armed, away atomic.Bool
+		c := w.newClient(func(o *kafka.Options) {
+			o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if away.Load() {
+					return nil, errors.New("connection refused")
+				}
+				conn, err := w.net.DialContext(ctx, network, address)
+				return &lossyConn{Conn: conn, armed: &armed, away: &away}, err
+			}
+		})
+		defer c.Close()
+		p := c.NewProducer(kafka.ProducerOptions{})
+		defer p.Close()
+		var o outcomes
+		o.write(t, p, 0, "first", time.Minute)
+		within(t, time.Second, "stored", func() bool { return o.len() == 1 })
+		armed.Store(true)
+		o.write(t, p, 0, "lost-answer", 3*time.Second)
+		within(t, 5*time.Second, "answered", func() bool { return o.len() == 2 })
+		if err := o.get("lost-answer").Err; !errors.Is(err, kafka.Unknown) || !away.Load() {
+			t.Error(err)
+		}
+		if got := w.logged(t); !slices.Equal(got, []string{"first", "lost-answer"}) {
+			t.Errorf("the log has %v", got)
+		}
+	})
+}
+
+// lossyConn swallows the answer to a request that has "lost-answer" in it.
+type lossyConn struct {
+	net.Conn
+	armed, away *atomic.Bool
+}
+
+func (c *lossyConn) Write(b []byte) (int, error) {
+	if c.armed.Load() && strings.Contains(string(b), "lost-answer") {
+		c.away.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *lossyConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.away.Load() {
+		_ = c.Conn.Close()
+		return 0, errors.New("cut")
+	}
+	return n, err
+}
+
 // A leader that takes a request and never answers.
 func TestALeaderThatHangs(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {

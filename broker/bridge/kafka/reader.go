@@ -163,20 +163,16 @@ func (r *reader) current(round uint64) bool {
 	return r.round == round
 }
 
-// release gives back the memory of a chunk, and wakes who waited for it.
+// release gives back the memory of a chunk, and wakes the poll if it waited for
+// that. Others that found no room have something in their own queues, and wake
+// it themselves.
 func (r *reader) release(c chunk) {
 	f := r.fetcher
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	wasFull := f.used >= f.opts.MaxBytes
 	r.queued -= c.size
 	f.used -= c.size
 	if r.poll != nil && r.queued <= f.opts.PartitionBytes/2 {
 		r.poll.nudge()
-	}
-	if wasFull && f.used < f.opts.MaxBytes {
-		for _, l := range f.polls {
-			l.nudge()
-		}
 	}
 }

@@ -350,7 +350,7 @@ func TestRealKafkaLosesItsLeader(t *testing.T) {
 			return len(got) > 0 && got[len(got)-1] >= want[len(want)-1]
 		})
 		got := withoutRepeats(r.all())
-		t.Logf("partition %d: %d answered, %d in the log, %d of them repeats", n, len(want), len(r.all()), len(r.all())-len(got))
+		t.Logf("partition %d: %d answered, %d in the log, %d of them repeats; in all partitions %d failed", n, len(want), len(r.all()), len(r.all())-len(got), l.failed)
 		if !slices.IsSorted(got) {
 			t.Errorf("partition %d: first appearances are out of order", n)
 		}

@@ -135,6 +135,7 @@ type fetchCall struct {
 	wait     time.Duration
 	maxBytes int
 	buf      []byte // for the answer
+	waits    bool   // as that of a call
 }
 
 // answerSlack is what an answer may have beyond the bytes that were asked for:
@@ -145,7 +146,7 @@ const answerSlack = 64 << 20
 // the answer, for the next one.
 func (c *Client) fetch(ctx context.Context, q fetchCall, parts []*fetchPart) ([]byte, *Error) {
 	r, _, err := c.do(ctx, call{
-		api: apiFetch, broker: q.broker, wait: q.wait, limit: q.maxBytes + answerSlack, buf: q.buf,
+		api: apiFetch, broker: q.broker, wait: q.wait, limit: q.maxBytes + answerSlack, buf: q.buf, waits: q.waits,
 		body: func(w *wireWriter) { writeFetch(w, q, parts) },
 	})
 	if err != nil {

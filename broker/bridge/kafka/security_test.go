@@ -9,10 +9,12 @@ import (
 	"errors"
 	"math/big"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tidewire/tidewire/broker/bridge/kafka"
 )
@@ -48,6 +50,30 @@ func TestSASL(t *testing.T) {
 			}, users...)
 		})
 	}
+}
+
+// The library sets no deadline while it authenticates. A broker that is stopped
+// just then must not keep the client from ever connecting again.
+func TestASilenceDuringTheLogin(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		var silent atomic.Bool
+		silent.Store(true)
+		w.cluster.ControlKey(int16(kmsg.SASLAuthenticate), func(kmsg.Request) (kmsg.Response, error, bool) {
+			w.cluster.KeepControl()
+			return nil, nil, silent.Load()
+		})
+		client := w.newClient(func(o *kafka.Options) {
+			o.SASL = kafka.SASL{Mechanism: kafka.Plain, User: "p", Password: "secret"}
+		})
+		defer client.Close()
+		_, err := client.Topic(t.Context(), topic)
+		expect(t, err, kafka.Unreachable, "")
+		silent.Store(false)
+		within(t, 15*time.Second, "connected", func() bool {
+			_, err := client.Topic(t.Context(), topic)
+			return err == nil
+		})
+	}, kfake.EnableSASL(), kfake.Superuser(kafka.Plain, "p", "secret"))
 }
 
 func TestOptionsThatCannotBeRight(t *testing.T) {

@@ -5,7 +5,6 @@ package clustertest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -219,9 +218,6 @@ func (w *Way) Bounds(ctx context.Context) (first, last uint64, err error) {
 	return w.log.first, uint64(len(w.log.values)), nil
 }
 
-// ErrGone is returned by Read for an index that was removed.
-var ErrGone = errors.New("the log begins behind this index")
-
 // Read implements [cluster.Log].
 func (w *Way) Read(ctx context.Context, from uint64, sink func(index uint64, value []byte) error) error {
 	for next := from; ; {
@@ -232,7 +228,7 @@ func (w *Way) Read(ctx context.Context, from uint64, sink func(index uint64, val
 		first, values, changed := w.log.first, w.log.values, w.log.changed
 		w.log.mu.Unlock()
 		if next < first {
-			return fmt.Errorf("%w: %d", ErrGone, next)
+			return fmt.Errorf("%w: index %d", cluster.ErrGone, next)
 		}
 		if next > uint64(len(values)) {
 			select {

@@ -1,4 +1,5 @@
 import { write } from "./position.js";
+import { ascii } from "./wire/codec.js";
 const utf8 = new TextDecoder();
 /** A message as it came, with its place: a string, or what makes one. */
 export class Received {
@@ -42,7 +43,7 @@ export class Received {
         return /^text\/|urlencoded/.test(type) ? this.text() : this.bytes;
     }
     text() {
-        return utf8.decode(this.bytes);
+        return ascii(this.bytes, 0, this.bytes.length) ?? utf8.decode(this.bytes);
     }
     json() {
         return JSON.parse(this.text());

@@ -35,7 +35,7 @@ export class Subscription extends Member {
         super(link, `the subscription to ${filter}`, options.signal);
         this.filter = filter;
         this.#options = options;
-        this.#credit = options.credit ?? 256 << 10;
+        this.#credit = options.credit ?? 1 << 20;
         if (handler)
             this.#handle(handler);
         this.#load();

@@ -155,7 +155,7 @@ export interface SubscribeOptions {
     store?: PositionStore | undefined;
     /** The stream to read. Needed only where the filter could match topics of several. */
     stream?: string | undefined;
-    /** What the broker may send before the handler has handled it, in bytes. Default: 256 KiB. */
+    /** What the broker may send before the handler has handled it, in bytes. Default: 1 MiB. */
     credit?: number | undefined;
     /** What happens when the handler cannot keep up: it gets everything later (default), or only the newest of each topic. */
     slow?: "catch_up" | "conflate" | undefined;

@@ -8,7 +8,7 @@ import { bundling, root } from "./build.mjs";
 
 /** The aim, which is not reached, and what a change may not pass. */
 export const aim = 8_192;
-export const limit = 8_970;
+export const limit = 9_000;
 
 /** Connects, publishes, subscribes with resume, works as a consumer; the codec is in all of them. */
 const page = `

@@ -1,5 +1,6 @@
 import { type Place, write } from "./position.js";
 import type { Message } from "./types.js";
+import { ascii } from "./wire/codec.js";
 import type { WireMessage } from "./wire/frames.js";
 
 const utf8 = new TextDecoder();
@@ -59,7 +60,7 @@ export class Received implements Message {
   }
 
   text(): string {
-    return utf8.decode(this.bytes);
+    return ascii(this.bytes, 0, this.bytes.length) ?? utf8.decode(this.bytes);
   }
 
   json<T>(): T {

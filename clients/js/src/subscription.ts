@@ -54,7 +54,7 @@ export class Subscription extends Member implements Public {
     super(link, `the subscription to ${filter}`, options.signal);
     this.filter = filter;
     this.#options = options;
-    this.#credit = options.credit ?? 256 << 10;
+    this.#credit = options.credit ?? 1 << 20;
     if (handler) this.#handle(handler);
     this.#load();
   }

@@ -37,9 +37,12 @@ export interface Answer {
  */
 export declare class Hub {
     #private;
-    constructor(env: Env, group: string, n: string, send: (frame: Uint8Array<ArrayBuffer>) => void);
+    /** `send` takes what is for the broker, `give` what is for the leader's client and does not come from the broker. */
+    constructor(env: Env, group: string, n: string, send: (frame: Uint8Array<ArrayBuffer>) => void, give: (frame: ArrayBuffer) => void);
     /** Takes a guest. It is one until it says goodbye, or its lock is released, because it is dead. */
     hello(id: string): void;
+    /** Sends a frame of the leader. Only of what it publishes must be known what becomes of it. */
+    send(frame: Uint8Array<ArrayBuffer>): void;
     /** Takes a frame from the broker, and returns what of it is the leader's own. */
     take(data: ArrayBuffer): ArrayBuffer | undefined;
     /** Tells all guests that the connection has ended, or that the leader leaves. */

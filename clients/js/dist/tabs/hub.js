@@ -34,21 +34,31 @@ const repeated = (f) => f[0] === 2;
  */
 export class Hub {
     #guests = new Map();
+    #leader;
     #subs = new Map();
     /** Published messages without an answer: whose, which, and how many of the frame from this one on. */
     #refs = new Map();
     #sub = firstSub;
     #ref = firstRef;
     #welcome;
+    /** The broker has refused something, and was not told to resume since. */
+    #refusing = false;
     #env;
     #group;
     #n;
     #send;
-    constructor(env, group, n, send) {
+    /** `send` takes what is for the broker, `give` what is for the leader's client and does not come from the broker. */
+    constructor(env, group, n, send, give) {
         this.#env = env;
         this.#group = group;
         this.#n = n;
         this.#send = send;
+        this.#leader = {
+            post: ({ b }) => queueMicrotask(() => give(b)),
+            subs: new Map(),
+            refused: false,
+            leave: () => { },
+        };
     }
     /** Takes a guest. It is one until it says goodbye, or its lock is released, because it is dead. */
     hello(id) {
@@ -124,6 +134,14 @@ export class Hub {
             this.#send(frame(type, fields));
         }
     }
+    /** Sends a frame of the leader. Only of what it publishes must be known what becomes of it. */
+    send(frame) {
+        const [[type, body]] = parse(frame);
+        if (type === PUBLISH)
+            this.#publish(this.#leader, parse(body));
+        else
+            this.#send(frame);
+    }
     #subscribe(guest, fields) {
         const sub = get(fields, 1);
         const real = this.#sub++;
@@ -134,9 +152,10 @@ export class Hub {
     }
     /**
      * After a retryable refusal the broker takes nothing of the session until a frame
-     * says `resume`. That of one tab must not let pass what another has sent before it
-     * knew: that is refused here, as the broker would. And a tab of which nothing was
-     * refused has nothing to resume.
+     * says `resume`. That of one tab must not let pass what another sends before it
+     * knows that something of it was refused: that is refused here, as the broker would.
+     * What is under way while the broker refuses will be refused, too, so whose it is
+     * is treated like that at once. And where nothing was refused, nothing is to be resumed.
      */
     #publish(guest, fields) {
         const count = fields.filter(repeated).length;
@@ -146,16 +165,26 @@ export class Hub {
             guest.post({ b: frame(PUBLISHED, results).buffer });
             return;
         }
+        if (!guest.refused || !this.#refusing)
+            set(fields, 3, 0);
+        else {
+            for (const [other] of this.#refs.values())
+                other.refused = true;
+            this.#refusing = false;
+        }
+        guest.refused = false;
         if (this.#ref + count > 2 ** 32)
             this.#ref = firstRef;
         for (let i = 0; i < count; i++)
             this.#refs.set(this.#ref + i, [guest, ref + i, count - i]);
         set(fields, 1, this.#ref);
-        if (!guest.refused)
-            set(fields, 3, 0);
-        guest.refused = false;
         this.#send(frame(PUBLISH, fields));
         this.#ref += count;
+    }
+    /** Takes that something was refused. */
+    #refused(guest, retryable) {
+        if (retryable)
+            guest.refused = this.#refusing = true;
     }
     /** Takes a frame from the broker, and returns what of it is the leader's own. */
     take(data) {
@@ -164,8 +193,6 @@ export class Hub {
         const type = tag >>> 3;
         if (type === DELIVER)
             return this.#deliver(data, bytes, varint(bytes, behind)[1] + 1);
-        if (type === PUBLISHED && !this.#refs.size)
-            return data;
         const fields = parse(bytes.subarray(varint(bytes, behind)[1]));
         if (type === WELCOME)
             this.#open(fields);
@@ -206,23 +233,23 @@ export class Hub {
             const result = parse(f[1]);
             const real = get(result, 1);
             const [guest, ref] = this.#refs.get(real) ?? [];
-            if (guest) {
-                this.#refs.delete(real);
-                set(result, 1, ref);
-                f[1] = build(result);
-                const error = get(result, 5);
-                if (error)
-                    guest.refused ||= !!get(parse(error), 5);
-            }
+            if (!guest)
+                continue;
+            this.#refs.delete(real);
+            set(result, 1, ref);
+            f[1] = build(result);
+            const error = get(result, 5);
+            if (error)
+                this.#refused(guest, !!get(parse(error), 5));
             all.set(guest, [...(all.get(guest) ?? common), f]);
         }
         let own;
         for (const [guest, parts] of all) {
             const { buffer } = frame(PUBLISHED, parts);
-            if (guest)
-                guest.post({ b: buffer });
-            else
+            if (guest === this.#leader)
                 own = buffer;
+            else
+                guest.post({ b: buffer });
         }
         return own;
     }
@@ -262,9 +289,12 @@ export class Hub {
         }
         for (let i = 0; i < left; i++)
             this.#refs.delete(real + i);
-        guest.refused ||= !!get(fields, 5);
+        this.#refused(guest, !!get(fields, 5));
         set(fields, 1, ref);
-        guest.post({ b: frame(ERROR, fields).buffer });
+        const { buffer } = frame(ERROR, fields);
+        if (guest === this.#leader)
+            return buffer;
+        guest.post({ b: buffer });
         return;
     }
     #tell(word) {

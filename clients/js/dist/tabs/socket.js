@@ -179,7 +179,7 @@ export class TabSocket {
         this.#alive();
         this.#state = "leading";
         this.#n = this.#id;
-        this.#hub = new Hub(env, this.#group, this.#n, (frame) => this.#real?.readyState === 1 && this.#real.send(frame));
+        this.#hub = new Hub(env, this.#group, this.#n, (frame) => this.#real?.readyState === 1 && this.#real.send(frame), (data) => this.#emit(this.onmessage, { data }));
         this.#all?.postMessage({ lead: this.#n });
         let real;
         try {
@@ -233,7 +233,7 @@ export class TabSocket {
     }
     send(frame) {
         if (this.#state === "leading")
-            this.#real?.send(frame);
+            this.#hub?.send(frame);
         else if (this.#state === "guest") {
             this.#answer({ b: frame.slice().buffer });
             this.#within(soon, () => this.probe());

@@ -115,13 +115,17 @@ function text(field, stop) {
         i++;
     if (i === stop && last.length === stop - at)
         return last;
+    const found = ascii(bytes, at, stop);
+    return found === undefined ? fromUtf8.decode(bytes.subarray(at, stop)) : (field.last = found);
+}
+/** Decodes text that is short and of ASCII, several times as fast as a decoder would; gives nothing for other text. */
+export function ascii(from, at, stop) {
+    if (stop - at > 128)
+        return;
     const codes = [];
-    if (stop - at < 64)
-        for (i = at; i < stop && bytes[i] < 128; i++)
-            codes.push(bytes[i]);
-    if (i < stop)
-        return fromUtf8.decode(bytes.subarray(at, stop));
-    return (field.last = String.fromCharCode(...codes));
+    for (; at < stop && from[at] < 128; at++)
+        codes.push(from[at]);
+    return at < stop ? undefined : String.fromCharCode(...codes);
 }
 /** Decodes one value. `number` is its varint, or its length, and `stop` its end. */
 function decodeValue(field, wire, number, stop) {

@@ -54,11 +54,12 @@ export interface Answer {
   bye?: boolean;
 }
 
+/** Who takes part in the session: a guest, or the leader itself. */
 interface Guest {
   post(word: Omit<Word, "n">): void;
   /** The numbers of its subscriptions in the session, by its own. */
   subs: Map<number, number>;
-  /** A publish was refused and will be repeated. */
+  /** A publish was refused, as it knows or will learn, and will be repeated. */
   refused: boolean;
   leave(): void;
 }
@@ -101,22 +102,38 @@ const repeated = (f: Field): boolean => f[0] === 2;
  */
 export class Hub {
   #guests = new Map<string, Guest>();
+  #leader: Guest;
   #subs = new Map<number, [guest: Guest, sub: number]>();
   /** Published messages without an answer: whose, which, and how many of the frame from this one on. */
   #refs = new Map<number, [guest: Guest, ref: number, left: number]>();
   #sub = firstSub;
   #ref = firstRef;
   #welcome: ArrayBuffer | undefined;
+  /** The broker has refused something, and was not told to resume since. */
+  #refusing = false;
   #env: Env;
   #group: string;
   #n: string;
   #send: (frame: Uint8Array<ArrayBuffer>) => void;
 
-  constructor(env: Env, group: string, n: string, send: (frame: Uint8Array<ArrayBuffer>) => void) {
+  /** `send` takes what is for the broker, `give` what is for the leader's client and does not come from the broker. */
+  constructor(
+    env: Env,
+    group: string,
+    n: string,
+    send: (frame: Uint8Array<ArrayBuffer>) => void,
+    give: (frame: ArrayBuffer) => void,
+  ) {
     this.#env = env;
     this.#group = group;
     this.#n = n;
     this.#send = send;
+    this.#leader = {
+      post: ({ b }) => queueMicrotask(() => give(b!)),
+      subs: new Map(),
+      refused: false,
+      leave: () => {},
+    };
   }
 
   /** Takes a guest. It is one until it says goodbye, or its lock is released, because it is dead. */
@@ -185,6 +202,13 @@ export class Hub {
     }
   }
 
+  /** Sends a frame of the leader. Only of what it publishes must be known what becomes of it. */
+  send(frame: Uint8Array<ArrayBuffer>): void {
+    const [[type, body]] = parse(frame) as [Field];
+    if (type === PUBLISH) this.#publish(this.#leader, parse(body as Uint8Array));
+    else this.#send(frame);
+  }
+
   #subscribe(guest: Guest, fields: Field[]): void {
     const sub = get(fields, 1) as number;
     const real = this.#sub++;
@@ -196,9 +220,10 @@ export class Hub {
 
   /**
    * After a retryable refusal the broker takes nothing of the session until a frame
-   * says `resume`. That of one tab must not let pass what another has sent before it
-   * knew: that is refused here, as the broker would. And a tab of which nothing was
-   * refused has nothing to resume.
+   * says `resume`. That of one tab must not let pass what another sends before it
+   * knows that something of it was refused: that is refused here, as the broker would.
+   * What is under way while the broker refuses will be refused, too, so whose it is
+   * is treated like that at once. And where nothing was refused, nothing is to be resumed.
    */
   #publish(guest: Guest, fields: Field[]): void {
     const count = fields.filter(repeated).length;
@@ -211,13 +236,22 @@ export class Hub {
       guest.post({ b: frame(PUBLISHED, results).buffer });
       return;
     }
+    if (!guest.refused || !this.#refusing) set(fields, 3, 0);
+    else {
+      for (const [other] of this.#refs.values()) other.refused = true;
+      this.#refusing = false;
+    }
+    guest.refused = false;
     if (this.#ref + count > 2 ** 32) this.#ref = firstRef;
     for (let i = 0; i < count; i++) this.#refs.set(this.#ref + i, [guest, ref + i, count - i]);
     set(fields, 1, this.#ref);
-    if (!guest.refused) set(fields, 3, 0);
-    guest.refused = false;
     this.#send(frame(PUBLISH, fields));
     this.#ref += count;
+  }
+
+  /** Takes that something was refused. */
+  #refused(guest: Guest, retryable: boolean): void {
+    if (retryable) guest.refused = this.#refusing = true;
   }
 
   /** Takes a frame from the broker, and returns what of it is the leader's own. */
@@ -226,7 +260,6 @@ export class Hub {
     const [tag, behind] = varint(bytes, 0);
     const type = tag >>> 3;
     if (type === DELIVER) return this.#deliver(data, bytes, varint(bytes, behind)[1] + 1);
-    if (type === PUBLISHED && !this.#refs.size) return data;
     const fields = parse(bytes.subarray(varint(bytes, behind)[1]));
     if (type === WELCOME) this.#open(fields);
     else if (type === PING) this.#tell({ b: data });
@@ -259,25 +292,24 @@ export class Hub {
 
   #published(fields: Field[]): ArrayBuffer | undefined {
     const common = fields.filter((f) => !repeated(f));
-    const all = new Map<Guest | undefined, Field[]>();
+    const all = new Map<Guest, Field[]>();
     for (const f of fields.filter(repeated)) {
       const result = parse(f[1] as Uint8Array);
       const real = get(result, 1) as number;
       const [guest, ref] = this.#refs.get(real) ?? [];
-      if (guest) {
-        this.#refs.delete(real);
-        set(result, 1, ref!);
-        f[1] = build(result);
-        const error = get(result, 5);
-        if (error) guest.refused ||= !!get(parse(error as Uint8Array), 5);
-      }
+      if (!guest) continue;
+      this.#refs.delete(real);
+      set(result, 1, ref!);
+      f[1] = build(result);
+      const error = get(result, 5);
+      if (error) this.#refused(guest, !!get(parse(error as Uint8Array), 5));
       all.set(guest, [...(all.get(guest) ?? common), f]);
     }
     let own: ArrayBuffer | undefined;
     for (const [guest, parts] of all) {
       const { buffer } = frame(PUBLISHED, parts);
-      if (guest) guest.post({ b: buffer });
-      else own = buffer;
+      if (guest === this.#leader) own = buffer;
+      else guest.post({ b: buffer });
     }
     return own;
   }
@@ -314,9 +346,11 @@ export class Hub {
       return data;
     }
     for (let i = 0; i < left!; i++) this.#refs.delete(real + i);
-    guest.refused ||= !!get(fields, 5);
+    this.#refused(guest, !!get(fields, 5));
     set(fields, 1, ref!);
-    guest.post({ b: frame(ERROR, fields).buffer });
+    const { buffer } = frame(ERROR, fields);
+    if (guest === this.#leader) return buffer;
+    guest.post({ b: buffer });
     return;
   }
 

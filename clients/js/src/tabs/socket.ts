@@ -208,6 +208,7 @@ export class TabSocket {
       this.#group,
       this.#n,
       (frame) => this.#real?.readyState === 1 && this.#real.send(frame),
+      (data) => this.#emit(this.onmessage, { data }),
     );
     this.#all?.postMessage({ lead: this.#n });
     let real: WebSocket;
@@ -264,7 +265,7 @@ export class TabSocket {
   }
 
   send(frame: Uint8Array<ArrayBuffer>): void {
-    if (this.#state === "leading") this.#real?.send(frame);
+    if (this.#state === "leading") this.#hub?.send(frame);
     else if (this.#state === "guest") {
       this.#answer({ b: frame.slice().buffer });
       this.#within(soon, () => this.probe());

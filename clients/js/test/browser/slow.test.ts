@@ -7,7 +7,7 @@ const size = 1024;
 const batch = 1000;
 const batches = 40;
 const slowOnes = 4;
-const credit = 256 << 10;
+const credit = 1 << 20;
 const MiB = 1 << 20;
 
 /** Subscriptions of one client, all to the same topic: one is fast, the others take 5 ms for a message. */

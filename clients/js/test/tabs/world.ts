@@ -195,6 +195,7 @@ class Channel {
   onmessage: ((e: { data: unknown }) => void) | null = null;
   /** What is said arrives in the order in which it was said. */
   #last = new Map<Channel, number>();
+  #unsaid: unknown[] = [];
   #closed = false;
 
   constructor(
@@ -206,9 +207,11 @@ class Channel {
 
   postMessage(message: unknown): void {
     if (this.#closed) throw new DOMException("closed", "InvalidStateError");
-    const data = structuredClone(message);
-    // The clock here runs on for a frozen page; what it says then is not heard before it wakes.
-    this.page.run(() => this.#say(data));
+    this.#unsaid.push(structuredClone(message));
+    // The clock here runs on for a frozen page; what it says then is heard when it wakes, in its order.
+    this.page.run(() => {
+      for (const data of this.#unsaid.splice(0)) this.#say(data);
+    });
   }
 
   #say(data: unknown): void {
@@ -235,6 +238,7 @@ export class FakeSocket {
   onclose: ((e: { code: number; reason: string }) => void) | null = null;
   protocols: string[] = [];
   session: Session | undefined;
+  #unsent: Uint8Array[] = [];
   #toBroker = 0;
   #toPage = 0;
 
@@ -261,10 +265,12 @@ export class FakeSocket {
 
   send(bytes: Uint8Array): void {
     if (this.readyState !== 1) return;
-    const copy = bytes.slice();
+    this.#unsent.push(bytes.slice());
     this.page.run(() => {
-      this.#toBroker = this.#way(this.#toBroker);
-      setTimeout(() => this.session?.take(copy), this.#toBroker - Date.now());
+      for (const copy of this.#unsent.splice(0)) {
+        this.#toBroker = this.#way(this.#toBroker);
+        setTimeout(() => this.session?.take(copy), this.#toBroker - Date.now());
+      }
     });
   }
 
