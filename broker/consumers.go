@@ -268,10 +268,10 @@ func resolveConsumer(strands []strand, from string) (at consumer.Places, _ *prot
 	var in []end
 	for i := range strands {
 		if l := &strands[i]; l.source == consumer.Main {
-			in = append(in, end{l.partition, l.partition.head()})
+			in = append(in, end{l.partition, l.head()})
 		}
 	}
-	found, perr := in[0].stream.begin(start, strands[consumer.Main].filter, in)
+	found, perr := in[0].begin(start, strands[consumer.Main].filter, in)
 	if perr != nil {
 		return at, perr
 	}

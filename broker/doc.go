@@ -17,6 +17,9 @@
 //     from there; when its session's queue is full it goes back to reading the
 //     log. Start, replay, resume and slow are this one mechanism.
 //
-// Locks are taken in the order stream.mu, Session.mu. Neither is held while the
+// A stream may have several partitions, each with a log, an apply and live groups
+// of its own; a subscription to a pattern has a cursor in each, a part.
+//
+// Locks are taken in the order partition.mu, Session.mu. Neither is held while the
 // log is read or written, or while the edge is called.
 package broker

@@ -8,7 +8,7 @@ import (
 
 // group is everybody who is subscribed live to one filter. Each commit becomes
 // at most a few chunks for each group, whatever the number of its members.
-// Everything in it is guarded by stream.mu.
+// Everything in it is guarded by partition.mu.
 type group struct {
 	filter  protocol.Filter
 	through uint64 // `through` of the last chunk: `after` of the next one

@@ -247,7 +247,7 @@ func (sh *SharedConsumers) open(c *consumer.Copy) *station {
 		return nil
 	}
 	st := &station{subject: about, shared: sh, copy: c, members: make(map[uint64]*member), ears: make([]ear, len(about.strands))}
-	st.hearsay.news = make([]news, len(about.strands))
+	st.news = make([]news, len(about.strands))
 	for i, l := range st.strands {
 		st.ears[i].read = c.CursorIn(l.source, l.number)
 	}

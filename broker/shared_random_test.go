@@ -445,7 +445,7 @@ func (l *labour) fetched(ctx context.Context, n *townNode, c *protocol.Chunk) {
 		l.got[id]++
 		l.acked[id] = true
 		l.mu.Unlock()
-		f := &protocol.Settle{Kind: protocol.SettleAck, Term: c.Term, Generation: c.Generation, Ranges: []protocol.OffsetRange{{From: m.Position.Offset, Through: m.Position.Offset}}}
+		f := &protocol.Settle{Kind: protocol.SettleAck, Term: c.Term, Generation: c.Generation, Ranges: []protocol.OffsetRange{{Partition: m.Position.Partition, From: m.Position.Offset, Through: m.Position.Offset}}}
 		settled, refused, perr := n.broker.Settle(ctx, workerIdentity, "w", []*protocol.Settle{f})
 		l.note("fetched %s, settled %d, refused %v, %v", id, settled, refused, perr)
 		if settled == 1 && perr == nil {

@@ -234,7 +234,7 @@ func (r *run) publish() {
 	r.clock.at = r.clock.at.Add(time.Duration(r.rand.IntN(int(10 * time.Second))))
 }
 
-var modelFilters = []string{">", "a", "a.*", "a.>", "*", "*.*", "rare.*", "rare.17", "hot", "none", "none.>", "$dead.*", "b.*", "*.c"}
+var modelFilters = []string{">", "a", "a.*", "a.>", "*", "*.*", "rare.*", "rare.17", "hot", "a.b", "b.c", "c", "none", "none.>", "$dead.*", "b.*", "*.c"}
 
 func (r *run) filter() string { return modelFilters[r.rand.IntN(len(modelFilters))] }
 

@@ -3,6 +3,7 @@ package storage
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +74,7 @@ func TestReplicaModel(t *testing.T) {
 		{6, "newest", r.newest},
 		{2, "topics", r.topics},
 		{10, "sync some", func() { r.sync(1) }},
+		{4, "sync some and crash", func() { r.sync(1); r.crash() }},
 		{4, "sync all", func() { r.sync(1000) }},
 		{8, "settle", r.settle},
 		{5, "run", func() { r.replica.during(func() {}) }},
@@ -110,10 +112,22 @@ func (r *replicaRun) opened() {
 	if synced := r.replica.Synced(); synced != head || !r.replica.Unsynced().IsZero() {
 		r.t.Fatalf("opened at head %d, synced %d", head, synced)
 	}
-	if note, known := r.notes[head]; known && note != string(r.replica.Note()) {
-		r.t.Fatalf("note %q at %d, want %q", r.replica.Note(), head, note)
+	maps.DeleteFunc(r.notes, func(offset uint64, _ string) bool { return offset > head })
+	if want := r.durableNote(head); want != string(r.replica.Note()) {
+		r.t.Fatalf("note %q at %d, want %q", r.replica.Note(), head, want)
 	}
 	r.cut(head)
+}
+
+// durableNote returns the note of the last call that an offset has all of.
+func (r *replicaRun) durableNote(offset uint64) string {
+	newest := uint64(0)
+	for end := range r.notes {
+		if end <= offset {
+			newest = max(newest, end)
+		}
+	}
+	return r.notes[newest]
 }
 
 // cut makes the model one that ends at an offset.
@@ -290,8 +304,8 @@ func (r *replicaRun) sync(times int) {
 			break
 		}
 	}
-	if note, known := r.notes[r.replica.Synced()]; known && note != string(r.replica.Note()) {
-		r.t.Fatalf("note %q at %d, want %q", r.replica.Note(), r.replica.Synced(), note)
+	if want := r.durableNote(r.replica.Synced()); want != string(r.replica.Note()) {
+		r.t.Fatalf("note %q at %d, want %q", r.replica.Note(), r.replica.Synced(), want)
 	}
 }
 

@@ -172,6 +172,21 @@ func TestReplicaItems(t *testing.T) {
 	}
 }
 
+// TestReplicaTimes: starts by time look for a record, although time goes on without.
+func TestReplicaTimes(t *testing.T) {
+	r := openReplica(t, t.TempDir(), ReplicaOptions{LogOptions: LogOptions{RetentionAge: -1}})
+	began := time.Now().Add(-time.Hour)
+	at := func(n int) uint64 { return uint64(began.UnixMicro() + int64(n)) }
+	r.give("", item(1, at(100), "a", "1", "x"), item(2, at(500), "a", "1", "x"), Item{Offset: 3, Time: at(600)})
+	r.give("", item(4, at(300), "a", "2", "x"), item(5, at(200), "a", "3", "x"))
+	for n, want := range map[int]uint64{50: 0, 100: 0, 101: 3, 200: 3, 300: 3, 301: 5, 550: 5} {
+		got, err := r.Resolve(protocol.Start{Kind: protocol.StartTime, Time: began.Add(time.Duration(n) * time.Microsecond)}, mustFilter(t, ">"), 5)
+		if err != nil || got.After != want {
+			t.Errorf("at %d: after %d, want %d, %v", n, got.After, want, err)
+		}
+	}
+}
+
 // TestReplicaOrder refuses what cannot come next, as a whole.
 func TestReplicaOrder(t *testing.T) {
 	r := openReplica(t, t.TempDir(), ReplicaOptions{LogOptions: LogOptions{RetentionAge: -1}})

@@ -80,25 +80,32 @@ func (l *core) beforeTime(t time.Time, head uint64) (uint64, error) {
 	st.mu.RLock()
 	segs := st.segs
 	i := sort.Search(len(segs), func(i int) bool { return segs[i].info.last == 0 || segs[i].info.lastTime >= micros })
-	var info segmentInfo
-	if i < len(segs) {
-		info = segs[i].info
-	}
 	st.mu.RUnlock()
-	if i == len(segs) || info.last == 0 {
-		return head, nil
-	}
-	var low uint64
-	err := l.walk(segs[i], info.last, func(c blockWalk) (err error) {
-		if low, err = earlier(c, &info, micros); err == nil {
-			low, err = within(c, low, micros)
+	for ; i < len(segs); i++ {
+		st.mu.RLock()
+		info := segs[i].info
+		st.mu.RUnlock()
+		if info.last == 0 {
+			break
 		}
-		return err
-	})
-	if errors.Is(err, ErrTrimmed) {
-		return l.beforeTime(t, head)
+		var low uint64
+		var found bool
+		err := l.walk(segs[i], info.last, func(c blockWalk) (err error) {
+			if low, err = earlier(c, &info, micros); err == nil {
+				low, found, err = within(c, low, micros)
+			}
+			return err
+		})
+		switch {
+		case errors.Is(err, ErrTrimmed):
+			return l.beforeTime(t, head)
+		case err != nil:
+			return 0, err
+		case found:
+			return min(low-1, head), nil
+		}
 	}
-	return min(low-1, head), err
+	return head, nil
 }
 
 // earlier returns the offset after the last block that is known to be before a
@@ -122,30 +129,43 @@ func earlier(c blockWalk, info *segmentInfo, micros uint64) (low uint64, err err
 	return low, nil
 }
 
-// within returns the offset of the first record with that time, or a later one, of
-// the block that begins with the offset, if its records have times of their own.
-// The block is the first one whose time is not before.
-func within(c blockWalk, first, micros uint64) (uint64, error) {
+// within returns the offset of the first record with that time, or a later one,
+// from the block on that begins with an offset and whose time is not before. If
+// its records have times of their own that may be some blocks on, or not in the
+// segment at all: what is not stored moves the time of blocks too.
+func within(c blockWalk, first, micros uint64) (offset uint64, found bool, err error) {
 	b, ok, err := c.seek(first)
-	if !ok || !b.times || b.first != first {
-		return first, err
+	if err != nil || !ok || !b.times || b.first != first {
+		return first, true, err
 	}
+	for range blocksAtOnce { // then it begins a little earlier
+		offset, found = b.reaches(micros)
+		if found {
+			return offset, true, nil
+		}
+		if b, ok, err = c.next(); err != nil || !ok {
+			return 0, false, err
+		}
+	}
+	return b.first, true, nil
+}
+
+// reaches returns the offset of the first record of a block with that time, or a
+// later one. A damaged one may be it: whoever reads is told.
+func (b *block) reaches(micros uint64) (offset uint64, found bool) {
 	for slot := range b.count {
-		record, framed, err := b.frame(slot)
-		if err == nil && record != nil {
-			err = b.verify(slot, framed)
-		}
-		if err != nil {
-			break // whoever reads is told of it
-		}
-		if record == nil {
+		if b.at(slot) == 0 {
 			continue
 		}
+		if b.bad(slot) {
+			return b.first + uint64(slot), true
+		}
+		record, _, _ := b.frame(slot)
 		if offset, time := protocol.RecordPlace(record); time >= micros {
-			return offset, nil
+			return offset, true
 		}
 	}
-	return first, nil
+	return 0, false
 }
 
 // beforeLast returns the offset before the n-th newest match up to head, or

@@ -483,7 +483,7 @@ func TestApplyEquality(t *testing.T) {
 func TestApplyEqualityOnDisk(t *testing.T) {
 	seeds := newRand(t)
 	start := time.Now()
-	for i := 0; i < 4 || time.Since(start) < soak(); i++ {
+	for i := 0; i < 2 || time.Since(start) < soak(); i++ {
 		seed := seeds.Uint64()
 		r := rand.New(rand.NewPCG(seed, 1))
 		open := func(def Definition, first uint64) copied { return newReplicaCopy(t, def, first) }

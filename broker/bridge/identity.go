@@ -142,7 +142,7 @@ func (p *Partition) halt(err error) {
 	p.status.halt(err)
 	p.metrics.halted.Set(1)
 	p.logger.Error("a partition is halted", "error", err)
-	p.outbox.close(errHalted())
+	p.outbox.halt(errHalted())
 }
 
 // fetchFailed deals with what the fetcher says is wrong.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidewire/tidewire/broker/bridge/kafka"
 	"github.com/tidewire/tidewire/protocol"
 )
 
@@ -39,6 +40,12 @@ func recreate(w *world, records int, running bool) {
 	if !running {
 		n = w.nodeAt(n.dir)
 		n.run()
+		if r := <-n.publish(entryOf("a", "", "early")); r.Err == nil || r.Err.Code != protocol.CodeLogUnavailable {
+			t.Errorf("before its log was compared: %+v", r)
+		}
+		if end := w.cluster.PartitionInfo(w.def.Topic, 0).HighWatermark; end != int64(records) {
+			t.Errorf("the other log has %d records, and had %d", end, records)
+		}
 	}
 	defer n.stop()
 	until(t, "it halts", func() bool { err := n.Ready(); return err != nil && strings.Contains(err.Error(), "halted") })
@@ -225,5 +232,29 @@ func (w *world) recreated() {
 	}
 	if err := w.cluster.CreateTopic(w.def.Topic, 1, nil); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// TestReplicasAreTold: what a failure of Kafka's nodes would do is said.
+func TestReplicasAreTold(t *testing.T) {
+	for _, c := range []struct {
+		copies          int
+		inSync, unclean string
+		says            string
+	}{
+		{3, "2", "false", ""},
+		{1, "1", "false", "one copy of each partition"},
+		{3, "1", "false", "min.insync.replicas=2"},
+		{2, "2", "false", "nothing can be published"},
+		{3, "2", "true", "unclean.leader.election.enable=false"},
+	} {
+		f := &findings{topic: "t", settings: map[string]string{setMinInSync: c.inSync, setUnclean: c.unclean}}
+		whole, less := make([]int32, 3), make([]int32, c.copies)
+		f.replicas(kafka.Topic{Partitions: []kafka.PartitionInfo{{Replicas: whole}, {Replicas: less}}})
+		switch {
+		case c.says == "" && len(f.found) == 0:
+		case len(f.found) != 1 || c.says == "" || f.found[0].Fatal || !strings.Contains(f.found[0].Sentence, c.says):
+			t.Errorf("%d copies, %s in sync: %+v, want %q", c.copies, c.inSync, f.found, c.says)
+		}
 	}
 }

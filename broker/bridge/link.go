@@ -49,8 +49,9 @@ type StreamOptions struct {
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger // default slog.Default
 
-	// Bad, if not nil, is told of every record that is no message, from the
-	// goroutines of Run, when it is first read. It must not block.
+	// Bad, if not nil, is told of every record that is no message, but for those that
+	// were overtaken, from the goroutines of Run, when it is first read. It must not
+	// block.
 	Bad func(Refused)
 }
 
@@ -170,6 +171,7 @@ func (s *Stream) open(number int) (*Partition, error) {
 	p.outbox = outbox{
 		partition: p.name, boot: s.link.boot, sealer: newSealer(s.def.Secret), produce: s.link.producer.Produce,
 		forgotten: replica.Forgotten, maxValue: s.def.MaxPayload, ready: make(chan struct{}, 1), space: make(chan struct{}),
+		held: true,
 	}
 	return p, nil
 }

@@ -50,6 +50,7 @@ type outbox struct {
 	pending  []*outgoing // written, or being written; sequences increase
 	bytes    int         // of both
 	space    chan struct{}
+	held     bool // nothing is written yet: Kafka may have another log than the copy
 	flying   bool
 	sequence uint64
 	closed   *protocol.Error
@@ -153,7 +154,7 @@ func (o *outbox) sing(partition int) {
 // launchAndUnlock begins the next write if none is under way. It gives mu away,
 // since the producer may call back.
 func (o *outbox) launchAndUnlock() {
-	if o.flying {
+	if o.flying || o.held {
 		o.mu.Unlock()
 		return
 	}
@@ -310,6 +311,24 @@ func (o *outbox) expire(now time.Time) (busy bool) {
 		o.refuse(out, errLost())
 	}
 	return len(o.queue) > 0 || len(o.pending) > 0
+}
+
+// begin lets writing begin.
+func (o *outbox) begin() {
+	o.mu.Lock()
+	o.held = false
+	o.launchAndUnlock()
+}
+
+// halt refuses what is not written yet, and what comes from now on.
+func (o *outbox) halt(err *protocol.Error) {
+	o.close(err)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, out := range o.queue {
+		o.refuse(out, err)
+	}
+	o.queue = nil
 }
 
 // close refuses what comes from now on.

@@ -220,3 +220,25 @@ func TestOutboxJudges(t *testing.T) {
 		t.Error("it would break the order")
 	}
 }
+
+// TestOutboxHolds: nothing is written before it may be, and nothing after a halt.
+func TestOutboxHolds(t *testing.T) {
+	s := newSlot(t)
+	s.held = true
+	s.putIn(nil, "1", false)
+	if len(s.writes) > 0 {
+		t.Fatal("written before it was allowed")
+	}
+	s.begin()
+	s.putIn(nil, "2", false)
+	s.halt(errHalted())
+	s.land(nil)
+	s.handOut()
+	if len(s.writes) != 1 {
+		t.Errorf("%d writes", len(s.writes))
+	}
+	s.want("2=log_unavailable")
+	if err := s.put(t.Context(), []*storage.Entry{entryOf("a", "", "3")}); err == nil {
+		t.Error("taken after a halt")
+	}
+}

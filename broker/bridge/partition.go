@@ -210,6 +210,7 @@ func (p *Partition) arrived(f kafka.Fetched) error {
 			return nil
 		}
 		p.status.reached(f.HighWatermark) // whatever went wrong meanwhile
+		p.outbox.begin()
 	}
 	items, err := p.intake.take(f.Batches, p.judged)
 	if err != nil {
@@ -271,6 +272,7 @@ func (p *Partition) judged(rec *kafka.Record, v *verdict) func(storage.Result) {
 		if e := p.outbox.came(v.origin.Sequence); e != nil {
 			return e.Done
 		}
+	case Overtaken: // a broker's own, and nobody's fault
 	default:
 		if p.stream.opts.Bad != nil && offsetOf(rec.Offset) > p.intake.head {
 			p.stream.opts.Bad(Refused{Reason: v.reason, Partition: p.name, Record: *rec})
@@ -350,6 +352,12 @@ func (p *Partition) Resolve(s protocol.Start, f protocol.Filter, head uint64) (s
 	}
 	at.Ahead = false
 	return at, nil
+}
+
+// Purge is refused: it would empty the copy of this node alone.
+func (p *Partition) Purge(context.Context) (uint64, error) {
+	return 0, protocol.Errorf(protocol.CodeUnsupported,
+		"the stream %s is in Kafka, where all nodes have it from: remove its records there, with kafka-delete-records.sh and the topic %s", p.stream.def.Stream, p.stream.def.Topic)
 }
 
 // Times of Resolve.

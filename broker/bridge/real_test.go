@@ -3,6 +3,8 @@ package bridge
 import (
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,5 +144,92 @@ func soon(t *testing.T, what string, so func() bool) {
 		case <-deadline:
 			t.Fatalf("not in time: %s", what)
 		}
+	}
+}
+
+// TestRealKafkaLosesItsLeader: the leader is killed under load. What was answered is
+// there once, in the order of each publisher, on both nodes.
+func TestRealKafkaLosesItsLeader(t *testing.T) {
+	kafkatest.Need(t)
+	cluster := kafkatest.Start(t, real.Options{Nodes: 3})
+	w := &world{t: t, brokers: cluster.Addresses(real.Plain), def: testDefinition()}
+	w.def.Topic, w.def.DedupeWindow = "failover", 100_000
+	spec, err := w.def.Spec(TopicOptions{Replication: 3, MinInSync: 2, Retention: 7 * 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.client()
+	defer c.Close()
+	if _, err := c.CreateTopic(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	findings, err := w.def.Check(t.Context(), c, Local{Age: time.Hour, Bytes: 1 << 20})
+	if err != nil || len(findings) > 0 {
+		t.Fatalf("%+v, %v", findings, err)
+	}
+	a, b := w.node(), w.node()
+	a.run()
+	b.run()
+	defer a.stop()
+	defer b.stop()
+	var publishers sync.WaitGroup
+	var answered, again, pause atomic.Int64
+	end := make(chan struct{})
+	for i := range 10 {
+		publishers.Go(func() {
+			n := []*node{a, b}[i%2]
+			for m := 0; ; m++ {
+				select {
+				case <-end:
+					return
+				default:
+				}
+				start := time.Now()
+				for {
+					text := fmt.Sprint(i, " ", m)
+					r := <-n.publish(entryOf(fmt.Sprint("t.", i), text, text))
+					if r.Err == nil {
+						break
+					}
+					again.Add(1)
+				}
+				answered.Add(1)
+				for took := int64(time.Since(start)); ; {
+					if before := pause.Load(); took <= before || pause.CompareAndSwap(before, took) {
+						break
+					}
+				}
+			}
+		})
+	}
+	soon(t, "it runs", func() bool { return answered.Load() > 500 })
+	leader, err := cluster.Leader(t.Context(), w.def.Topic, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader.Kill()
+	before := answered.Load()
+	soon(t, "it goes on", func() bool { return answered.Load() > before+1000 })
+	close(end)
+	publishers.Wait()
+	last := a.stored("end", "", "end")
+	if err := b.partitions[0].await(last.Position.Offset); err != nil {
+		t.Fatal(err)
+	}
+	one, other := a.read(0), b.read(0)
+	next := make([]int, 10)
+	for _, text := range one[:len(one)-1] {
+		var who, m int
+		if _, err := fmt.Sscan(text, &who, &m); err != nil {
+			t.Fatal(err)
+		}
+		if m != next[who] {
+			t.Errorf("of publisher %d message %d comes where %d should", who, m, next[who])
+		}
+		next[who] = m + 1
+	}
+	t.Logf("answered %d, lost %d, repeated by publishers %d, longest pause %v", answered.Load(), answered.Load()-int64(len(one)-1), again.Load(), time.Duration(pause.Load()).Round(time.Millisecond))
+	if !slices.Equal(one, other) || int64(len(one)-1) != answered.Load() {
+		t.Errorf("%d answered, %d and %d stored", answered.Load(), len(one)-1, len(other)-1)
 	}
 }

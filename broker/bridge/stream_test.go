@@ -175,7 +175,9 @@ func TestQueueIsBounded(t *testing.T) {
 // and that is the answer.
 func TestLostAnswers(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
-		n := w.node()
+		n := w.node(func(o *StreamOptions) {
+			o.Bad = func(r Refused) { t.Errorf("%s at %d is told as somebody's fault", r.Reason, r.Record.Offset) }
+		})
 		n.run()
 		defer n.stop()
 		n.stored("a", "", "1")

@@ -19,7 +19,7 @@ import (
 // let go, and so is every one when the broker shuts down.
 func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
 	if s.options.Backup == nil {
-		writeProblem(w, protocol.Errorf(protocol.CodeUnsupported, "this broker stores nothing on disk that could be backed up"))
+		writeProblem(w, protocol.Errorf(protocol.CodeUnsupported, "this broker has nothing to back up: its streams are in Kafka, or in memory; back up Kafka"))
 		return
 	}
 	if r.Header.Get("Origin") != "" {

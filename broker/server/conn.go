@@ -135,10 +135,10 @@ func (c *conn) gone() {
 }
 
 // goAway asks the client to come back after a random part of spread.
-func (c *conn) goAway(spread time.Duration) {
+func (c *conn) goAway(spread time.Duration, reason string) {
 	c.session.Send(&tidewirev1.GoAway{
 		ReconnectAfterMs: uint32(rand.Int64N(max(spread.Milliseconds(), 1))),
-		Reason:           "the broker is shutting down",
+		Reason:           reason,
 	})
 }
 

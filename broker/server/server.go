@@ -129,7 +129,7 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) {
 	s.draining.begin(errDraining)
 	s.streams.end(spread)
 	for _, c := range s.connections() {
-		c.goAway(spread)
+		c.goAway(spread, "the broker is shutting down")
 	}
 	s.untilGone(ctx)
 	for _, c := range s.connections() {
@@ -140,6 +140,15 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) {
 	s.untilGone(last) // their close frames are on the way
 	for _, c := range s.connections() {
 		c.wire.abort()
+	}
+}
+
+// Disperse asks all sessions to go elsewhere and come back after a random part of
+// spread, and goes on serving those that do not. It is for a node of a cluster that
+// is not ready any more.
+func (s *Server) Disperse(spread time.Duration, reason string) {
+	for _, c := range s.connections() {
+		c.goAway(spread, reason)
 	}
 }
 

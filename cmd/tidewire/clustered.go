@@ -16,7 +16,6 @@ import (
 	"github.com/tidewire/tidewire/broker/bridge/kafka"
 	"github.com/tidewire/tidewire/broker/cluster"
 	"github.com/tidewire/tidewire/config"
-	clusterv1 "github.com/tidewire/tidewire/proto/tidewire/cluster/v1"
 	"github.com/tidewire/tidewire/storage"
 )
 
@@ -32,6 +31,8 @@ type clustered struct {
 	link    *bridge.Link
 	state   *cluster.State // as it was at the start
 	streams []*bridge.Stream
+	bad     *badRecords
+	soft    *bridge.Soft
 
 	node     *cluster.Node
 	live     chan struct{} // closed when the node has become one that may act, once
@@ -116,13 +117,14 @@ func sentences(all []string) error {
 func (c *clustered) open(ctx context.Context, store *storage.Store, s kafkaStream) (broker.Stream, error) {
 	if c.link == nil {
 		c.link = bridge.NewLink(c.client)
+		c.bad = newBadRecords(c.client, topicOf(&c.options.config.Kafka, badTopic), c.options.logger)
 	}
 	terms := c.state.Terms(s.name)
 	log := c.options.log(*s.settings)
 	log.RetentionBytes = int64(share(s.settings))
 	opened, err := c.link.Open(ctx, bridge.StreamOptions{
 		Definition: bridge.DefinitionOf(c.state.Definition(s.name)), Store: store, Log: log,
-		Renew: len(terms) > 1, Registerer: c.options.registry, Logger: c.options.logger,
+		Renew: len(terms) > 1, Registerer: c.options.registry, Logger: c.options.logger, Bad: c.bad.find,
 	})
 	if err != nil {
 		return broker.Stream{}, err
@@ -142,10 +144,17 @@ func (c *clustered) join(b *broker.Broker) (err error) {
 		Name: nodeName(&c.options.config.Kafka), Version: clusterVersion, Log: c.control,
 		Parts: []cluster.Part{consumers}, Heads: c.heads, Live: c.lives(), Logger: c.options.logger,
 	})
-	if err == nil {
-		consumers.Use(c.node)
+	if err != nil {
+		return err
 	}
-	return err
+	consumers.Use(c.node)
+	main := bridge.DefinitionOf(c.state.Definition(broker.MainStream))
+	c.soft = bridge.NewSoft(c.link, bridge.SoftOptions{
+		Topic: topicOf(&c.options.config.Kafka, softTopic), Secret: main.Secret, MaxPayload: main.MaxPayload,
+		Registerer: c.options.registry, Logger: c.options.logger, Deliver: b.Relayed,
+	})
+	b.UseRelay(c.soft)
+	return nil
 }
 
 // lives returns what notes that the node is live for the first time.
@@ -166,14 +175,20 @@ func (c *clustered) enter(ctx context.Context, failed func()) (leave func() erro
 		return func() error { return nil }
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	ended := make(chan error, 1)
-	go func() {
+	var work sync.WaitGroup
+	var ended error
+	work.Go(func() { c.node.Hold(ctx, cluster.LeaseBad, c.bad.copy) })
+	work.Go(func() { c.soft.Run(ctx) })
+	work.Go(func() { c.compare(ctx) })
+	work.Go(func() {
 		defer failed()
-		ended <- c.node.Run(ctx)
-	}()
+		ended = c.node.Run(ctx)
+		stop()
+	})
 	return func() error {
 		stop()
-		return <-ended
+		work.Wait()
+		return ended
 	}
 }
 
@@ -216,56 +231,6 @@ const promiseAgain = 5 * time.Second
 func (c *clustered) String() string {
 	k := &c.options.config.Kafka
 	return fmt.Sprintf("node %s of the cluster %s on Kafka %s", nodeName(k), k.Prefix, strings.Join(k.Brokers, ","))
-}
-
-// heads says how far this node has come in each partition.
-func (c *clustered) heads() []*clusterv1.StreamHeads {
-	var all []*clusterv1.StreamHeads
-	for _, s := range c.streams {
-		d := s.Definition()
-		h := &clusterv1.StreamHeads{Stream: d.Stream, Term: uint64(d.Term)}
-		for i, p := range s.Partitions() {
-			mark := p.Mark()
-			h.Heads = append(h.Heads, &clusterv1.Head{
-				Partition: uint32(i), Offset: uint64(mark.Offset + 1), Epoch: mark.Epoch, Checksum: mark.Checksum,
-			})
-		}
-		all = append(all, h)
-	}
-	return all
-}
-
-// ready lists why this node cannot do all its work.
-func (c *clustered) ready() (reasons []string) {
-	for _, s := range c.streams {
-		if err := s.Ready(); err != nil {
-			reasons = append(reasons, err.Error())
-		}
-	}
-	switch st := c.node.Status(); {
-	case st.Problem != "":
-		reasons = append(reasons, "the control topic: "+st.Problem)
-	case !st.CaughtUp:
-		reasons = append(reasons, fmt.Sprintf("the control topic is being read: %d of %d records", st.Applied, st.Target))
-	case !st.Joined:
-		reasons = append(reasons, "the node has not joined the cluster yet")
-	case !st.Live && c.control.Trouble() == nil:
-		reasons = append(reasons, "the heartbeats of this node do not come back from Kafka")
-	case !c.promised.Load():
-		reasons = append(reasons, "the consumers of the configuration are not there yet")
-	}
-	return reasons
-}
-
-// degraded lists what is wrong on all nodes alike.
-func (c *clustered) degraded() (all []string) {
-	for _, s := range c.streams {
-		all = append(all, s.Degraded()...)
-	}
-	if err := c.control.Trouble(); err != nil {
-		all = append(all, "the control topic: "+err.Error())
-	}
-	return all
 }
 
 // close closes what was opened. The broker and the node must have ended.

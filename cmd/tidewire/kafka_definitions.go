@@ -11,6 +11,7 @@ import (
 const (
 	controlTopic = "control"
 	badTopic     = "bad"
+	softTopic    = "soft"
 )
 
 // topicOf is the name in Kafka of a stream or of one of those above.

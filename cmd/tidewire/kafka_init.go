@@ -152,11 +152,17 @@ func (t *kafkaTool) read(ctx context.Context) (s *cluster.State, err error) {
 // init makes everything that is missing, and says what is there and differs.
 func (t *kafkaTool) init(ctx context.Context) error {
 	k := &t.settings.Kafka
-	_, created, err := t.topic(ctx, bridge.ControlTopic(topicOf(k, controlTopic), int16(k.Replication)))
-	if err != nil {
-		return err
+	for _, spec := range []kafka.TopicSpec{
+		bridge.ControlTopic(topicOf(k, controlTopic), int16(k.Replication)),
+		bridge.SoftSpec(topicOf(k, softTopic), t.settings.Streams.Main.Partitions, k.Replication),
+		badSpec(topicOf(k, badTopic), k.Replication),
+	} {
+		_, created, err := t.topic(ctx, spec)
+		if err != nil {
+			return err
+		}
+		t.sayTopic(spec.Name, created)
 	}
-	t.sayTopic(topicOf(k, controlTopic), created)
 	state, err := t.read(ctx)
 	if err != nil {
 		return err
@@ -165,7 +171,7 @@ func (t *kafkaTool) init(ctx context.Context) error {
 	for _, want := range wantedDefinitions(t.settings) {
 		have := state.Definition(want.GetStream())
 		if have != nil && !cluster.Removed(have) {
-			_, _ = fmt.Fprintf(t.out, "stream %s is there, with %d partitions in the topic %s\n", have.GetStream(), have.GetPartitions(), have.GetKafkaTopic())
+			_, _ = fmt.Fprintf(t.out, "stream %s is there, with %s in the topic %s\n", have.GetStream(), countOf(int(have.GetPartitions()), "partition"), have.GetKafkaTopic())
 			continue
 		}
 		if err := t.define(ctx, want, have); err != nil {
@@ -218,7 +224,7 @@ func (t *kafkaTool) define(ctx context.Context, want, before *clusterv1.Definiti
 	if err := cluster.Define(ctx, t.control, d, before.GetTerm()); err != nil {
 		return fmt.Errorf("define the stream %s: %w", d.GetStream(), err)
 	}
-	_, _ = fmt.Fprintf(t.out, "stream %s is defined, with %d partitions\n", d.GetStream(), d.GetPartitions())
+	_, _ = fmt.Fprintf(t.out, "stream %s is defined, with %s\n", d.GetStream(), countOf(int(d.GetPartitions()), "partition"))
 	return nil
 }
 

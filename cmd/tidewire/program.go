@@ -177,6 +177,9 @@ func (r *running) run(ctx context.Context) error {
 		if watch := r.program.Watch; watch != nil {
 			doors.Go(func() { watch(ctx, r.broker.Audience) })
 		}
+		if r.cluster != nil {
+			doors.Go(func() { r.cluster.disperse(ctx, r.disperse) })
+		}
 		r.announce()
 		r.untilEnd(ctx)
 		r.letGo(ctx)
@@ -213,6 +216,12 @@ func (r *running) letGo(ended context.Context) {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ended), drain)
 	defer stop()
 	r.server.Drain(ctx, time.Duration(shutdown.Spread))
+}
+
+// disperse asks the sessions to go to another node.
+func (r *running) disperse(reason string) {
+	r.program.Logger.Warn("sessions are asked to go to other nodes", "reason", reason)
+	r.server.Disperse(time.Duration(r.options.config.Shutdown.Spread), reason)
 }
 
 // announce tells people where everything is.

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -137,6 +138,12 @@ func (c *cluster) broker(i int, o options) *broker {
 	}
 }
 
+// environment is that of this command without settings of brokers, which would
+// count more than their files.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TIDEWIRE_") })
+}
+
 func (c *cluster) addresses() []string { return c.kafka.Addresses(kafka.Plain) }
 
 // write writes the configuration of a broker.
@@ -155,7 +162,7 @@ func (c *cluster) run(ctx context.Context, front net.Listener) error {
 	}
 	say("tidewire kafka init --config %s", c.brokers[0].file+".yaml")
 	initialize := exec.CommandContext(ctx, c.program, "kafka", "init", "--config", c.brokers[0].file+".yaml")
-	initialize.Stdout, initialize.Stderr = os.Stdout, os.Stderr
+	initialize.Stdout, initialize.Stderr, initialize.Env = os.Stdout, os.Stderr, environment()
 	if err := initialize.Run(); err != nil {
 		return fmt.Errorf("tidewire kafka init: %w", err)
 	}
@@ -191,7 +198,7 @@ func (c *cluster) start(b *broker) (*exec.Cmd, error) {
 	}
 	defer func() { _ = log.Close() }()
 	process := exec.Command(c.program, "serve", "--config", b.file+".yaml")
-	process.Stdout, process.Stderr = log, log
+	process.Stdout, process.Stderr, process.Env = log, log, environment()
 	process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := process.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", b.name, err)

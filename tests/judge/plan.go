@@ -26,7 +26,6 @@ type Plan struct {
 	Keys         int           // ordering keys that most of the messages have; 0 = none has one
 	Consumers    []Consumer    // whose members share the messages of all topics
 	Seed         uint64        // of everything that is random; 0 = from the clock
-	Nodes        bool          // the URLs are nodes of one cluster: where one dies, another takes its consumers over
 	Tuning       Tuning
 }
 
@@ -42,6 +41,7 @@ type Tuning struct {
 	PauseFor     time.Duration // at most (1 s)
 	SlowShare    float64       // part of the subscribers that are slow (1); below 1 their connections buffer little
 	LeaveEvery   time.Duration // mean time after which a member of a consumer leaves or freezes; 0 = never
+	Nodes        bool          // the URLs are nodes of one cluster: where one dies, another takes its consumers over
 	Retention    bool          // the broker may delete by retention during the run
 	Token        string        // for Authorization: Bearer
 }

@@ -253,7 +253,7 @@ func (l *ledger) settle(e conLine) {
 
 // changes: the generation does while there are members, so that answers may come
 // too late for theirs.
-func (l *ledger) changes() bool { return l.Exclusive || l.plan.Nodes }
+func (l *ledger) changes() bool { return l.Exclusive || l.plan.Tuning.Nodes }
 
 func (l *ledger) settled(e conLine) {
 	q := l.asked[e.file+strconv.Itoa(int(e.Ref))]

@@ -96,7 +96,7 @@ func (l *ledger) judgeCount(m *sent, t *task) {
 			hidden++
 		}
 	}
-	if l.plan.Nodes { // what a node was granted, and did not deliver before it died
+	if l.plan.Tuning.Nodes { // what a node was granted, and did not deliver before it died
 		hidden += len(l.crashes)
 	}
 	if last.attempt > len(seen)+hidden {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 // TestManyNodes is the section of that name of README.md.
 func TestManyNodes(t *testing.T) {
 	kafkatest.Need(t)
-	for _, address := range []string{"127.0.0.1:7072", "127.0.0.1:7073", "127.0.0.1:7171", "127.0.0.1:7172", "127.0.0.1:7173", "127.0.0.1:9092"} {
+	addresses := []string{"127.0.0.1:7072", "127.0.0.1:7073", "127.0.0.1:7171", "127.0.0.1:7172", "127.0.0.1:7173", "127.0.0.1:9092"}
+	for _, address := range addresses {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
 			t.Fatalf("the section is tried as it stands, on %s, and something listens there: %v", address, err)
@@ -44,9 +46,25 @@ func TestManyNodes(t *testing.T) {
 	if !slices.ContainsFunc(cluster.lines(), func(l string) bool { return strings.Contains(l, "has ended (signal: killed)") }) {
 		t.Errorf("no broker was killed:\n%s", strings.Join(cluster.lines(), "\n"))
 	}
+
+	_ = syscall.Kill(-cluster.cmd.Process.Pid, syscall.SIGINT) // Ctrl-C
+	w.until("everything has ended", func() bool {
+		select {
+		case <-cluster.done:
+			return true
+		default:
+			return false
+		}
+	})
+	for _, address := range addresses {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			_ = conn.Close()
+			t.Errorf("after Ctrl-C somebody still listens on %s", address)
+		}
+	}
 }
 
 // subscribers names the brokers that have a session.
 func subscribers(w *walker) string {
-	return w.run(`for n in 1 2 3; do curl -s http://127.0.0.1:717$n/metrics | grep -q '^tidewire_sessions 1$' && echo $n; done; true`)
+	return w.run(`for n in 1 2 3; do curl -s http://127.0.0.1:717$n/metrics | grep "^tidewire_sessions 1\$" >/dev/null && echo $n; done; true`)
 }

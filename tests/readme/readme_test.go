@@ -26,7 +26,7 @@ import (
 const (
 	public  = "http://127.0.0.1:7070"
 	admin   = "http://127.0.0.1:7071"
-	patient = 3 * time.Minute // the first build may be slow
+	patient = 5 * time.Minute // the first build may be slow
 )
 
 // block is a piece of shell in the README, preceded by <!-- run --> or

@@ -225,7 +225,7 @@ func TestClusterKill(t *testing.T) {
 func TestClusterConsumers(t *testing.T) {
 	n := startNodes(t, kafka.Options{}, append([]string{"TIDEWIRE_STREAMS_MAIN_PARTITIONS=1"}, consumersAllowed...)...)
 	plan := n.plan()
-	plan.Nodes = true
+	plan.Tuning.Nodes = true
 	plan.Publishers, plan.Subscribers, plan.Topics, plan.Keys, plan.Rate = 3, 1, 8, 150, 250
 	plan.Consumers = []judge.Consumer{
 		{Name: "shared", Members: 4, Fetchers: 2},

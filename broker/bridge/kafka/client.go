@@ -24,9 +24,11 @@ type Options struct {
 }
 
 // Times of connections. A broker that does not accept one within dialTimeout
-// is passed over; setupTimeout includes TLS and SASL.
+// is passed over; setupTimeout includes TLS and SASL; writing and reading wait no
+// longer than beginTimeout for a connection.
 const (
 	dialTimeout  = 1500 * time.Millisecond
+	beginTimeout = 2 * time.Second
 	setupTimeout = 5 * time.Second
 	// The library asks again for the addresses of the brokers after a random
 	// time up to this; the answer must also come within it. Topics are not

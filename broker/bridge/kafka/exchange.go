@@ -165,6 +165,7 @@ type call struct {
 	buf      []byte        // for the answer, may be nil
 	patience time.Duration // how long nothing may arrive; zero: as the client has it
 	waits    bool          // for a broker that the library has not heard of yet
+	hurry    bool          // wait for a connection no longer than beginTimeout
 	body     func(w *wireWriter)
 }
 
@@ -202,9 +203,17 @@ func (c *Client) try(ctx context.Context, q call) (answer *wireReader, sent bool
 	defer cancel()
 	free := context.AfterFunc(c.ctx, cancel)
 	defer free()
+	// A broker that stands still accepts connections and says nothing. The
+	// library goes on connecting behind our back, for whoever comes next.
+	slow := time.AfterFunc(beginTimeout, func() {
+		if q.hurry && x.state.CompareAndSwap(exchangeNew, exchangeGivenUp) {
+			cancel()
+		}
+	})
+	defer slow.Stop()
 	msg, err := c.transport.RoundTrip(ctx, c.bootstrap, x)
 	if err != nil {
-		sent = !x.state.CompareAndSwap(exchangeNew, exchangeGivenUp)
+		sent = !x.state.CompareAndSwap(exchangeNew, exchangeGivenUp) && x.state.Load() == exchangeBegun
 		x.interrupt()
 		return nil, sent, c.explain(q, sent, err)
 	}

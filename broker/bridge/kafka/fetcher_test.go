@@ -554,7 +554,7 @@ func TestFetchWhileKafkaIsAway(t *testing.T) {
 				t.Errorf("told: %v", errs)
 			}
 		}
-		if n := dials.Load() - before; n > 350 {
+		if n := dials.Load() - before; n > 450 {
 			t.Errorf("%d attempts to connect to three brokers in 30 s", n)
 		}
 		w.fill(t, 0, []string{"more"})
@@ -576,7 +576,7 @@ func TestAFetchThatHangs(t *testing.T) {
 		f := w.fetcher(t, kafka.FetcherOptions{})
 		defer f.Close()
 		r := add(t, f, 0, 0)
-		within(t, 5*time.Second, "fetched", func() bool { return len(r.all()) == 3 })
+		within(t, 6*time.Second, "fetched", func() bool { return len(r.all()) == 3 })
 	})
 }
 

@@ -18,21 +18,21 @@ type lane struct {
 func (p *Producer) placeLocked(q *queue) {
 	if k, ok := p.client.meta.peek(q.partition.Topic); ok {
 		if info, err := k.leader(q.partition); err == nil {
-			p.readyLocked(q, info.Leader, k.gen)
+			p.readyLocked(q, info, k.gen)
 			return
 		}
 	}
 	p.searchLocked([]*queue{q}, 0)
 }
 
-func (p *Producer) readyLocked(q *queue, broker int32, gen uint64) {
-	l := p.lanes[broker]
+func (p *Producer) readyLocked(q *queue, leader PartitionInfo, gen uint64) {
+	l := p.lanes[leader.Leader]
 	if l == nil {
-		l = &lane{broker: broker, wake: make(chan struct{}, 1)}
-		p.lanes[broker] = l
+		l = &lane{broker: leader.Leader, wake: make(chan struct{}, 1)}
+		p.lanes[leader.Leader] = l
 		p.wg.Go(func() { p.drive(l) })
 	}
-	q.state, q.gen = queueReady, gen
+	q.state, q.gen, q.epoch = queueReady, gen, leader.Epoch
 	l.ready = append(l.ready, q)
 	select {
 	case l.wake <- struct{}{}:
@@ -74,10 +74,12 @@ func (p *Producer) found(group []*queue, answers []known) (left []*queue, gens [
 		case p.closed:
 		case q.batch == nil && len(q.waiting) == 0:
 			q.state = queueIdle
-		case err == nil:
-			p.readyLocked(q, info.Leader, k.gen)
+		case err == nil && (info.Epoch != q.epoch || !time.Now().Before(q.hold)):
+			p.readyLocked(q, info, k.gen)
 		default:
-			q.failure = asError(err)
+			if err != nil {
+				q.failure = asError(err)
+			}
 			left, gens = append(left, q), append(gens, k.gen)
 			pause = max(pause, q.pause.next())
 		}
@@ -164,6 +166,7 @@ func (p *Producer) settle(batches []*batch, sent []*produceBatch) {
 		}
 		lost = append(lost, q)
 		pause = max(pause, q.pause.next())
+		q.hold = holdAfter(s.err)
 	}
 	if len(lost) > 0 {
 		p.searchLocked(lost, pause)

@@ -3,7 +3,9 @@ package kafka
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -25,6 +27,8 @@ type metadata struct {
 	wanted  map[string]struct{} // asked for by the next request
 	running chan struct{}       // closed when the request under way has ended; nil if none is
 	last    time.Time           // when it began
+	brokers []int32             // of the newest answer
+	good    int32               // who gave it
 }
 
 // known is an answer about one topic.
@@ -39,7 +43,7 @@ type known struct {
 const refreshPause = 100 * time.Millisecond
 
 func newMetadata(c *Client) *metadata {
-	return &metadata{client: c, topics: map[string]known{}, wanted: map[string]struct{}{}}
+	return &metadata{client: c, topics: map[string]known{}, wanted: map[string]struct{}{}, good: anyBroker}
 }
 
 // get returns what is known of a topic, newer than the answer of number after;
@@ -141,26 +145,103 @@ func (p *pauser) next() time.Duration {
 	return d/2 + rand.N(d)
 }
 
-// askMetadata asks the network about topics; it returns for each what is known,
-// and which broker is the controller.
-func (c *Client) askMetadata(ctx context.Context, names []string) (map[string]known, int32, error) {
-	r, _, err := c.do(ctx, call{api: apiMetadata, broker: anyBroker, body: func(w *wireWriter) {
-		w.count(len(names))
-		for _, name := range names {
-			w.id(TopicID{})
-			w.string(name)
-			w.end()
-		}
-		w.no() // create no topics
-		w.no() // no permissions
-		w.end()
-	}})
-	if err != nil {
-		return nil, 0, err
+// holdAfter says until when to leave a leader alone that failed, unless there is
+// a new one: if it stands still, trying it would take as long as electing one.
+func holdAfter(err error) time.Time {
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return time.Now().Add(2 * time.Second)
 	}
+	return time.Time{}
+}
+
+// hedge is how long a broker may take to answer about topics before another one
+// is asked as well.
+const hedge = 400 * time.Millisecond
+
+// askMetadata asks the network about topics; it returns for each what is known,
+// and which broker is the controller. The broker that answered last is asked
+// first; if it stands still, so do its connections, and waiting for that would
+// take longer than Kafka needs to replace a leader.
+func (c *Client) askMetadata(ctx context.Context, names []string) (map[string]known, int32, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		broker int32
+		r      *wireReader
+		err    error
+	}
+	candidates := c.meta.candidates()
+	results := make(chan result, len(candidates))
+	var first error
+	for asked, ended := 0, 0; ended < len(candidates); {
+		if asked == ended || asked < len(candidates) {
+			broker := candidates[asked]
+			asked++
+			go func() {
+				r, _, err := c.do(ctx, call{api: apiMetadata, broker: broker, body: func(w *wireWriter) { writeMetadata(w, names) }})
+				results <- result{broker, r, err}
+			}()
+		}
+		var more <-chan time.Time
+		if asked < len(candidates) {
+			t := time.NewTimer(hedge)
+			defer t.Stop()
+			more = t.C
+		}
+		select {
+		case <-more:
+		case got := <-results:
+			ended++
+			if got.err == nil {
+				c.meta.answered(got.broker)
+				return c.readMetadata(got.r, names)
+			}
+			first = cmp.Or(first, got.err)
+		}
+	}
+	return nil, 0, first
+}
+
+// candidates are the brokers to ask, at most three: who answered last, whoever
+// the library is connected with, and others in random order.
+func (m *metadata) candidates() []int32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := []int32{anyBroker}
+	if m.good != anyBroker {
+		list = []int32{m.good, anyBroker}
+	}
+	for _, i := range rand.Perm(len(m.brokers)) {
+		if len(list) < 3 && m.brokers[i] != m.good {
+			list = append(list, m.brokers[i])
+		}
+	}
+	return list
+}
+
+func (m *metadata) answered(broker int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.good = broker
+}
+
+func writeMetadata(w *wireWriter, names []string) {
+	w.count(len(names))
+	for _, name := range names {
+		w.id(TopicID{})
+		w.string(name)
+		w.end()
+	}
+	w.no() // create no topics
+	w.no() // no permissions
+	w.end()
+}
+
+func (c *Client) readMetadata(r *wireReader, names []string) (map[string]known, int32, error) {
 	r.int32() // throttle
+	var brokers []int32
 	for range r.count() {
-		r.int32()
+		brokers = append(brokers, r.int32())
 		r.bytes()
 		r.int32()
 		r.bytes()
@@ -176,6 +257,9 @@ func (c *Client) askMetadata(ctx context.Context, names []string) (map[string]kn
 	if r.err != nil {
 		return nil, 0, failf(Corrupt, r.err, "the answer of Kafka about its topics cannot be read")
 	}
+	c.meta.mu.Lock()
+	c.meta.brokers = brokers
+	c.meta.mu.Unlock()
 	for _, name := range names {
 		if _, ok := list[name]; !ok {
 			list[name] = known{err: failf(NoTopic, nil, "Kafka has no topic %s", name)}

@@ -91,6 +91,9 @@ func (f *Fetcher) place(group []*reader, answers []known) (left []*reader, pause
 		case err == nil && r.leader.id != k.topic.ID:
 			r.fail(failf(TopicChanged, nil, "topic %s was deleted and created again; its id was %s and is %s now", k.topic.Name, r.leader.id, k.topic.ID))
 			r.state = readerResting
+		case err == nil && info.Epoch == r.leader.epoch && time.Now().Before(r.leader.hold):
+			left = append(left, r)
+			pause = max(pause, r.pause.next())
 		case err == nil:
 			r.leader.epoch = info.Epoch
 			f.giveLocked(r, info.Leader)
@@ -224,6 +227,7 @@ func (l *poll) take(asked []asking, err *Error) bool {
 			continue
 		}
 		pause = max(pause, r.lose(faults[i]))
+		r.leader.hold = holdAfter(faults[i])
 		lost = append(lost, r)
 	}
 	if len(lost) > 0 && !f.closed {

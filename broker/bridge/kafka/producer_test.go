@@ -223,7 +223,7 @@ func (c *lossyConn) Write(b []byte) (int, error) {
 func (c *lossyConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if c.away.Load() {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, errors.New("cut")
 	}
 	return n, err
@@ -440,6 +440,56 @@ func TestCloseAnswersEverything(t *testing.T) {
 		}
 		if err := p.Produce(kafka.Write{Partition: part(0), Records: []kafka.Record{{}}, Done: o.done("x")}); !errors.Is(err, kafka.Closed) {
 			t.Error(err)
+		}
+	})
+}
+
+// While a leader stands still it is not tried again at once, so that a new one
+// is found as soon as there is one.
+func TestALeaderThatStandsStillIsReplaced(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		if err := w.cluster.MoveTopicPartition(topic, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []kmsg.Key{kmsg.Produce, kmsg.Fetch, kmsg.Metadata} {
+			w.cluster.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+				w.cluster.KeepControl()
+				return nil, nil, w.cluster.CurrentNode() == 0
+			})
+		}
+		p := w.client.NewProducer(kafka.ProducerOptions{})
+		defer p.Close()
+		f := w.client.NewFetcher(kafka.FetcherOptions{})
+		defer f.Close()
+		r := add(t, f, 0, 0)
+		var o outcomes
+		began := time.Now()
+		o.write(t, p, 0, "v", time.Minute)
+		pass(4 * time.Second) // the first try has ended
+		if err := w.cluster.MoveTopicPartition(topic, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 2*time.Second, "answered and fetched", func() bool { return o.len() == 1 && len(r.all()) == 1 })
+		t.Logf("after %v", time.Since(began))
+	})
+}
+
+// A broker that stands still is passed over by who asks about topics.
+func TestASilentBrokerIsPassedOver(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		if _, err := w.client.Topic(t.Context(), topic); err != nil {
+			t.Fatal(err)
+		}
+		w.cluster.ControlKey(int16(kmsg.Metadata), func(kmsg.Request) (kmsg.Response, error, bool) {
+			w.cluster.KeepControl()
+			return nil, nil, w.cluster.CurrentNode() == 0
+		})
+		for range 10 {
+			began := time.Now()
+			_, err := w.client.Topic(t.Context(), topic)
+			if took := time.Since(began); err != nil || took > time.Second {
+				t.Errorf("%v after %v", err, took)
+			}
 		}
 	})
 }

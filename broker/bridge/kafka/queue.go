@@ -16,11 +16,13 @@ type queue struct {
 	partition Partition
 	state     int
 	waiting   []*item
-	batch     *batch // under way, or to be sent again before what waits
-	most      int    // of writes in a batch while one is searched that Kafka refuses; 0: any number
-	pause     pauser // of consecutive failures
-	failure   *Error // the last one, nil after a success
-	gen       uint64 // of the metadata that named its leader
+	batch     *batch    // under way, or to be sent again before what waits
+	most      int       // of writes in a batch while one is searched that Kafka refuses; 0: any number
+	pause     pauser    // of consecutive failures
+	failure   *Error    // the last one, nil after a success
+	gen       uint64    // of the metadata that named its leader
+	epoch     int32     // of that leader
+	hold      time.Time // not to be sent to the same leader again before
 }
 
 // An item is a write in a queue.

@@ -38,7 +38,8 @@ type reader struct {
 type place struct {
 	id    TopicID
 	epoch int32
-	gen   uint64 // of the metadata that said so
+	gen   uint64    // of the metadata that said so
+	hold  time.Time // not to be asked again before, if it is the same
 }
 
 // news is what a sink was told last, besides batches.

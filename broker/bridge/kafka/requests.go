@@ -24,7 +24,7 @@ func (c *Client) produce(ctx context.Context, broker int32, timeout time.Duratio
 		size += len(b.data)
 	}
 	r, sent, err := c.do(ctx, call{
-		api: apiProduce, broker: broker, wait: timeout, limit: 4 << 20,
+		api: apiProduce, broker: broker, wait: timeout, limit: 4 << 20, hurry: true,
 		patience: time.Second + time.Duration(size>>20)*time.Second, // a slow network must carry it
 		body:     func(w *wireWriter) { writeProduce(w, timeout, batches) },
 	})
@@ -146,7 +146,7 @@ const answerSlack = 64 << 20
 // the answer, for the next one.
 func (c *Client) fetch(ctx context.Context, q fetchCall, parts []*fetchPart) ([]byte, *Error) {
 	r, _, err := c.do(ctx, call{
-		api: apiFetch, broker: q.broker, wait: q.wait, limit: q.maxBytes + answerSlack, buf: q.buf, waits: q.waits,
+		api: apiFetch, broker: q.broker, wait: q.wait, limit: q.maxBytes + answerSlack, buf: q.buf, waits: q.waits, hurry: !q.waits,
 		body: func(w *wireWriter) { writeFetch(w, q, parts) },
 	})
 	if err != nil {

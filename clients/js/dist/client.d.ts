@@ -27,10 +27,11 @@ export declare class Connection extends Lasting implements api.Client, Link, Tak
     }): void;
     published({ results, term }: Published): void;
     ping({ seq }: Ping): void;
-    refreshed({ expiresAt }: Refreshed): void;
     error(error: WireError): void;
     welcome(f: Welcome): void;
     goAway({ reconnectAfterMs, elsewhere }: GoAway): void;
+    /** Takes when the token expires, by the broker's clock, and replaces it in time. */
+    refreshed({ expiresAt }: Refreshed): void;
     pump(): void;
     publish(topic: string, data: api.Data, options?: api.PublishOptions): Promise<api.Published>;
     subscribe(filter: string, first?: api.Handler | api.SubscribeOptions, options?: api.SubscribeOptions): api.Subscription;

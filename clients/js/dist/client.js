@@ -212,9 +212,6 @@ export class Connection extends Lasting {
     ping({ seq }) {
         this.send({ pong: { seq } });
     }
-    refreshed({ expiresAt }) {
-        this.#expires(expiresAt);
-    }
     error(error) {
         if (error.request === "refresh")
             this.#refresh(askAgain);
@@ -232,7 +229,7 @@ export class Connection extends Lasting {
         this.later(stable, () => {
             this.#pause.failures = 0;
         });
-        this.#expires(f.expiresAt);
+        this.refreshed(f);
         // Notices when nothing has come for too long: not even a ping.
         this.#timers.add(setInterval(() => this.handleEvent({ type: "tick" }), bounded(this.#silence / 2)));
         this.#enter("open");
@@ -255,10 +252,10 @@ export class Connection extends Lasting {
         this.#lose(new TidewireError("going_away", "the broker is going away", true));
     }
     /** Takes when the token expires, by the broker's clock, and replaces it in time. */
-    #expires(at) {
-        if (!at)
+    refreshed({ expiresAt }) {
+        if (!expiresAt)
             return;
-        const left = at / 1000 + this.#ahead - Date.now();
+        const left = expiresAt / 1000 + this.#ahead - Date.now();
         // The randomness keeps clients apart whose tokens were issued together.
         this.#refresh(left - Math.min(left / 4, 60_000) * (1 + Math.random() / 4));
     }

@@ -9,4 +9,4 @@ export interface Place {
     others?: Map<number, number> | undefined;
 }
 /** Writes a position as docs/protocol.md says. */
-export declare function write(place: Place | string, others?: Place["others"]): string;
+export declare function write(place: Place | string): string;

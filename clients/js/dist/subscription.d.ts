@@ -24,6 +24,7 @@ export declare class Subscription extends Member implements Public {
     subscribed({ cursors, position }: Subscribed): void;
     deliver(f: Deliver, size: number): void;
     progress({ term, partition, through }: Progress): void;
+    /** The position of a gap that lists several partitions is where all of them are. */
     gap(f: Gap): void;
     caughtUp(): void;
     [Symbol.asyncIterator](): AsyncGenerator<Message, void, undefined>;

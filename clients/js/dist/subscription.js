@@ -19,8 +19,6 @@ export class Subscription extends Member {
     #from;
     #cursor = new Map();
     #kept = "";
-    /** Of what is kept, the places in the other partitions. */
-    #others;
     #saved = "";
     #savedAt = 0;
     #saving = false;
@@ -41,7 +39,7 @@ export class Subscription extends Member {
         this.#load();
     }
     get position() {
-        return write(this.#kept, this.#others);
+        return write(this.#kept);
     }
     async #load() {
         const { store, from } = this.#options;
@@ -102,8 +100,12 @@ export class Subscription extends Member {
         else
             this.#keep(end);
     }
+    /** The position of a gap that lists several partitions is where all of them are. */
     gap(f) {
-        const end = this.#move(f.position.slice(1).split("-")[0], f.partition, f.offset);
+        const [term, ...places] = f.position.slice(1).split("-");
+        let end = this.#move(term, f.partition, f.offset);
+        if (places[1])
+            end = this.#from = f.position;
         this.#push({ end, news: () => super.gap(f) });
     }
     caughtUp() {
@@ -129,9 +131,8 @@ export class Subscription extends Member {
         this.link.send({ flow: { sub: this.sub, credit: this.#owed } });
         this.#owed = 0;
     }
-    #keep(place, others) {
+    #keep(place) {
         this.#kept = place;
-        this.#others = others;
         if (this.#options.store && Date.now() - this.#savedAt > unkept)
             this.#save();
     }
@@ -220,15 +221,16 @@ export class Subscription extends Member {
             const { offset } = record;
             if (offset <= above)
                 continue;
-            const place = term ? { term, partition, offset } : "";
+            const { others } = (e.end ?? {});
+            const place = term ? { term, partition, offset, others } : "";
             yield new Received(record, place);
             if (place)
-                this.#keep(place, e.end?.others);
+                this.#keep(place);
             if (this.#queue[0] !== e)
                 return; // it was closed in between
         }
         if (e.end)
-            this.#keep(e.end, e.end.others); // a Progress may have moved it since
+            this.#keep(e.end); // a Progress may have moved it since
         this.#handled(size);
         news?.();
     }

@@ -228,10 +228,6 @@ export class Connection extends Lasting implements api.Client, Link, Taker {
     this.send({ pong: { seq } });
   }
 
-  refreshed({ expiresAt }: Refreshed): void {
-    this.#expires(expiresAt);
-  }
-
   error(error: WireError): void {
     if (error.request === "refresh") this.#refresh(askAgain);
     else if (error.ref) this.#outbox.answered([{ ref: error.ref, error }]);
@@ -246,7 +242,7 @@ export class Connection extends Lasting implements api.Client, Link, Taker {
     this.later(stable, () => {
       this.#pause.failures = 0;
     });
-    this.#expires(f.expiresAt);
+    this.refreshed(f);
     // Notices when nothing has come for too long: not even a ping.
     this.#timers.add(setInterval(() => this.handleEvent({ type: "tick" }), bounded(this.#silence / 2)));
     this.#enter("open");
@@ -270,9 +266,9 @@ export class Connection extends Lasting implements api.Client, Link, Taker {
   }
 
   /** Takes when the token expires, by the broker's clock, and replaces it in time. */
-  #expires(at: number): void {
-    if (!at) return;
-    const left = at / 1000 + this.#ahead - Date.now();
+  refreshed({ expiresAt }: Refreshed): void {
+    if (!expiresAt) return;
+    const left = expiresAt / 1000 + this.#ahead - Date.now();
     // The randomness keeps clients apart whose tokens were issued together.
     this.#refresh(left - Math.min(left / 4, 60_000) * (1 + Math.random() / 4));
   }

@@ -10,9 +10,9 @@ export interface Place {
 }
 
 /** Writes a position as docs/protocol.md says. */
-export function write(place: Place | string, others?: Place["others"]): string {
+export function write(place: Place | string): string {
   if (typeof place === "string") return place;
-  return [...new Map(others ?? place.others).set(place.partition, place.offset)]
+  return [...new Map(place.others).set(place.partition, place.offset)]
     .sort((a, b) => a[0] - b[0])
     .reduce(
       (text, [partition, offset]) => `${text}-${partition ? `${partition}_` : ""}${offset}`,

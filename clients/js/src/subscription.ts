@@ -12,7 +12,7 @@ interface Event {
   size?: number;
   news?: () => void;
   /** Where the subscription is once it was handled. */
-  end?: Place | undefined;
+  end?: Place | string | undefined;
 }
 
 /** How long a position that has moved may wait to be kept while messages are handled, in milliseconds. */
@@ -36,8 +36,6 @@ export class Subscription extends Member implements Public {
   #from: Place | string | undefined;
   #cursor = new Map<number, number>();
   #kept: Place | string = "";
-  /** Of what is kept, the places in the other partitions. */
-  #others: Place["others"];
   #saved: Place | string = "";
   #savedAt = 0;
   #saving = false;
@@ -60,7 +58,7 @@ export class Subscription extends Member implements Public {
   }
 
   get position(): string {
-    return write(this.#kept, this.#others);
+    return write(this.#kept);
   }
 
   async #load(): Promise<void> {
@@ -122,8 +120,11 @@ export class Subscription extends Member implements Public {
     else this.#keep(end);
   }
 
+  /** The position of a gap that lists several partitions is where all of them are. */
   override gap(f: Gap): void {
-    const end = this.#move(f.position.slice(1).split("-")[0]!, f.partition, f.offset);
+    const [term, ...places] = f.position.slice(1).split("-");
+    let end: Place | string = this.#move(term!, f.partition, f.offset);
+    if (places[1]) end = this.#from = f.position;
     this.#push({ end, news: () => super.gap(f) });
   }
 
@@ -150,9 +151,8 @@ export class Subscription extends Member implements Public {
     this.#owed = 0;
   }
 
-  #keep(place: Place | string, others?: Place["others"]): void {
+  #keep(place: Place | string): void {
     this.#kept = place;
-    this.#others = others;
     if (this.#options.store && Date.now() - this.#savedAt > unkept) this.#save();
   }
 
@@ -233,12 +233,13 @@ export class Subscription extends Member implements Public {
       const { term, partition } = chunk as Deliver;
       const { offset } = record;
       if (offset <= above) continue;
-      const place = term ? { term, partition, offset } : "";
+      const { others } = (e.end ?? {}) as Place;
+      const place = term ? { term, partition, offset, others } : "";
       yield new Received(record, place);
-      if (place) this.#keep(place, e.end?.others);
+      if (place) this.#keep(place);
       if (this.#queue[0] !== e) return; // it was closed in between
     }
-    if (e.end) this.#keep(e.end, e.end.others); // a Progress may have moved it since
+    if (e.end) this.#keep(e.end); // a Progress may have moved it since
     this.#handled(size);
     news?.();
   }

@@ -113,7 +113,10 @@ export interface Published {
 export interface Message {
   readonly topic: string;
   readonly id: string;
-  /** Where it is in the log: what to resume after. Empty for ephemeral messages. */
+  /**
+   * Where the subscription is once it was handled: what to resume after, also where the filter reads
+   * several partitions. Empty for ephemeral messages.
+   */
   readonly position: string;
   /** When the broker stored it. */
   readonly time: Date;

@@ -122,10 +122,11 @@ function text(field, stop) {
 export function ascii(from, at, stop) {
     if (stop - at > 128)
         return;
-    const codes = [];
-    for (; at < stop && from[at] < 128; at++)
-        codes.push(from[at]);
-    return at < stop ? undefined : String.fromCharCode(...codes);
+    const codes = new Array(stop - at); // one that grows costs half as much again
+    for (let i = at; i < stop; i++)
+        if ((codes[i - at] = from[i]) > 127)
+            return;
+    return String.fromCharCode(...codes);
 }
 /** Decodes one value. `number` is its varint, or its length, and `stop` its end. */
 function decodeValue(field, wire, number, stop) {

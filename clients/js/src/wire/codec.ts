@@ -147,9 +147,9 @@ function text(field: Field, stop: number): string {
 /** Decodes text that is short and of ASCII, several times as fast as a decoder would; gives nothing for other text. */
 export function ascii(from: Uint8Array, at: number, stop: number): string | undefined {
   if (stop - at > 128) return;
-  const codes: number[] = [];
-  for (; at < stop && from[at]! < 128; at++) codes.push(from[at]!);
-  return at < stop ? undefined : String.fromCharCode(...codes);
+  const codes = new Array<number>(stop - at); // one that grows costs half as much again
+  for (let i = at; i < stop; i++) if ((codes[i - at] = from[i]!) > 127) return;
+  return String.fromCharCode(...codes);
 }
 
 /** Decodes one value. `number` is its varint, or its length, and `stop` its end. */

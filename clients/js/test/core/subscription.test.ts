@@ -36,11 +36,13 @@ function gate() {
 async function listening(options: SubscribeOptions = {}, handler?: (m: Message) => unknown) {
   const w = await open();
   const seen: string[] = [];
+  const at: string[] = [];
   const told: string[] = [];
   const sub = w.client.subscribe(
     "a",
     (m) => {
       seen.push(m.text());
+      at.push(m.position);
       return handler?.(m);
     },
     options,
@@ -50,7 +52,7 @@ async function listening(options: SubscribeOptions = {}, handler?: (m: Message) 
   sub.on("state", (s) => told.push(s));
   await settle();
   const asked = w.peer.take("subscribe");
-  return { ...w, sub, seen, told, asked, number: asked[0]?.sub ?? 0 };
+  return { ...w, sub, seen, at, told, asked, number: asked[0]?.sub ?? 0 };
 }
 
 /** Loses the connection, opens another, and returns it with what was asked for over it. */
@@ -148,7 +150,7 @@ test("a message says all that there is to say", async () => {
     ephemeral: false,
     data: { a: 1 },
   });
-  expect(all[0]?.position).toBe("pt-3_5");
+  expect(all[0]?.position).toBe("pt-0-3_5");
   expect(all[0]?.headers).toEqual({ x: "1" });
   expect(all[0]?.time).toEqual(new Date(1_700_000_000_000));
   expect(all[0]?.expires).toEqual(new Date(1_800_000_000_000));
@@ -369,6 +371,7 @@ test("several partitions: each has its cursor, the position has all", async () =
   door.open();
   await settle();
   expect(w.seen).toEqual(["9", "6"]);
+  expect(w.at).toEqual(["pt-5-2_9", "pt-6-2_9"]);
   expect(w.sub.position).toBe("pt-7-2_9");
   const sub = next.asked[0]!.sub!;
   next.peer.say({
@@ -383,6 +386,16 @@ test("several partitions: each has its cursor, the position has all", async () =
   await settle();
   expect(w.seen).toEqual(["9", "6", "21", "8"]);
   expect(next.peer.take("unsubscribe")).toEqual([{ sub }]);
+});
+
+test("several gaps at the beginning: only the last one moves the position", async () => {
+  const w = await listening({ from: "po-3-1_4" });
+  const cursors = [{ offset: 3 }, { partition: 1, offset: 4 }];
+  w.peer.say({ subscribed: { sub: w.number, position: "po-3-1_4", cursors } });
+  w.peer.say({ gap: { sub: w.number, reason: "other_log", position: "po-3-1_4", offset: 9 } });
+  await settle();
+  expect(w.sub.position).toBe("po-3-1_4");
+  expect((await again(w.net)).asked).toMatchObject([{ from: "po-3-1_4" }]);
 });
 
 test("the place of one partition does not run ahead with what others have received", async () => {
