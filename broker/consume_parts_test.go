@@ -328,3 +328,52 @@ func TestSharedSeveralPartitions(t *testing.T) {
 		work(published)
 	})
 }
+
+// TestPurgeOfSeveralPartitions: what a consumer has tried becomes dead letters before
+// it goes, of what it has not it is told in each partition, and then it goes on.
+func TestPurgeOfSeveralPartitions(t *testing.T) {
+	s := openParted(t, t.TempDir(), 3)
+	h := s.hire()
+	h.consume("w", "job.*", 4, nil)
+	given := map[uint32]int{}
+	for i := range 60 {
+		m := protocol.Message{Topic: fmt.Sprintf("job.%d", i%9), Payload: fmt.Append(nil, i)}
+		given[uint32(protocol.Partition(m.Topic, 3))]++
+		s.publish(m)
+	}
+	tried := h.take(4)
+	pause := func(paused bool) { // else more is tried while one partition after the other is purged
+		if _, err := s.broker.PauseConsumer(t.Context(), "w", paused); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pause(true)
+	if _, err := s.broker.Purge(t.Context(), broker.MainStream); err != nil {
+		t.Fatal(err)
+	}
+	s.until(func() bool { i := s.info(); return i.Dead == len(tried) && i.InFlight == 0 && i.Lag == 0 })
+	for _, m := range tried {
+		if _, err := s.broker.DeadLetter(t.Context(), "w", m.Position.String()); err != nil {
+			t.Errorf("%v: %v", m.Position, err)
+		}
+	}
+	pause(false)
+	s.publish(protocol.Message{Topic: "job.3", Payload: []byte("after")})
+	got := h.take(1)
+	if string(got[0].Payload) != "after" {
+		t.Fatalf("got %s", got[0].Payload)
+	}
+	h.ack(got...)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	told := map[uint32]bool{}
+	for _, g := range h.gaps {
+		if g.Reason != storage.GapRetention || g.After >= g.Through || g.Through != uint64(given[g.Partition]) {
+			t.Errorf("gap %v of a partition with %d", g, given[g.Partition])
+		}
+		told[g.Partition] = true
+	}
+	if len(told) != 3 {
+		t.Errorf("told of %v", h.gaps)
+	}
+}

@@ -191,7 +191,7 @@ func (sh *SharedConsumers) write(records ...*clusterv1.Record) {
 	}
 	if len(sh.unsent) == 0 {
 		err := sh.node.Write(records...)
-		if err == nil {
+		if err == nil || errors.Is(err, cluster.ErrAway) {
 			return
 		}
 		if errors.Is(err, cluster.ErrAway) { // it has said goodbye

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/tidewire/tidewire/broker/brokertest"
 	"github.com/tidewire/tidewire/broker/cluster"
 	"github.com/tidewire/tidewire/broker/cluster/clustertest"
+	clusterv1 "github.com/tidewire/tidewire/proto/tidewire/cluster/v1"
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
 	"github.com/tidewire/tidewire/protocol"
 )
@@ -38,9 +40,23 @@ type townNode struct {
 	way    *clustertest.Way
 	logs   []*brokertest.Follower
 	part   *broker.SharedConsumers
+	door   door
 	node   *cluster.Node
 	cancel context.CancelFunc
 	ended  sync.WaitGroup
+}
+
+// door is the way of consumers to the node, which may be shut.
+type door struct {
+	broker.Cluster
+	shut atomic.Bool
+}
+
+func (d *door) Write(records ...*clusterv1.Record) error {
+	if d.shut.Load() {
+		return cluster.ErrFull
+	}
+	return d.Cluster.Write(records...)
 }
 
 func newTown(t *testing.T, n int) *town {
@@ -89,7 +105,8 @@ func (w *town) start(name string) *townNode {
 		w.t.Fatal(err)
 	}
 	n.node = node
-	n.part.Use(node)
+	n.door.Cluster = node
+	n.part.Use(&n.door)
 	n.shop = &shop{t: w.t, broker: b}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
@@ -574,7 +591,6 @@ func TestSharedWaitsForItsOwnCopy(t *testing.T) {
 			}
 			h.ack(m)
 		}
-
 	})
 }
 
@@ -672,5 +688,80 @@ func TestSharedExclusiveDoesNotComeBack(t *testing.T) {
 		c.publishMany("job.a", 1)
 		second.ack(second.take(1)...)
 		w.same(w.nodes...)
+	})
+}
+
+func TestSharedKeepsWhatTheNodeHasNoRoomFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 2)
+		a, b := w.nodes[0], w.nodes[1]
+		h := a.hire()
+		h.consume("w", "job.*", 4, nil)
+		other := b.hire()
+		w.settled()
+		other.consume("w", "", 1, nil)
+		b.publishMany("job.a", 5)
+		w.settled()
+		got := append(h.take(4), other.take(1)...)
+		a.door.shut.Store(true)
+		b.door.shut.Store(true)
+		b.publishMany("job.b", 5)
+		for _, m := range got[:3] {
+			h.settle(protocol.SettleAck, false, nil, m)
+		}
+		other.settle(protocol.SettleAck, false, nil, got[4])
+		other.leave()
+		brief := a.hire()
+		brief.session.Subscribe(&tidewirev1.Subscribe{Sub: 1, Consumer: "w"})
+		time.Sleep(time.Second)
+		h.idle()
+		a.door.shut.Store(false)
+		b.door.shut.Store(false)
+		brief.leave() // which does not overtake that it came
+		time.Sleep(time.Second)
+		for left := 6; left > 0; left-- {
+			if len(got) > 3 {
+				h.ack(got[3])
+				got = nil
+				continue
+			}
+			h.ack(h.take(1)...)
+		}
+		w.same(w.nodes...)
+		if i := b.info(); i.InFlight != 0 || i.Lag != 0 || len(i.Members) != 1 {
+			t.Fatalf("%+v", i)
+		}
+	})
+}
+
+func TestSharedDeliversNoOldGrants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		a, b := w.nodes[0], w.nodes[1]
+		if _, _, err := a.broker.PutConsumer(t.Context(), "w", request("job.*")); err != nil {
+			t.Fatal(err)
+		}
+		w.settled()
+		late := b.hire()
+		late.consume("w", "", 0, nil)
+		w.settled()
+		b.way.Stall(true)
+		a.publishMany("job.a", 3) // granted to who does not hear of it
+		w.settled()
+		h := a.hire()
+		h.consume("w", "", 0, nil)
+		time.Sleep(6 * time.Second)
+		got := h.take(3)
+		if got[0].Attempt != 2 {
+			t.Fatalf("attempt %d", got[0].Attempt)
+		}
+		h.ack(got...)
+		b.way.Stall(false)
+		time.Sleep(5 * time.Second)
+		late.idle()
+		w.same(w.nodes...)
+		if i := b.info(); len(i.Members) != 2 {
+			t.Fatalf("%+v", i)
+		}
 	})
 }

@@ -168,11 +168,11 @@ func (s *Stream) open(number int) (*Partition, error) {
 	_, head := replica.Bounds()
 	p.intake = intake{rules: rules, head: head, note: p.readNote(rules, head)}
 	p.status = newStatus(head, p.intake.note.mark)
-	p.outbox = outbox{
+	way := route{
 		partition: p.name, boot: s.link.boot, sealer: newSealer(s.def.Secret), produce: s.link.producer.Produce,
-		forgotten: replica.Forgotten, maxValue: s.def.MaxPayload, ready: make(chan struct{}, 1), space: make(chan struct{}),
-		held: true,
+		forgotten: replica.Forgotten, maxValue: s.def.MaxPayload,
 	}
+	p.outbox = outbox{route: way, ready: make(chan struct{}, 1), space: make(chan struct{}), held: true}
 	return p, nil
 }
 

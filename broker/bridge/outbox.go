@@ -37,13 +37,8 @@ const (
 //   - it was surely not written: it is told so;
 //   - none of that in time: outcome_unknown.
 type outbox struct {
-	partition kafka.Partition
-	boot      Boot
-	sealer    *sealer
-	produce   func(kafka.Write) error
-	forgotten func() time.Time // see storage.Replica.Forgotten
-	maxValue  int
-	ready     chan struct{} // has a token while there may be answers
+	route
+	ready chan struct{} // has a token while there may be answers
 
 	mu       sync.Mutex
 	queue    []*outgoing // not written yet
@@ -56,6 +51,16 @@ type outbox struct {
 	closed   *protocol.Error
 	away     error            // why writing fails at the moment
 	answers  []storage.Answer // for whoever runs the partition to hand out
+}
+
+// route is where an outbox writes to, and what it writes beside the messages.
+type route struct {
+	partition kafka.Partition
+	boot      Boot
+	sealer    *sealer
+	produce   func(kafka.Write) error
+	forgotten func() time.Time // see storage.Replica.Forgotten
+	maxValue  int
 }
 
 // outgoing is one entry on its way, or a canary, which has no entry.

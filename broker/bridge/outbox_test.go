@@ -23,14 +23,12 @@ type slot struct {
 
 func newSlot(t *testing.T) *slot {
 	s := &slot{t: t, told: make(map[string]string)}
-	s.outbox = &outbox{
-		boot: 7, sealer: newSealer(testDefinition().Secret), forgotten: func() time.Time { return time.Time{} }, maxValue: 1000,
-		ready: make(chan struct{}, 1), space: make(chan struct{}),
-		produce: func(w kafka.Write) error {
-			s.writes = append(s.writes, w)
-			return nil
-		},
+	way := route{boot: 7, sealer: newSealer(testDefinition().Secret), forgotten: func() time.Time { return time.Time{} }, maxValue: 1000}
+	way.produce = func(w kafka.Write) error {
+		s.writes = append(s.writes, w)
+		return nil
 	}
+	s.outbox = &outbox{route: way, ready: make(chan struct{}, 1), space: make(chan struct{})}
 	return s
 }
 

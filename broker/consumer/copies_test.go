@@ -102,7 +102,7 @@ func TestCopiesAreSavedWhole(t *testing.T) {
 		at := protocol.Position{Term: 7, Offset: 1}
 		owner.Take(Message{At: at, Size: 10, Key: 5}, 1, 100)
 		owner.Nack(0, 1, new(time.Second), Moment{Now: 200})
-		if !c.Decided(is, 6, 1, owner.Deltas()) || !bytes.Equal(is.Machine.AppendState(nil), owner.AppendState(nil)) {
+		if !c.Decided(is, 6, 1, owner.Deltas()) || !bytes.Equal(is.AppendState(nil), owner.AppendState(nil)) {
 			t.Fatal("the copy is another one")
 		}
 	}

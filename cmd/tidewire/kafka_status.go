@@ -205,14 +205,27 @@ func (s *clusterStatus) nodes(before, after *cluster.State) {
 		for _, h := range n.Heads {
 			s.lag(&st, h)
 		}
-		if !st.Beats {
-			s.Problems = append(s.Problems, fmt.Sprintf("the node %s is silent: if no other node expires it, none runs; start one, or look at what it does", n.Name))
-		}
 		s.Nodes = append(s.Nodes, st)
 	}
+	s.silent()
 	slices.SortFunc(s.Nodes, func(a, b nodeStatus) int { return strings.Compare(a.Name, b.Name) })
 	for _, l := range after.Leases("") {
 		s.Leases = append(s.Leases, leaseStatus{Name: l.Name, Node: names[l.Boot], Generation: l.Generation})
+	}
+}
+
+// silent tells of nodes without a heartbeat. While another one has some, it takes those
+// for dead by itself.
+func (s *clusterStatus) silent() {
+	beats := slices.ContainsFunc(s.Nodes, func(n nodeStatus) bool { return n.Beats })
+	for _, n := range s.Nodes {
+		switch {
+		case n.Beats:
+		case beats:
+			s.Notes = append(s.Notes, fmt.Sprintf("the node %s is silent: in a few seconds the others take it for dead, and take over what it did", n.Name))
+		default:
+			s.Problems = append(s.Problems, fmt.Sprintf("the node %s is silent, and no other one is there to take over: look at its log, or start one", n.Name))
+		}
 	}
 }
 
