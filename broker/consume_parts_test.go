@@ -18,8 +18,8 @@ import (
 	"github.com/tidewire/tidewire/storage"
 )
 
-// openParted starts a broker whose stream main has so many partitions, and dead two.
-func openParted(t *testing.T, dir string, partitions int) *shop {
+// openParted starts a broker whose stream main has three partitions, and dead two.
+func openParted(t *testing.T, dir string) *shop {
 	t.Helper()
 	s := &shop{t: t}
 	logger := slog.New(slog.DiscardHandler)
@@ -43,7 +43,7 @@ func openParted(t *testing.T, dir string, partitions int) *shop {
 		}
 		return st
 	}
-	s.broker = broker.New(nil, broker.Options{Logger: logger}, stream(broker.MainStream, partitions, 77), stream(broker.DeadStream, 2, 78))
+	s.broker = broker.New(nil, broker.Options{Logger: logger}, stream(broker.MainStream, 3, 77), stream(broker.DeadStream, 2, 78))
 	if err := s.broker.OpenConsumers(open("control")); err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func consumeParted(t *testing.T, filter string) {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	f := filters(t, filter)[0]
 	dir := t.TempDir()
-	s := openParted(t, dir, 3)
+	s := openParted(t, dir)
 	all := map[string]*job{}
 	var order []*job
 	publish := func(n int) {
@@ -147,7 +147,7 @@ func consumeParted(t *testing.T, filter string) {
 		s.until(func() bool { return s.info().InFlight == 0 })
 		h.leave()
 		s.end()
-		s = openParted(t, dir, 3)
+		s = openParted(t, dir)
 	}
 	h = s.hire()
 	h.consume("w", filter, 4, nil)
@@ -332,7 +332,7 @@ func TestSharedSeveralPartitions(t *testing.T) {
 // TestPurgeOfSeveralPartitions: what a consumer has tried becomes dead letters before
 // it goes, of what it has not it is told in each partition, and then it goes on.
 func TestPurgeOfSeveralPartitions(t *testing.T) {
-	s := openParted(t, t.TempDir(), 3)
+	s := openParted(t, t.TempDir())
 	h := s.hire()
 	h.consume("w", "job.*", 4, nil)
 	given := map[uint32]int{}
@@ -375,5 +375,34 @@ func TestPurgeOfSeveralPartitions(t *testing.T) {
 	}
 	if len(told) != 3 {
 		t.Errorf("told of %v", h.gaps)
+	}
+}
+
+// TestKeysOfSeveralPartitions: a key is one of a partition. While a message of it is in
+// flight the next of the partition waits, and that of another partition does not.
+func TestKeysOfSeveralPartitions(t *testing.T) {
+	s := openParted(t, t.TempDir())
+	h := s.hire()
+	h.consume("w", "job.*", 0, nil)
+	byPartition := map[int]string{}
+	for i := 0; len(byPartition) < 2; i++ {
+		topic := fmt.Sprintf("job.%d", i)
+		if n := protocol.Partition(topic, 3); n < 2 {
+			byPartition[n] = topic
+		}
+	}
+	for i, topic := range []string{byPartition[0], byPartition[0], byPartition[1]} {
+		s.publish(protocol.Message{Topic: topic, Key: "k", Payload: fmt.Append(nil, i)})
+	}
+	got := h.take(2)
+	texts := payloads(got)
+	slices.Sort(texts)
+	if !slices.Equal(texts, []string{"0", "2"}) {
+		t.Fatalf("got %v", texts)
+	}
+	s.until(func() bool { return s.info().Held == 1 })
+	h.ack(got...)
+	if next := h.take(1); string(next[0].Payload) != "1" {
+		t.Errorf("then %s", next[0].Payload)
 	}
 }

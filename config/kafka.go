@@ -13,7 +13,7 @@ const (
 	maxReplication   = 10
 	maxKafkaName     = 100 // a name in Kafka has at most 249 bytes
 	defaultPrefix    = "tidewire"
-	defaultPartition = 1 // consumers read no streams of several yet
+	defaultPartition = 4
 )
 
 // Kafka makes the broker one node of a cluster: its streams are topics in Kafka,

@@ -142,7 +142,7 @@ func (c *clustered) join(b *broker.Broker) (err error) {
 	consumers := b.ShareConsumers()
 	c.node, err = cluster.New(cluster.Options{
 		Name: nodeName(&c.options.config.Kafka), Version: clusterVersion, Log: c.control,
-		Parts: []cluster.Part{consumers}, Heads: c.heads, Live: c.lives(), Logger: c.options.logger,
+		Parts: []cluster.Part{consumers}, Heads: c.heads, Live: c.lives(consumers.Live), Logger: c.options.logger,
 	})
 	if err != nil {
 		return err
@@ -157,10 +157,12 @@ func (c *clustered) join(b *broker.Broker) (err error) {
 	return nil
 }
 
-// lives returns what notes that the node is live for the first time.
-func (c *clustered) lives() func(bool) {
+// lives returns what tells the consumers that the node may act or must pause, and
+// notes when it may for the first time.
+func (c *clustered) lives(consumers func(bool)) func(bool) {
 	var once sync.Once
 	return func(live bool) {
+		consumers(live)
 		if live {
 			once.Do(func() { close(c.live) })
 		}

@@ -76,7 +76,7 @@ type ledger struct {
 	newest   uint64
 	newestAt int64
 	holder   map[uint64]*chair // of an exclusive consumer, by generation
-	keys     map[string]*taken
+	keys     map[orderKey]*taken
 	gaps     int
 }
 
@@ -89,6 +89,12 @@ type request struct {
 	positions []string
 	// fresh are the messages that had come in the same life of the broker.
 	fresh map[int32]bool
+}
+
+// orderKey is an ordering key in a partition.
+type orderKey struct {
+	key       string
+	partition uint32
 }
 
 // taken is an ordering key that a message holds in one generation and life.
@@ -112,7 +118,7 @@ func (v *verdict) judgeConsumers(dir string) error {
 	for i, c := range v.plan.Consumers {
 		l := &ledger{
 			verdict: v, Consumer: c, crashes: crashes, tasks: map[int32]*task{}, byPlace: map[place]int32{},
-			asked: map[string]*request{}, holder: map[uint64]*chair{}, keys: map[string]*taken{},
+			asked: map[string]*request{}, holder: map[uint64]*chair{}, keys: map[orderKey]*taken{},
 		}
 		pattern := filepath.Join(dir, fmt.Sprintf("con-%02d-*.jsonl", i))
 		if err := v.readAll(pattern, l.reader); err != nil {

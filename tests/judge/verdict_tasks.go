@@ -117,10 +117,11 @@ func (l *ledger) shortBeforeCrash(h handed) bool {
 // the log.
 func (l *ledger) judgeKey(e conLine, i int32, now handed) {
 	m, faults := &l.all[i], &l.report.Faults
-	k := l.keys[m.order]
+	own := orderKey{m.order, m.at.partition} // an ordering key is one of a partition
+	k := l.keys[own]
 	if k == nil {
 		k = &taken{message: i}
-		l.keys[m.order] = k
+		l.keys[own] = k
 	}
 	if first := len(l.task(i).receipts) == 0; first && m.at.offset < k.first {
 		l.report.fault(&faults.Reordered, "reordered: %s got %s at %s for the first time after another of its key at offset %d",

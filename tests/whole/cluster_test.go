@@ -32,7 +32,7 @@ func startNodes(t *testing.T, o kafka.Options, env ...string) *nodes {
 		b.env = append([]string{
 			"TIDEWIRE_KAFKA_BROKERS=" + strings.Join(k.Addresses(kafka.Plain), ","),
 			fmt.Sprintf("TIDEWIRE_KAFKA_NODE=node-%d", i), fmt.Sprintf("TIDEWIRE_KAFKA_REPLICATION=%d", len(k.Nodes())),
-			"TIDEWIRE_STREAMS_MAIN_PARTITIONS=2", "TIDEWIRE_STREAMS_DEAD_PARTITIONS=1",
+			"TIDEWIRE_STREAMS_MAIN_PARTITIONS=2", "TIDEWIRE_STREAMS_DEAD_PARTITIONS=2",
 		}, append(env, small...)...)
 		n.brokers = append(n.brokers, b)
 	}
@@ -223,7 +223,7 @@ func TestClusterKill(t *testing.T) {
 // Members of consumers are on all nodes, and a node is killed at any moment: every
 // message ends as acknowledged or as a dead letter, and nothing confirmed is undone.
 func TestClusterConsumers(t *testing.T) {
-	n := startNodes(t, kafka.Options{}, append([]string{"TIDEWIRE_STREAMS_MAIN_PARTITIONS=1"}, consumersAllowed...)...)
+	n := startNodes(t, kafka.Options{}, consumersAllowed...)
 	plan := n.plan()
 	plan.Tuning.Nodes = true
 	plan.Publishers, plan.Subscribers, plan.Topics, plan.Keys, plan.Rate = 3, 1, 8, 150, 250
