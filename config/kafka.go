@@ -26,6 +26,9 @@ type Kafka struct {
 	Replication int       `yaml:"replication"` // copies of what `tidewire kafka init` creates
 	TLS         KafkaTLS  `yaml:"tls"`
 	SASL        KafkaSASL `yaml:"sasl"`
+
+	In  []ConnectorIn  `yaml:"in"`  // topics of Kafka whose records become messages
+	Out []ConnectorOut `yaml:"out"` // topics of Kafka that get messages
 }
 
 // Configured reports whether the broker is a node of a cluster.
@@ -88,13 +91,17 @@ func (c *Config) checkKafka() error {
 	if err := k.SASL.check(); err != nil {
 		return err
 	}
-	return c.checkClusterStreams()
+	if err := c.checkClusterStreams(); err != nil {
+		return err
+	}
+	return c.checkConnectors()
 }
 
 // checkNoKafka refuses what means nothing without Kafka.
 func (c *Config) checkNoKafka() error {
 	d := defaultKafka()
-	if c.Kafka.TLS != d.TLS || c.Kafka.SASL != d.SASL || c.Kafka.Prefix != d.Prefix || c.Kafka.Node != d.Node {
+	if c.Kafka.TLS != d.TLS || c.Kafka.SASL != d.SASL || c.Kafka.Prefix != d.Prefix || c.Kafka.Node != d.Node ||
+		len(c.Kafka.In)+len(c.Kafka.Out) > 0 {
 		return fmt.Errorf("kafka has settings, but no brokers; write their addresses, such as brokers: [kafka-1:9092], or remove kafka")
 	}
 	for i := range c.Streams.Others {
@@ -131,8 +138,10 @@ func (c *Config) checkClusterStreams() error {
 	return nil
 }
 
+const kafkaLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
 func checkKafkaName(at, name string) error {
-	if name == "" || len(name) > maxKafkaName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" || strings.Trim(name, ".") == "" {
+	if name == "" || len(name) > maxKafkaName || strings.Trim(name, kafkaLetters) != "" || strings.Trim(name, ".") == "" {
 		return fmt.Errorf("%s: %.120q is not a name that Kafka knows; write at most %d of letters, digits, '-', '_' and '.'", at, name, maxKafkaName)
 	}
 	return nil

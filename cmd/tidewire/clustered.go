@@ -34,6 +34,8 @@ type clustered struct {
 	bad     *badRecords
 	soft    *bridge.Soft
 
+	connectors *connectors
+
 	node     *cluster.Node
 	live     chan struct{} // closed when the node has become one that may act, once
 	promised atomic.Bool   // the consumers of the configuration are there
@@ -51,6 +53,9 @@ const waitLine = 5 * time.Second
 func joinCluster(ctx context.Context, o options) (*clustered, error) {
 	c := &clustered{options: o, live: make(chan struct{})}
 	k := &o.config.Kafka
+	if _, err := readTemplates(k); err != nil {
+		return c, err // before anything is asked or opened
+	}
 	settings, err := kafkaOptions(k, o.logger)
 	if err != nil {
 		return c, err
@@ -139,10 +144,13 @@ func (c *clustered) open(ctx context.Context, store *storage.Store, s kafkaStrea
 
 // join makes the broker a node. It runs when run does.
 func (c *clustered) join(b *broker.Broker) (err error) {
+	if c.connectors, err = c.connect(b); err != nil {
+		return err
+	}
 	consumers := b.ShareConsumers()
 	c.node, err = cluster.New(cluster.Options{
 		Name: nodeName(&c.options.config.Kafka), Version: clusterVersion, Log: c.control,
-		Parts: []cluster.Part{consumers}, Heads: c.heads, Live: c.lives(consumers.Live), Logger: c.options.logger,
+		Parts: []cluster.Part{consumers, c.connectors.progress}, Heads: c.heads, Live: c.lives(consumers.Live), Logger: c.options.logger,
 	})
 	if err != nil {
 		return err
@@ -177,6 +185,7 @@ func (c *clustered) enter(ctx context.Context, failed func()) (leave func() erro
 		return func() error { return nil }
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	carried := c.carry(ctx)
 	var work sync.WaitGroup
 	var ended error
 	work.Go(func() { c.node.Hold(ctx, cluster.LeaseBad, c.bad.copy) })
@@ -188,6 +197,7 @@ func (c *clustered) enter(ctx context.Context, failed func()) (leave func() erro
 		stop()
 	})
 	return func() error {
+		carried()
 		stop()
 		work.Wait()
 		return ended

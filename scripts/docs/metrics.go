@@ -13,6 +13,7 @@ import (
 
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/bridge"
+	"github.com/tidewire/tidewire/broker/bridge/connect"
 	"github.com/tidewire/tidewire/broker/server"
 	"github.com/tidewire/tidewire/storage"
 )
@@ -58,6 +59,7 @@ func registerAll(r *prometheus.Registry) (err error) {
 	defer func() { err = errors.Join(err, log.Close()) }()
 	b := broker.New(log, broker.Options{Registerer: r, Logger: quiet})
 	bridge.DescribeMetrics(r)
+	connect.DescribeMetrics(r)
 	_, err = server.New(b, server.Options{Registry: r, Logger: quiet})
 	return err
 }

@@ -47,16 +47,17 @@ var rooms = map[string][]string{
 	"cmd":           {"*"},
 	"docs":          {}, // pages that are compiled in
 	"scripts":       {},
-	"scripts/docs":  {"protocol", "storage", "broker", "broker/bridge", "broker/server"}, // it writes tables of the code into pages
+	"scripts/docs":  {"protocol", "storage", "broker", "broker/bridge", "broker/bridge/connect", "broker/server"}, // it writes tables of the code into pages
 	"bench":         {"*"},
 	"bench/limit":   {}, // the yardstick must not share our faults
 	"tests":         {"*", "tests/judge"},
 	"tests/judge":   {}, // nor may the judge
 
-	"broker/cluster":      {"broker/consumer", "protocol", "proto"}, // likewise, but for who drives it
-	"broker/consumer":     {"protocol"},                             // a state machine, without I/O
-	"broker/bridge/kafka": {},                                       // speaks with Kafka, and knows nothing of messages
-	"storage/boltfile":    {},                                       // reads pages, and knows nothing of what they hold
+	"broker/cluster":        {"broker/consumer", "protocol", "proto"}, // likewise, but for who drives it
+	"broker/consumer":       {"protocol"},                             // a state machine, without I/O
+	"broker/bridge/connect": {"broker/bridge", "broker/bridge/kafka", "broker/cluster", "storage", "protocol", "proto"},
+	"broker/bridge/kafka":   {}, // speaks with Kafka, and knows nothing of messages
+	"storage/boltfile":      {}, // reads pages, and knows nothing of what they hold
 }
 
 // A library may be imported below the directories given, and below each of
@@ -73,7 +74,7 @@ var libraries = []library{
 	{path: "github.com/lxzan/gws", in: []string{"broker/server", "clients/go"}},
 	{path: "github.com/segmentio/kafka-go", in: []string{"broker/bridge/kafka"}},
 	{path: "github.com/shirou/gopsutil/v4", in: []string{"cmd/tidewire/hostfeed"}},
-	{path: "google.golang.org/protobuf", in: []string{"proto", "protocol", "broker/cluster"}, shared: true},
+	{path: "google.golang.org/protobuf", in: []string{"proto", "protocol", "broker/cluster", "broker/bridge/connect"}, shared: true},
 }
 
 func TestImportsPointOneWay(t *testing.T) {

@@ -123,6 +123,7 @@ type Record struct {
 	//	*Record_ConsumerLeave
 	//	*Record_ConsumerDecided
 	//	*Record_ConsumerAsk
+	//	*Record_ConnectorProgress
 	Record        isRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -309,6 +310,15 @@ func (x *Record) GetConsumerAsk() *ConsumerAsk {
 	return nil
 }
 
+func (x *Record) GetConnectorProgress() *ConnectorProgress {
+	if x != nil {
+		if x, ok := x.Record.(*Record_ConnectorProgress); ok {
+			return x.ConnectorProgress
+		}
+	}
+	return nil
+}
+
 type isRecord_Record interface {
 	isRecord_Record()
 }
@@ -378,6 +388,11 @@ type Record_ConsumerAsk struct {
 	ConsumerAsk *ConsumerAsk `protobuf:"bytes,25,opt,name=consumer_ask,json=consumerAsk,proto3,oneof"`
 }
 
+type Record_ConnectorProgress struct {
+	// 40 to 49: connectors, see connectors.proto.
+	ConnectorProgress *ConnectorProgress `protobuf:"bytes,40,opt,name=connector_progress,json=connectorProgress,proto3,oneof"`
+}
+
 func (*Record_Hello) isRecord_Record() {}
 
 func (*Record_Heartbeat) isRecord_Record() {}
@@ -409,6 +424,8 @@ func (*Record_ConsumerLeave) isRecord_Record() {}
 func (*Record_ConsumerDecided) isRecord_Record() {}
 
 func (*Record_ConsumerAsk) isRecord_Record() {}
+
+func (*Record_ConnectorProgress) isRecord_Record() {}
 
 // The first record of a boot: with it the node is there.
 type Hello struct {
@@ -1637,7 +1654,7 @@ func (x *Cycle) GetPages() uint64 {
 	return 0
 }
 
-// The state of what follows the log beside the nodes: consumers.
+// The state of what follows the log beside the nodes: consumers, connectors.
 type PartState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1694,11 +1711,11 @@ var File_tidewire_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_tidewire_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"!tidewire/cluster/v1/cluster.proto\x12\x13tidewire.cluster.v1\x1a#tidewire/cluster/v1/consumers.proto\"q\n" +
+	"!tidewire/cluster/v1/cluster.proto\x12\x13tidewire.cluster.v1\x1a$tidewire/cluster/v1/connectors.proto\x1a#tidewire/cluster/v1/consumers.proto\"q\n" +
 	"\bEnvelope\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x06R\x04boot\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x125\n" +
-	"\arecords\x18\x03 \x03(\v2\x1b.tidewire.cluster.v1.RecordR\arecords\"\xdd\b\n" +
+	"\arecords\x18\x03 \x03(\v2\x1b.tidewire.cluster.v1.RecordR\arecords\"\xb6\t\n" +
 	"\x06Record\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.tidewire.cluster.v1.HelloH\x00R\x05hello\x12>\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1e.tidewire.cluster.v1.HeartbeatH\x00R\theartbeat\x125\n" +
@@ -1716,7 +1733,8 @@ const file_tidewire_cluster_v1_cluster_proto_rawDesc = "" +
 	"\rconsumer_join\x18\x16 \x01(\v2!.tidewire.cluster.v1.ConsumerJoinH\x00R\fconsumerJoin\x12K\n" +
 	"\x0econsumer_leave\x18\x17 \x01(\v2\".tidewire.cluster.v1.ConsumerLeaveH\x00R\rconsumerLeave\x12Q\n" +
 	"\x10consumer_decided\x18\x18 \x01(\v2$.tidewire.cluster.v1.ConsumerDecidedH\x00R\x0fconsumerDecided\x12E\n" +
-	"\fconsumer_ask\x18\x19 \x01(\v2 .tidewire.cluster.v1.ConsumerAskH\x00R\vconsumerAskB\b\n" +
+	"\fconsumer_ask\x18\x19 \x01(\v2 .tidewire.cluster.v1.ConsumerAskH\x00R\vconsumerAsk\x12W\n" +
+	"\x12connector_progress\x18( \x01(\v2&.tidewire.cluster.v1.ConnectorProgressH\x00R\x11connectorProgressB\b\n" +
 	"\x06record\"I\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -1836,34 +1854,35 @@ func file_tidewire_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 
 var file_tidewire_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_tidewire_cluster_v1_cluster_proto_goTypes = []any{
-	(*Envelope)(nil),        // 0: tidewire.cluster.v1.Envelope
-	(*Record)(nil),          // 1: tidewire.cluster.v1.Record
-	(*Hello)(nil),           // 2: tidewire.cluster.v1.Hello
-	(*Heartbeat)(nil),       // 3: tidewire.cluster.v1.Heartbeat
-	(*StreamHeads)(nil),     // 4: tidewire.cluster.v1.StreamHeads
-	(*Head)(nil),            // 5: tidewire.cluster.v1.Head
-	(*Expire)(nil),          // 6: tidewire.cluster.v1.Expire
-	(*Goodbye)(nil),         // 7: tidewire.cluster.v1.Goodbye
-	(*Claim)(nil),           // 8: tidewire.cluster.v1.Claim
-	(*Release)(nil),         // 9: tidewire.cluster.v1.Release
-	(*Define)(nil),          // 10: tidewire.cluster.v1.Define
-	(*Definition)(nil),      // 11: tidewire.cluster.v1.Definition
-	(*CheckpointBegin)(nil), // 12: tidewire.cluster.v1.CheckpointBegin
-	(*CheckpointPage)(nil),  // 13: tidewire.cluster.v1.CheckpointPage
-	(*CheckpointEnd)(nil),   // 14: tidewire.cluster.v1.CheckpointEnd
-	(*State)(nil),           // 15: tidewire.cluster.v1.State
-	(*NodeState)(nil),       // 16: tidewire.cluster.v1.NodeState
-	(*LeaseState)(nil),      // 17: tidewire.cluster.v1.LeaseState
-	(*DefinedStream)(nil),   // 18: tidewire.cluster.v1.DefinedStream
-	(*DefinedTerm)(nil),     // 19: tidewire.cluster.v1.DefinedTerm
-	(*Cycle)(nil),           // 20: tidewire.cluster.v1.Cycle
-	(*PartState)(nil),       // 21: tidewire.cluster.v1.PartState
-	(*ConsumerCreate)(nil),  // 22: tidewire.cluster.v1.ConsumerCreate
-	(*ConsumerDelete)(nil),  // 23: tidewire.cluster.v1.ConsumerDelete
-	(*ConsumerJoin)(nil),    // 24: tidewire.cluster.v1.ConsumerJoin
-	(*ConsumerLeave)(nil),   // 25: tidewire.cluster.v1.ConsumerLeave
-	(*ConsumerDecided)(nil), // 26: tidewire.cluster.v1.ConsumerDecided
-	(*ConsumerAsk)(nil),     // 27: tidewire.cluster.v1.ConsumerAsk
+	(*Envelope)(nil),          // 0: tidewire.cluster.v1.Envelope
+	(*Record)(nil),            // 1: tidewire.cluster.v1.Record
+	(*Hello)(nil),             // 2: tidewire.cluster.v1.Hello
+	(*Heartbeat)(nil),         // 3: tidewire.cluster.v1.Heartbeat
+	(*StreamHeads)(nil),       // 4: tidewire.cluster.v1.StreamHeads
+	(*Head)(nil),              // 5: tidewire.cluster.v1.Head
+	(*Expire)(nil),            // 6: tidewire.cluster.v1.Expire
+	(*Goodbye)(nil),           // 7: tidewire.cluster.v1.Goodbye
+	(*Claim)(nil),             // 8: tidewire.cluster.v1.Claim
+	(*Release)(nil),           // 9: tidewire.cluster.v1.Release
+	(*Define)(nil),            // 10: tidewire.cluster.v1.Define
+	(*Definition)(nil),        // 11: tidewire.cluster.v1.Definition
+	(*CheckpointBegin)(nil),   // 12: tidewire.cluster.v1.CheckpointBegin
+	(*CheckpointPage)(nil),    // 13: tidewire.cluster.v1.CheckpointPage
+	(*CheckpointEnd)(nil),     // 14: tidewire.cluster.v1.CheckpointEnd
+	(*State)(nil),             // 15: tidewire.cluster.v1.State
+	(*NodeState)(nil),         // 16: tidewire.cluster.v1.NodeState
+	(*LeaseState)(nil),        // 17: tidewire.cluster.v1.LeaseState
+	(*DefinedStream)(nil),     // 18: tidewire.cluster.v1.DefinedStream
+	(*DefinedTerm)(nil),       // 19: tidewire.cluster.v1.DefinedTerm
+	(*Cycle)(nil),             // 20: tidewire.cluster.v1.Cycle
+	(*PartState)(nil),         // 21: tidewire.cluster.v1.PartState
+	(*ConsumerCreate)(nil),    // 22: tidewire.cluster.v1.ConsumerCreate
+	(*ConsumerDelete)(nil),    // 23: tidewire.cluster.v1.ConsumerDelete
+	(*ConsumerJoin)(nil),      // 24: tidewire.cluster.v1.ConsumerJoin
+	(*ConsumerLeave)(nil),     // 25: tidewire.cluster.v1.ConsumerLeave
+	(*ConsumerDecided)(nil),   // 26: tidewire.cluster.v1.ConsumerDecided
+	(*ConsumerAsk)(nil),       // 27: tidewire.cluster.v1.ConsumerAsk
+	(*ConnectorProgress)(nil), // 28: tidewire.cluster.v1.ConnectorProgress
 }
 var file_tidewire_cluster_v1_cluster_proto_depIdxs = []int32{
 	1,  // 0: tidewire.cluster.v1.Envelope.records:type_name -> tidewire.cluster.v1.Record
@@ -1883,22 +1902,23 @@ var file_tidewire_cluster_v1_cluster_proto_depIdxs = []int32{
 	25, // 14: tidewire.cluster.v1.Record.consumer_leave:type_name -> tidewire.cluster.v1.ConsumerLeave
 	26, // 15: tidewire.cluster.v1.Record.consumer_decided:type_name -> tidewire.cluster.v1.ConsumerDecided
 	27, // 16: tidewire.cluster.v1.Record.consumer_ask:type_name -> tidewire.cluster.v1.ConsumerAsk
-	4,  // 17: tidewire.cluster.v1.Heartbeat.streams:type_name -> tidewire.cluster.v1.StreamHeads
-	5,  // 18: tidewire.cluster.v1.StreamHeads.heads:type_name -> tidewire.cluster.v1.Head
-	11, // 19: tidewire.cluster.v1.Define.definition:type_name -> tidewire.cluster.v1.Definition
-	16, // 20: tidewire.cluster.v1.State.nodes:type_name -> tidewire.cluster.v1.NodeState
-	17, // 21: tidewire.cluster.v1.State.leases:type_name -> tidewire.cluster.v1.LeaseState
-	18, // 22: tidewire.cluster.v1.State.streams:type_name -> tidewire.cluster.v1.DefinedStream
-	20, // 23: tidewire.cluster.v1.State.cycle:type_name -> tidewire.cluster.v1.Cycle
-	21, // 24: tidewire.cluster.v1.State.parts:type_name -> tidewire.cluster.v1.PartState
-	3,  // 25: tidewire.cluster.v1.NodeState.last:type_name -> tidewire.cluster.v1.Heartbeat
-	19, // 26: tidewire.cluster.v1.DefinedStream.terms:type_name -> tidewire.cluster.v1.DefinedTerm
-	11, // 27: tidewire.cluster.v1.DefinedTerm.definition:type_name -> tidewire.cluster.v1.Definition
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	28, // 17: tidewire.cluster.v1.Record.connector_progress:type_name -> tidewire.cluster.v1.ConnectorProgress
+	4,  // 18: tidewire.cluster.v1.Heartbeat.streams:type_name -> tidewire.cluster.v1.StreamHeads
+	5,  // 19: tidewire.cluster.v1.StreamHeads.heads:type_name -> tidewire.cluster.v1.Head
+	11, // 20: tidewire.cluster.v1.Define.definition:type_name -> tidewire.cluster.v1.Definition
+	16, // 21: tidewire.cluster.v1.State.nodes:type_name -> tidewire.cluster.v1.NodeState
+	17, // 22: tidewire.cluster.v1.State.leases:type_name -> tidewire.cluster.v1.LeaseState
+	18, // 23: tidewire.cluster.v1.State.streams:type_name -> tidewire.cluster.v1.DefinedStream
+	20, // 24: tidewire.cluster.v1.State.cycle:type_name -> tidewire.cluster.v1.Cycle
+	21, // 25: tidewire.cluster.v1.State.parts:type_name -> tidewire.cluster.v1.PartState
+	3,  // 26: tidewire.cluster.v1.NodeState.last:type_name -> tidewire.cluster.v1.Heartbeat
+	19, // 27: tidewire.cluster.v1.DefinedStream.terms:type_name -> tidewire.cluster.v1.DefinedTerm
+	11, // 28: tidewire.cluster.v1.DefinedTerm.definition:type_name -> tidewire.cluster.v1.Definition
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_tidewire_cluster_v1_cluster_proto_init() }
@@ -1906,6 +1926,7 @@ func file_tidewire_cluster_v1_cluster_proto_init() {
 	if File_tidewire_cluster_v1_cluster_proto != nil {
 		return
 	}
+	file_tidewire_cluster_v1_connectors_proto_init()
 	file_tidewire_cluster_v1_consumers_proto_init()
 	file_tidewire_cluster_v1_cluster_proto_msgTypes[1].OneofWrappers = []any{
 		(*Record_Hello)(nil),
@@ -1924,6 +1945,7 @@ func file_tidewire_cluster_v1_cluster_proto_init() {
 		(*Record_ConsumerLeave)(nil),
 		(*Record_ConsumerDecided)(nil),
 		(*Record_ConsumerAsk)(nil),
+		(*Record_ConnectorProgress)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
