@@ -131,12 +131,15 @@ func (c *consumers) nextGeneration() uint64 {
 // find returns a consumer by its name.
 func (c *consumers) find(name string) (post, *protocol.Error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	p := c.by[name]
-	if p == nil {
-		return nil, protocol.Errorf(protocol.CodeUnknownConsumer, "there is no consumer %.128q: subscribe with its name and a filter, or create it", name)
+	c.mu.Unlock()
+	if p != nil {
+		return p, nil
 	}
-	return p, nil
+	if err := c.keeper.blind(); err != nil {
+		return nil, err
+	}
+	return nil, protocol.Errorf(protocol.CodeUnknownConsumer, "there is no consumer %.128q: subscribe with its name and a filter, or create it", name)
 }
 
 // open returns a consumer that somebody wants to be a member of. If it is not
@@ -188,8 +191,6 @@ func (c *consumers) create(ctx context.Context, name string, filter protocol.Fil
 
 // alone keeps the consumers of a broker that is no node of a cluster.
 type alone struct{ *consumers }
-
-func (c alone) wait(ctx context.Context) *protocol.Error { return c.control.wait(ctx) }
 
 func (c alone) create(ctx context.Context, name string, settings consumer.Settings, at consumer.Places) (p post, created bool, err *protocol.Error) {
 	st, err := c.broker.named(settings.Stream)

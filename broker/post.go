@@ -61,9 +61,15 @@ type keeper interface {
 	create(ctx context.Context, name string, s consumer.Settings, at consumer.Places) (p post, created bool, err *protocol.Error)
 	// wait returns when what was changed is durable.
 	wait(ctx context.Context) *protocol.Error
+	// blind returns why nobody can say now that a consumer is not there, or nil.
+	blind() *protocol.Error
 	// run works until ctx ends.
 	run(ctx context.Context) error
 }
+
+func (c alone) wait(ctx context.Context) *protocol.Error { return c.control.wait(ctx) }
+
+func (alone) blind() *protocol.Error { return nil } // all was read at the start
 
 // journal is where what was decided about a consumer is written down.
 type journal interface {

@@ -302,3 +302,19 @@ func (sh *SharedConsumers) deleted(s *cluster.State, number uint64) {
 
 // wait implements keeper: whoever changes something here has waited for it.
 func (sh *SharedConsumers) wait(context.Context) *protocol.Error { return nil }
+
+// blind implements keeper. A node that is not there has not read all that the log says: a
+// consumer that it does not know may be at work on the others.
+func (sh *SharedConsumers) blind() *protocol.Error {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.boot != 0 {
+		return nil
+	}
+	err := protocol.Errorf(protocol.CodeLogUnavailable, "this broker has not read yet which consumers the cluster has: try again in a moment, or on another one")
+	err.RetryAfter = blindRetry
+	return err
+}
+
+// blindRetry is when to ask a node again that has just begun.
+const blindRetry = time.Second

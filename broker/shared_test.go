@@ -549,6 +549,38 @@ func TestSharedFetch(t *testing.T) {
 	})
 }
 
+// A node that has just begun does not say of a consumer of the others that it is not
+// there: whoever hears that gives up.
+func TestSharedKnowsThatItDoesNotKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 2)
+		a := w.nodes[0]
+		if _, _, err := a.broker.PutConsumer(t.Context(), "w", request("job.*")); err != nil {
+			t.Fatal(err)
+		}
+		a.publishMany("job.a", 1)
+		w.settled()
+		r, err := a.broker.Fetch(t.Context(), workerIdentity, "w", &broker.FetchRequest{Max: 1, Wait: time.Second})
+		if err != nil || len(r.Chunks) != 1 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		ack := &protocol.Settle{Kind: protocol.SettleAck, Term: r.Chunks[0].Term, Ranges: []protocol.OffsetRange{{From: 1, Through: 1}}}
+		late := w.start("late")
+		late.cut(true)
+		if _, _, err := late.broker.Settle(t.Context(), workerIdentity, "w", []*protocol.Settle{ack}); err == nil || !err.Code.Info().Retryable || err.RetryAfter == 0 {
+			t.Fatalf("%+v", err)
+		}
+		late.cut(false)
+		w.settled()
+		if settled, _, err := late.broker.Settle(t.Context(), workerIdentity, "w", []*protocol.Settle{ack}); err != nil || settled != 1 {
+			t.Fatal(settled, err)
+		}
+		if _, _, err := late.broker.Settle(t.Context(), workerIdentity, "v", []*protocol.Settle{ack}); err == nil || err.Code != protocol.CodeUnknownConsumer {
+			t.Fatalf("%+v", err)
+		}
+	})
+}
+
 func TestSharedAsksWhoeverDecidesNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTown(t, 3)
@@ -763,5 +795,40 @@ func TestSharedDeliversNoOldGrants(t *testing.T) {
 		if i := b.info(); len(i.Members) != 2 {
 			t.Fatalf("%+v", i)
 		}
+	})
+}
+
+// A node that has not read a message yet keeps what was granted to its member. When
+// another member has acknowledged it meanwhile, it is not delivered any more.
+func TestSharedDeliversNothingThatIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		a, b := w.nodes[0], w.nodes[1]
+		if _, _, err := a.broker.PutConsumer(t.Context(), "w", request("job.*")); err != nil {
+			t.Fatal(err)
+		}
+		w.settled()
+		late := b.hire()
+		late.consume("w", "", 0, nil)
+		w.settled()
+		b.logs[0].Stall(true)
+		a.publishMany("job.a", 10) // granted to who cannot read it
+		w.settled()
+		h := a.hire()
+		h.consume("w", "", 0, nil)
+		for i := a.info(); i.InFlight+i.Waiting+i.Held > 0; i = a.info() {
+			time.Sleep(time.Second) // until each has had an attempt that was for h, or too many
+			h.mu.Lock()
+			n := len(h.got)
+			h.mu.Unlock()
+			if n > 0 {
+				h.ack(h.take(n)...)
+			}
+		}
+		w.settled()
+		b.logs[0].Stall(false)
+		time.Sleep(5 * time.Second)
+		late.idle()
+		w.same(w.nodes...)
 	})
 }

@@ -192,7 +192,7 @@ func (s *station) take(m *member, n int) (work []handed, generation uint64, agai
 			s.shared.mu.Unlock()
 			return nil, generation, false
 		}
-		work = m.granted.ready(heads, generation, min(n, maxGranted))
+		work = m.granted.ready(heads, min(n, maxGranted), s.stands)
 		m.idle = len(work) == 0
 		waits := len(m.granted.work) > 0
 		s.shared.mu.Unlock()
@@ -208,12 +208,20 @@ func (s *station) take(m *member, n int) (work []handed, generation uint64, agai
 	return work, generation, len(work) < want
 }
 
-// ready takes what may be delivered now. What was granted in an earlier generation is not.
-func (g *granted) ready(heads []uint64, generation uint64, n int) (work []handed) {
+// stands reports whether what was granted is still in flight by that grant: a member
+// that takes slowly must not get what another one has acknowledged meanwhile. Callers
+// hold the lock.
+func (s *station) stands(p *grantedPlace) bool {
+	e, pending := s.copy.Entry(p.offset)
+	return pending && p.generation == s.copy.Generation() && e.State == consumer.InFlight && e.Attempts == int(p.attempt)
+}
+
+// ready takes what may be delivered now: what stands, and is applied here.
+func (g *granted) ready(heads []uint64, n int, stands func(*grantedPlace) bool) (work []handed) {
 	g.work = slices.DeleteFunc(g.work, func(p grantedPlace) bool {
 		partition, offset := consumer.SplitPlace(p.offset)
 		switch {
-		case p.generation != generation || int64(partition) >= int64(len(heads)):
+		case int64(partition) >= int64(len(heads)) || !stands(&p):
 			return true
 		case offset > heads[partition] || len(work) == n:
 			return false

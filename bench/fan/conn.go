@@ -14,6 +14,7 @@ import (
 type conn struct {
 	*rig.Conn
 	position string // where the subscription began
+	frames   int    // with messages that receive has read
 }
 
 // dial opens a session and waits until its subscription stands. Few bytes to
@@ -107,6 +108,7 @@ func (c *conn) receive(count int, wantCaughtUp bool) error {
 		}
 		switch number {
 		case deliver:
+			c.frames++
 			n, err := records(body)
 			if err != nil {
 				return err

@@ -25,6 +25,10 @@ type sizes struct {
 	flood     int // messages beside a stuck subscriber
 	returning int // subscribers that come back
 	seconds   int // of a topic that is conflated
+	single    int // messages of a turn, one at a time from node to node
+	many      int // messages of a turn, many at once from node to node
+	steady    int // messages to the crowds of several nodes, at a steady pace
+	toCrowds  int // and in a flood
 }
 
 func main() {
@@ -37,7 +41,7 @@ func main() {
 func run() error {
 	step := flag.String("step", "", "run one step of a measurement, in a process of its own")
 	dir := flag.String("dir", ".", "a directory on the disk to be measured")
-	only := flag.String("only", "", "one part: stuck, return or conflate")
+	only := flag.String("only", "", "one part: stuck, return, conflate, path or crowds")
 	full := flag.Bool("full", false, "10,000 subscribers that come back, and longer runs")
 	flag.Parse()
 	switch *step {
@@ -49,9 +53,9 @@ func run() error {
 	default:
 		return fmt.Errorf("there is no step %q", *step)
 	}
-	b := &bench{sizes: sizes{flood: 40_000, returning: 2_000, seconds: 4}}
+	b := &bench{sizes: sizes{flood: 40_000, returning: 2_000, seconds: 4, single: 300, many: 100_000, steady: 40 * frameOf, toCrowds: 10_000}}
 	if *full {
-		b.sizes = sizes{flood: 80_000, returning: 10_000, seconds: 10}
+		b.sizes = sizes{flood: 80_000, returning: 10_000, seconds: 10, single: 2_000, many: 400_000, steady: 200 * frameOf, toCrowds: 20_000}
 	}
 	return b.run(*dir, *only)
 }
@@ -75,7 +79,7 @@ func (b *bench) run(dir, only string) (err error) {
 	for _, part := range []struct {
 		name    string
 		measure func() ([]*rig.Row, error)
-	}{{"stuck", b.stuck}, {"return", b.comeBack}, {"conflate", b.conflate}} {
+	}{{"stuck", b.stuck}, {"return", b.comeBack}, {"conflate", b.conflate}, {"path", b.path}, {"crowds", b.crowds}} {
 		if only != "" && only != part.name {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/tidewire/tidewire/broker"
 	"github.com/tidewire/tidewire/broker/bridge"
 	"github.com/tidewire/tidewire/broker/bridge/connect"
+	"github.com/tidewire/tidewire/broker/cluster"
 	"github.com/tidewire/tidewire/config"
 	clusterv1 "github.com/tidewire/tidewire/proto/tidewire/cluster/v1"
 	"github.com/tidewire/tidewire/protocol"
@@ -15,7 +16,7 @@ import (
 
 // connectors are those of the configuration, and how far all of them have come.
 type connectors struct {
-	progress *connect.Progress
+	progress *cluster.Connectors
 	all      []connector
 }
 
@@ -66,7 +67,7 @@ func (c *clustered) connect(b *broker.Broker) (*connectors, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := &connectors{progress: connect.NewProgress()}
+	all := &connectors{progress: cluster.NewConnectors()}
 	for i := range k.In {
 		in := &k.In[i]
 		all.add(in.Name, connect.NewIn(connect.InOptions{
@@ -109,7 +110,7 @@ func (c *clustered) common(all *connectors, name string) connect.Common {
 // publisher of its messages.
 func publisherOf(b *broker.Broker, name string) func() connect.Publisher {
 	everything, _ := protocol.ParseFilter(">")
-	who := &broker.Identity{Subject: connect.Lease(name), Publish: []protocol.Filter{everything}}
+	who := &broker.Identity{Subject: cluster.ConnectorLease(name), Publish: []protocol.Filter{everything}}
 	return func() connect.Publisher { return b.NewBatch(who, 0) }
 }
 
@@ -127,7 +128,7 @@ func (c *clustered) carry(ctx context.Context) (end func()) {
 	ctx, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	for _, k := range c.connectors.all {
-		work.Go(func() { c.node.Hold(ctx, connect.Lease(k.name), k.run) })
+		work.Go(func() { c.node.Hold(ctx, cluster.ConnectorLease(k.name), k.run) })
 	}
 	return func() {
 		stop()

@@ -49,7 +49,8 @@ var rooms = map[string][]string{
 	"scripts":       {},
 	"scripts/docs":  {"protocol", "storage", "broker", "broker/bridge", "broker/bridge/connect", "broker/server"}, // it writes tables of the code into pages
 	"bench":         {"*"},
-	"bench/limit":   {}, // the yardstick must not share our faults
+	"bench/fan":     {"*", "bench", "tests"}, // it starts Kafka as tests do
+	"bench/limit":   {},                      // the yardstick must not share our faults
 	"tests":         {"*", "tests/judge"},
 	"tests/judge":   {}, // nor may the judge
 
@@ -74,7 +75,7 @@ var libraries = []library{
 	{path: "github.com/lxzan/gws", in: []string{"broker/server", "clients/go"}},
 	{path: "github.com/segmentio/kafka-go", in: []string{"broker/bridge/kafka"}},
 	{path: "github.com/shirou/gopsutil/v4", in: []string{"cmd/tidewire/hostfeed"}},
-	{path: "google.golang.org/protobuf", in: []string{"proto", "protocol", "broker/cluster", "broker/bridge/connect"}, shared: true},
+	{path: "google.golang.org/protobuf", in: []string{"proto", "protocol", "broker/cluster"}, shared: true},
 }
 
 func TestImportsPointOneWay(t *testing.T) {

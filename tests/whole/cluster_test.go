@@ -226,7 +226,7 @@ func TestClusterConsumers(t *testing.T) {
 	n := startNodes(t, kafka.Options{}, consumersAllowed...)
 	plan := n.plan()
 	plan.Tuning.Nodes = true
-	plan.Publishers, plan.Subscribers, plan.Topics, plan.Keys, plan.Rate = 3, 1, 8, 150, 250
+	plan.Publishers, plan.Subscribers, plan.Topics, plan.Keys, plan.Rate = 3, 1, 8, 150, 120 // each message makes several records in the control topic
 	plan.Consumers = []judge.Consumer{
 		{Name: "shared", Members: 4, Fetchers: 2},
 		{Name: "unordered", Members: 3, Fetchers: 1, Unordered: true},

@@ -6,8 +6,8 @@
 //   - An [In] reads a topic of Kafka and publishes what it finds there.
 //   - An [Out] reads a stream and writes what it finds there to a topic of Kafka.
 //   - A [Template] makes a text of a record or message: its topic, its key.
-//   - [Progress] is how far each connector has come. It is a part of the
-//     cluster's state, so any node can go on where another one stopped.
+//   - [cluster.Connectors] is how far each connector has come. It is a part of
+//     the cluster's state, so any node can go on where another one stopped.
 //
 // A connector runs on one node at a time, that which holds its lease. At a
 // take-over the last moments are carried again. What comes in has an id that

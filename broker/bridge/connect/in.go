@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidewire/tidewire/broker/bridge"
 	"github.com/tidewire/tidewire/broker/bridge/kafka"
+	"github.com/tidewire/tidewire/broker/cluster"
 	clusterv1 "github.com/tidewire/tidewire/proto/tidewire/cluster/v1"
 	"github.com/tidewire/tidewire/protocol"
 	"github.com/tidewire/tidewire/storage"
@@ -23,7 +24,7 @@ import (
 type Common struct {
 	Name       string
 	Client     *kafka.Client
-	Progress   *Progress
+	Progress   *cluster.Connectors
 	Write      func(...*clusterv1.Record) error // appends to the control log
 	BadTopic   string                           // in Kafka, for what cannot be carried
 	Logger     *slog.Logger
@@ -88,6 +89,7 @@ func (c *In) Run(ctx context.Context, generation uint64) {
 // run calls carry again and again.
 func run(ctx context.Context, c *Common, carry func(context.Context) error) {
 	c.metrics.held.Set(1)
+	c.Logger.Info("a connector runs on this node", "connector", c.Name)
 	defer c.metrics.held.Set(0)
 	defer c.metrics.lag.Set(0)
 	said := ""
@@ -197,7 +199,7 @@ func watch(ctx context.Context, c *Common, k *keeper, topic kafka.Topic) error {
 // sources says where the partitions are read from. What the topic has got since
 // it was first looked at is read from its beginning, whatever the settings say.
 func (r *reading) sources(bounds []kafka.Bounds) []kafka.Source {
-	places, same, before := r.opts.Progress.of(r.opts.Name, r.topic.ID[:])
+	places, same, before := r.opts.Progress.Places(r.opts.Name, r.topic.ID[:])
 	if before && !same {
 		r.opts.metrics.gaps.Inc()
 		r.opts.Logger.Warn("the topic of a connector is another one than before: it is read from its beginning", "connector", r.opts.Name, "topic", r.opts.Topic)
@@ -212,6 +214,7 @@ func (r *reading) sources(bounds []kafka.Bounds) []kafka.Source {
 		default:
 			at = uint64(b.Start)
 		}
+		r.opts.Logger.Debug("a connector goes on", "connector", r.opts.Name, "topic", r.opts.Topic, "partition", b.Partition, "at", at, "end", b.End)
 		r.keeper.begin(uint32(b.Partition), at, !known)
 		r.keeper.reaches(uint32(b.Partition), uint64(b.End))
 		all = append(all, kafka.Source{

@@ -76,7 +76,7 @@ func TestInTakeOver(t *testing.T) {
 			until(w.t, "it goes on", func() bool { return k.count() > round*1200+300 })
 			holder := members[0]
 			for _, m := range members {
-				if _, mine := m.lease(); mine {
+				if m.holds() {
 					holder = m
 				}
 			}
@@ -112,13 +112,13 @@ func TestInTakeOver(t *testing.T) {
 	})
 }
 
-// lease returns who holds the connector.
-func (m *member) lease() (generation uint64, mine bool) {
+// holds reports whether the node runs the connector.
+func (m *member) holds() (mine bool) {
 	m.View(func(s *cluster.State) {
-		l, held := s.Lease(Lease("erp"))
-		generation, mine = l.Generation, held && l.Boot == m.Boot()
+		l, held := s.Lease(cluster.ConnectorLease("erp"))
+		mine = held && l.Boot == m.Boot()
 	})
-	return generation, mine
+	return mine
 }
 
 func TestInGoesOnWhereItWas(t *testing.T) {
@@ -144,7 +144,7 @@ func TestInLatestBeginsOnceAtTheEnd(t *testing.T) {
 		latest := func(o *InOptions) { o.Latest = true }
 		w.produce(foreign, 0, orders(0, 1, 50)...)
 		a := w.in("a", k, latest)
-		until(w.t, "it runs", func() bool { _, same, _ := a.progress.of("erp", w.id()); return same })
+		until(w.t, "it runs", func() bool { _, same, _ := a.progress.Places("erp", w.id()); return same })
 		a.stop()
 		w.produce(foreign, 0, kafka.Record{Key: []byte("x"), Value: []byte("while nobody runs")})
 		b := w.in("b", k, latest)

@@ -127,7 +127,7 @@ func (c *Out) source() []byte {
 
 // places returns the offset behind which each partition is read.
 func (c *Out) places(k *keeper) []uint64 {
-	known, same, before := c.opts.Progress.of(c.opts.Name, k.source)
+	known, same, before := c.opts.Progress.Places(c.opts.Name, k.source)
 	if before && !same {
 		c.opts.metrics.gaps.Inc()
 		c.opts.Logger.Warn("the stream of a connector is another one than before: it is read from its beginning", "connector", c.opts.Name, "stream", c.opts.Stream)
@@ -144,6 +144,7 @@ func (c *Out) places(k *keeper) []uint64 {
 			at = head
 		}
 		all[number] = at
+		c.opts.Logger.Debug("a connector goes on", "connector", c.opts.Name, "stream", c.opts.Stream, "partition", number, "after", at, "head", head)
 		k.begin(uint32(number), at, !ok)
 		k.reaches(uint32(number), head)
 	}

@@ -3,6 +3,7 @@ package connect
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -199,7 +200,7 @@ func parseJSON(b []byte) (root any, ok bool) {
 		return nil, false
 	}
 	_, err := d.Token()
-	return root, err == io.EOF //nolint:errorlint // Token returns it as it is
+	return root, errors.Is(err, io.EOF)
 }
 
 // topicOf fills a template that makes a topic.

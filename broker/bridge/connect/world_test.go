@@ -121,7 +121,7 @@ func header(r *kafka.Record, name string) string {
 type member struct {
 	*cluster.Node
 	way      *clustertest.Way
-	progress *Progress
+	progress *cluster.Connectors
 	client   *kafka.Client
 	stop     func()
 }
@@ -129,7 +129,7 @@ type member struct {
 // member starts a node that runs what start makes of it.
 func (w *world) member(name string, connector string, start func(m *member, c Common) func(context.Context, uint64)) *member {
 	w.t.Helper()
-	m := &member{way: w.control.Way(1), progress: NewProgress(), client: w.connect()}
+	m := &member{way: w.control.Way(1), progress: cluster.NewConnectors(), client: w.connect()}
 	n, err := cluster.New(cluster.Options{Name: name, Version: 1, Log: m.way, Parts: []cluster.Part{m.progress}})
 	if err != nil {
 		w.t.Fatal(err)
@@ -141,7 +141,7 @@ func (w *world) member(name string, connector string, start func(m *member, c Co
 	holding, endHolding := context.WithCancel(w.t.Context())
 	living, endLiving := context.WithCancel(w.t.Context())
 	var held, lived sync.WaitGroup
-	held.Go(func() { n.Hold(holding, Lease(connector), run) })
+	held.Go(func() { n.Hold(holding, cluster.ConnectorLease(connector), run) })
 	lived.Go(func() { _ = n.Run(living) })
 	m.stop = func() { // as the program does
 		endHolding()

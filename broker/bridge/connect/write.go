@@ -29,12 +29,47 @@ type cargo struct {
 
 // write writes the messages of a chunk and returns when all are stored.
 func (w *writing) write(ctx context.Context, chunk *protocol.Chunk) error {
-	todo := make([]cargo, 0, chunk.Count)
-	var bad []bridge.Refused
+	todo, bad, err := w.records(chunk)
+	pause := firstPause
+	for err == nil && len(todo) > 0 {
+		var results []error
+		if results, err = w.produce(ctx, todo); err != nil {
+			break
+		}
+		again, failure := w.rest(todo, results, &bad)
+		if len(again) < len(todo) {
+			pause = firstPause
+		}
+		if todo = again; len(again) > 0 {
+			err = w.pause(ctx, pause, failure)
+			pause = min(2*pause, lastPause)
+		}
+	}
+	if err == nil && len(bad) > 0 && !w.bin.put(ctx, bad) {
+		err = ctx.Err()
+	}
+	return err
+}
+
+// pause waits before what has failed is tried again.
+func (w *writing) pause(ctx context.Context, d time.Duration, failure error) error {
+	w.opts.Logger.Warn("a connector cannot write and tries again", "connector", w.opts.Name, "topic", w.opts.Topic, "error", failure)
+	if kafka.KindOf(failure) == kafka.NoTopic {
+		return errAnew
+	}
+	if !wait(ctx, d) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// records makes the records of a chunk.
+func (w *writing) records(chunk *protocol.Chunk) (todo []cargo, bad []bridge.Refused, err error) {
+	todo = make([]cargo, 0, chunk.Count)
 	now := time.Now()
 	for m, err := range chunk.Messages() {
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if !m.ExpiresAt.IsZero() && !m.ExpiresAt.After(now) {
 			w.opts.metrics.expired.Inc()
@@ -47,32 +82,7 @@ func (w *writing) write(ctx context.Context, chunk *protocol.Chunk) error {
 		}
 		todo = append(todo, c)
 	}
-	pause := firstPause
-	for len(todo) > 0 {
-		results, err := w.produce(ctx, todo)
-		if err != nil {
-			return err
-		}
-		again, failure := w.rest(todo, results, &bad)
-		if len(again) < len(todo) {
-			pause = firstPause
-		}
-		if todo = again; len(again) == 0 {
-			break
-		}
-		w.opts.Logger.Warn("a connector cannot write and tries again", "connector", w.opts.Name, "topic", w.opts.Topic, "error", failure)
-		if kafka.KindOf(failure) == kafka.NoTopic {
-			return errAnew
-		}
-		if !wait(ctx, pause) {
-			return ctx.Err()
-		}
-		pause = min(2*pause, lastPause)
-	}
-	if len(bad) > 0 && !w.bin.put(ctx, bad) {
-		return ctx.Err()
-	}
-	return nil
+	return todo, bad, nil
 }
 
 // record makes the record of a message, or says why there is none.
