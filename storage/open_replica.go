@@ -18,7 +18,7 @@ type OtherTermError struct {
 }
 
 func (e *OtherTermError) Error() string {
-	return fmt.Sprintf("the copy on disk has the term %s, but the stream now has the term %s", e.Have, e.Want)
+	return fmt.Sprintf("the copy on disk has the term %s, but the stream now has the term %s: if the cluster was made anew, move the directory of the copy away, and it is read again from Kafka", e.Have, e.Want)
 }
 
 // firstTerm returns the term with which a new log begins.

@@ -12,7 +12,6 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/fetch"
-
 	"github.com/tidewire/tidewire/tests/kafka"
 )
 

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/tests/kafka"
 
 	"github.com/tidewire/tidewire/bench/rig"
-	"github.com/tidewire/tidewire/tests/kafka"
 )
 
 const (
@@ -23,9 +23,9 @@ const (
 //
 // Most of that work is a write to each subscriber, for whatever is there at that
 // moment: 1 message or 500. At a steady pace all sides make the same frames, as
-// long as the machine keeps up. In a flood each side makes the frames that come of
-// how soon it answers; so the flood's ratio varies with all that the machine does
-// besides. How many frames there were stands below each.
+// long as the machine keeps up. In a flood each side makes as many as it
+// happens to, so that its ratio is also one of frames. How many there were stands
+// below each.
 func (b *bench) crowds() ([]*rig.Row, error) {
 	return b.withKafka(func(k *kafka.Cluster) (rows []*rig.Row, err error) {
 		alone, err := b.start()

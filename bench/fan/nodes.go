@@ -11,8 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tidewire/tidewire/bench/rig"
 	"github.com/tidewire/tidewire/tests/kafka"
+
+	"github.com/tidewire/tidewire/bench/rig"
 )
 
 // startLimit is for brokers to become ready, on a machine that is busy.

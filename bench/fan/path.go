@@ -8,9 +8,9 @@ import (
 	"time"
 
 	tidewirev1 "github.com/tidewire/tidewire/proto/tidewire/v1"
+	"github.com/tidewire/tidewire/tests/kafka"
 
 	"github.com/tidewire/tidewire/bench/rig"
-	"github.com/tidewire/tidewire/tests/kafka"
 )
 
 const (
@@ -55,30 +55,12 @@ func (b *bench) pathLate(n nodes, l *bare) ([]*rig.Row, error) {
 		return nil, err
 	}
 	defer func() { _ = publisher.Close() }()
-	sides := []func() error{
-		func() error {
-			err := publisher.publish(1, 1, func(int) string { return pathTopic })
-			return errors.Join(err, subscriber.receive(1, false))
-		},
-		l.one,
-	}
-	p50 := make([]rig.Sample, len(sides)+1)
+	p50 := make([]rig.Sample, 3)
 	for turn := range rounds + 1 {
-		took := make([][]time.Duration, len(sides)+1)
+		took := make([][]time.Duration, len(p50))
 		for range b.single {
-			for i, side := range sides {
-				begin := time.Now()
-				if err := side(); err != nil {
-					return nil, err
-				}
-				took[i] = append(took[i], time.Since(begin))
-				if i > 0 {
-					continue
-				}
-				if _, err := publisher.answers(func(uint32) {}); err != nil {
-					return nil, err
-				}
-				took[2] = append(took[2], time.Since(begin))
+			if err := pathOne(publisher, subscriber, l, took); err != nil {
+				return nil, err
 			}
 		}
 		for i, t := range took {
@@ -95,6 +77,30 @@ func (b *bench) pathLate(n nodes, l *bare) ([]*rig.Row, error) {
 		Name: "to compare: P50 until both that and the publisher's answer are there",
 		Ours: p50[2].Text(" ms"), Beside: p50[1].Text(" ms"), Ratio: rig.Each(p50[2], p50[1], rig.Over),
 	}}, nil
+}
+
+// pathOne sends one message each way, and notes how long it took to the subscriber,
+// through the bare loop, and until there was an answer besides.
+func pathOne(publisher, subscriber *conn, l *bare, took [][]time.Duration) error {
+	begin := time.Now()
+	note := func(i int) { took[i] = append(took[i], time.Since(begin)) }
+	if err := publisher.publish(1, 1, func(int) string { return pathTopic }); err != nil {
+		return err
+	}
+	if err := subscriber.receive(1, false); err != nil {
+		return err
+	}
+	note(0)
+	if _, err := publisher.answers(func(uint32) {}); err != nil {
+		return err
+	}
+	note(2)
+	begin = time.Now()
+	if err := l.one(); err != nil {
+		return err
+	}
+	note(1)
+	return nil
 }
 
 // pathRates measures many messages at once.

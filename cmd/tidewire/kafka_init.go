@@ -30,6 +30,7 @@ anew. It speaks with Kafka itself, as the configuration says; no broker has to r
 
 func newKafkaInitCommand() *cobra.Command {
 	var from configFlags
+	var adopt bool
 	c := &cobra.Command{
 		Use:   "init",
 		Short: "Create the topics and write down what the streams are",
@@ -38,7 +39,9 @@ need, and write down in the control topic what the streams are. All brokers
 compare their configuration with that when they start.
 
 It is needed once, and after a stream was added to the configuration. What is
-there already stays as it is; what differs is told.`,
+there already stays as it is; what differs is told. A topic that has records
+already becomes a stream only with --adopt: what brokers of a cluster that is
+forgotten have written there can no longer be told from a forgery.`,
 		Example: "  tidewire kafka init --config /etc/tidewire.yaml",
 		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -47,10 +50,12 @@ there already stays as it is; what differs is told.`,
 				return err
 			}
 			defer t.close()
+			t.adopt = adopt
 			return t.init(c.Context())
 		},
 	}
 	from.addFile(c)
+	c.Flags().BoolVar(&adopt, "adopt", false, "make streams also of topics that other clients of Kafka have written to")
 	return c
 }
 
@@ -59,6 +64,7 @@ type kafkaTool struct {
 	settings *config.Config
 	client   *kafka.Client
 	control  *bridge.Control // nil before read
+	adopt    bool            // topics with records may become streams
 	out      io.Writer
 	logger   *slog.Logger
 }
@@ -171,6 +177,10 @@ func (t *kafkaTool) init(ctx context.Context) error {
 	for _, want := range wantedDefinitions(t.settings) {
 		have := state.Definition(want.GetStream())
 		if have != nil && !cluster.Removed(have) {
+			if err := t.there(ctx, have); err != nil {
+				reasons = append(reasons, err.Error())
+				continue
+			}
 			_, _ = fmt.Fprintf(t.out, "stream %s is there, with %s in the topic %s\n", have.GetStream(), countOf(int(have.GetPartitions()), "partition"), have.GetKafkaTopic())
 			continue
 		}
@@ -207,6 +217,9 @@ func (t *kafkaTool) define(ctx context.Context, want, before *clusterv1.Definiti
 		return err
 	}
 	t.sayTopic(spec.Name, created)
+	if err := t.mayBecome(ctx, topic, before); err != nil {
+		return err
+	}
 	d.KafkaId = bridge.KafkaID(topic.ID)
 	findings, err := bridge.DefinitionOf(d).Check(ctx, t.client, t.local(d.GetStream()))
 	if err != nil {
@@ -225,6 +238,41 @@ func (t *kafkaTool) define(ctx context.Context, want, before *clusterv1.Definiti
 		return fmt.Errorf("define the stream %s: %w", d.GetStream(), err)
 	}
 	_, _ = fmt.Fprintf(t.out, "stream %s is defined, with %s\n", d.GetStream(), countOf(int(d.GetPartitions()), "partition"))
+	return nil
+}
+
+// there returns an error if the topic of a stream is gone.
+func (t *kafkaTool) there(ctx context.Context, have *clusterv1.Definition) error {
+	err := t.ask(ctx, func(ctx context.Context) error {
+		_, err := t.client.Topic(ctx, have.GetKafkaTopic())
+		return err
+	})
+	if kafka.KindOf(err) == kafka.NoTopic {
+		return fmt.Errorf("the stream %s has lost its topic %s in Kafka: run `tidewire kafka new-term %s`, which makes it again and begins anew", have.GetStream(), have.GetKafkaTopic(), have.GetStream())
+	}
+	return err
+}
+
+// mayBecome returns an error if a topic may not become a stream that the cluster
+// does not know: what a forgotten cluster has written there is sealed with a
+// secret that is gone, and every node would refuse it as forged.
+func (t *kafkaTool) mayBecome(ctx context.Context, topic kafka.Topic, before *clusterv1.Definition) error {
+	if t.adopt || before != nil {
+		return nil
+	}
+	var bounds []kafka.Bounds
+	err := t.ask(ctx, func(ctx context.Context) (err error) {
+		bounds, err = t.client.Bounds(ctx, topic)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, b := range bounds {
+		if b.End > 0 {
+			return fmt.Errorf("the topic %s has records already, and no cluster is known that they belong to: messages that brokers have written there would be refused as forged; choose another kafka.prefix, or delete the topic, or write --adopt if only other clients of Kafka have written to it", topic.Name)
+		}
+	}
 	return nil
 }
 

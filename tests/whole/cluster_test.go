@@ -25,6 +25,18 @@ type nodes struct {
 // startNodes starts Kafka, initializes the cluster and starts the brokers.
 func startNodes(t *testing.T, o kafka.Options, env ...string) *nodes {
 	t.Helper()
+	n := layNodes(t, o, env...)
+	n.init()
+	for _, b := range n.brokers {
+		b.launch()
+	}
+	n.ready(n.brokers...)
+	return n
+}
+
+// layNodes starts Kafka and has everything ready for init.
+func layNodes(t *testing.T, o kafka.Options, env ...string) *nodes {
+	t.Helper()
 	k := kafkatest.Start(t, o)
 	n := &nodes{t: t, kafka: k}
 	for i := range 3 {
@@ -36,11 +48,6 @@ func startNodes(t *testing.T, o kafka.Options, env ...string) *nodes {
 		}, append(env, small...)...)
 		n.brokers = append(n.brokers, b)
 	}
-	n.init()
-	for _, b := range n.brokers {
-		b.launch()
-	}
-	n.ready(n.brokers...)
 	return n
 }
 
@@ -53,13 +60,19 @@ func (n *nodes) init() {
 // tool runs a command of `tidewire kafka` and returns what it prints.
 func (n *nodes) tool(args ...string) string {
 	n.t.Helper()
-	cmd := n.brokers[0].command(n.t.Context())
-	cmd.Args = append([]string{cmd.Args[0], "kafka"}, args...)
-	out, err := cmd.CombinedOutput()
+	out, err := n.try(args...)
 	if err != nil {
 		n.t.Fatalf("tidewire kafka %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return out
+}
+
+// try is tool for a command that may fail.
+func (n *nodes) try(args ...string) (out string, err error) {
+	cmd := n.brokers[0].command(n.t.Context())
+	cmd.Args = append([]string{cmd.Args[0], "kafka"}, args...)
+	text, err := cmd.CombinedOutput()
+	return string(text), err
 }
 
 // ready waits until brokers are.

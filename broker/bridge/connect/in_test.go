@@ -37,11 +37,15 @@ func TestInCarriesEachRecordOnceInOrder(t *testing.T) {
 	inWorld(t, func(w *world) {
 		k := newKept(w.t, 0.01)
 		for p := range partitions {
+			w.produce(foreign, int32(p), kafka.Record{Key: []byte("same"), Value: fmt.Append(nil, p)})
 			w.produce(foreign, int32(p), orders(p, 4, 100)...)
 		}
 		a := w.in("a", k)
 		defer a.stop()
-		until(w.t, "everything is there", func() bool { return k.count() >= 4*100*partitions })
+		until(w.t, "everything is there", func() bool { return k.count() >= (4*100+1)*partitions })
+		if all := k.got["orders.same"]; len(all) != partitions {
+			w.t.Errorf("a key in all partitions: %q", all)
+		}
 		for p := range partitions {
 			for key := range 4 {
 				sameTexts(w.t, "one key", k.got[fmt.Sprintf("orders.%d-%d", p, key)], numbers(100))
@@ -51,7 +55,7 @@ func TestInCarriesEachRecordOnceInOrder(t *testing.T) {
 			Key: []byte("last"), Value: []byte("{}"),
 			Headers: []kafka.Header{{Key: "content-type", Value: []byte("application/json")}, {Key: "Shop", Value: []byte("7")}, {Key: "tidewire-id", Value: []byte("x")}, {Key: "bad name", Value: []byte("y")}},
 		})
-		until(w.t, "what comes later", func() bool { return k.count() > 4*100*partitions })
+		until(w.t, "what comes later", func() bool { return k.count() > (4*100+1)*partitions })
 		m := k.all[len(k.all)-1]
 		if m.Topic != "orders.last" || m.ContentType != "application/json" || len(m.Headers) != 1 || m.Headers[0] != (protocol.Header{Name: "shop", Value: "7"}) {
 			w.t.Errorf("%+v", m)
@@ -127,6 +131,7 @@ func TestInGoesOnWhereItWas(t *testing.T) {
 		w.produce(foreign, 0, orders(0, 1, 50)...)
 		a := w.in("a", k)
 		until(w.t, "the first", func() bool { return k.count() == 50 })
+		pass(time.Second) // until the connector knows
 		a.stop()
 		w.produce(foreign, 0, orders(0, 1, 50)...)
 		b := w.in("b", k)

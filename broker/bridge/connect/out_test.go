@@ -253,6 +253,7 @@ func TestOutGoesOnWhereItWas(t *testing.T) {
 		pass(time.Second)
 		s.publish(w, numbered(1, 10, 10)...)
 		w.goneAre(10)
+		pass(time.Second) // until the connector knows
 		a.stop()
 		s.publish(w, numbered(1, 20, 10)...)
 		b := w.out("b", s, fresh)
@@ -274,6 +275,7 @@ func TestOutPassesOverGaps(t *testing.T) {
 				s.publish(w, numbered(1, 0, 10)...)
 				a := w.out("a", s)
 				w.goneAre(10)
+				pass(time.Second)
 				a.stop()
 				s.publish(w, numbered(1, 10, 10)...)
 				s.mu.Lock()
