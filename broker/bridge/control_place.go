@@ -124,8 +124,9 @@ func (c *Control) recognise(ctx context.Context) error {
 var errControlSeen = errors.New("seen")
 
 func (c *Control) recreated(cause error) error {
-	return fmt.Errorf("the control topic %s was deleted and created again (%w): the streams, consumers and leases that it held are lost. %s",
-		c.opts.Topic, cause, c.wayOut())
+	return fmt.Errorf("the control topic %s was deleted and created again (%w): the streams, consumers and leases that it held are lost, and so is what proves that a broker has written a record. "+
+		"Stop all nodes and begin with another kafka.prefix; or delete the cluster's topics in Kafka, move the data directory of each node away, and run 'tidewire kafka init'",
+		c.opts.Topic, cause)
 }
 
 func (c *Control) rolledBack(what string) error {

@@ -171,11 +171,13 @@ func TestWritesOutsideOfAMembership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := clustertest.New()
 		live := make(chan bool, 10)
+		log.Away(true)
 		a := start(t, log, "a", func(o *cluster.Options) { o.Live = func(is bool) { live <- is } })
 		if err := a.Claim("x"); !errors.Is(err, cluster.ErrAway) {
 			t.Errorf("a claim before anything was read: %v", err)
 		}
-		synctest.Wait()
+		log.Away(false)
+		time.Sleep(10 * time.Second)
 		if err := a.Claim("x"); err != nil || !<-live {
 			t.Errorf("a claim of a member: %v", err)
 		}
@@ -193,6 +195,9 @@ func TestWritesOutsideOfAMembership(t *testing.T) {
 		}
 		log.Away(false)
 		time.Sleep(2 * time.Second)
+		for end := time.Now().Add(time.Second); a.Queued() > 0 && time.Now().Before(end); {
+			time.Sleep(time.Millisecond) // a heartbeat is on its way
+		}
 		if !<-live || a.Queued() != 0 {
 			t.Errorf("%d bytes wait", a.Queued())
 		}
